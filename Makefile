@@ -1,0 +1,27 @@
+# Every target sets up .venv by itself; nothing needs to be installed beforehand but Python 3.10+.
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-long check bench clean
+
+demo: $(READY)  ## Compile, check and measure a real trained model
+	@$(BIN)/python examples/demo.py
+
+test: $(READY)  ## The default tests: a few minutes
+	@$(BIN)/python -m pytest -n 2 -q
+
+test-long: $(READY)  ## All tests
+	@$(BIN)/python -m pytest -n 2 -q -m "long or not long"
+
+check: $(READY)  ## Style, types, layers
+	@scripts/check
+
+bench: $(READY)  ## The table of the README
+	@$(BIN)/python benchmarks/models.py
+
+clean:  ## Remove what was made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml scripts/setup scripts/constraints.txt
+	@scripts/setup

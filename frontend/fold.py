@@ -1,0 +1,159 @@
+"""Compute at compile time what does not depend on the inputs, shape arithmetic included.
+
+Shapes become constants through ONNX's own shape inference (with data propagation); the nodes
+that follow are evaluated by the ONNX reference implementation. Both repeat until nothing changes,
+because a folded Reshape reveals the shapes behind it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from relaxc.frontend.load import OnnxModel
+
+# A fold may not blow the model up: a result above this size must not exceed its inputs.
+_MAX_GROWN_BYTES = 1 << 20
+_MAX_ROUNDS = 16
+_RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
+) | {"Multinomial", "Dropout"}
+
+
+def fold_constants(model: OnnxModel) -> None:
+    """Replace nodes with known results by initializers, in place.
+
+    Values with non-finite results or failing evaluation are left to the runtime.
+    """
+    for _ in range(_MAX_ROUNDS):
+        infer_shapes(model)
+        if not _fold_once(model):
+            return
+
+
+def infer_shapes(model: OnnxModel) -> None:
+    """Annotate intermediate shapes; a model that contradicts itself keeps what it had."""
+    try:
+        model.proto = onnx.shape_inference.infer_shapes(model.proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return
+
+
+def _fold_once(model: OnnxModel) -> bool:
+    graph = model.proto.graph
+    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer} | model.weights
+    shapes = static_shapes(graph)
+    opsets = list(model.proto.opset_import)
+    renamed: dict[str, str] = {}
+    outputs = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    folded = False
+    for node in graph.node:
+        _rename_inputs(node, renamed)
+        if node.op_type == "Identity" and not node.domain and node.output[0] not in outputs:
+            renamed[node.output[0]] = node.input[0]
+            folded = True
+            continue
+        values = _evaluate(node, known, shapes, opsets)
+        if values is None:
+            kept.append(node)
+            continue
+        folded = True
+        for name, value in values.items():
+            known[name] = value
+            _add_constant(model, name, value)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(copies)
+    return folded
+
+
+def _rename_inputs(node: onnx.NodeProto, renamed: dict[str, str]) -> None:
+    if not renamed:
+        return
+    for i, name in enumerate(node.input):
+        while name in renamed:
+            name = renamed[name]
+        node.input[i] = name
+    for attr in node.attribute:
+        for sub in ([attr.g] if attr.HasField("g") else []) + list(attr.graphs):
+            for inner in sub.node:
+                _rename_inputs(inner, renamed)
+
+
+def static_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Names of tensors whose every dimension is known, with their shapes."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    for init in graph.initializer:
+        shapes[init.name] = tuple(init.dims)
+    return shapes
+
+
+def _evaluate(
+    node: onnx.NodeProto,
+    known: dict[str, np.ndarray],
+    shapes: dict[str, tuple[int, ...]],
+    opsets: list[onnx.OperatorSetIdProto],
+) -> dict[str, np.ndarray] | None:
+    """Return the outputs of `node` by name, or None when they are not known yet."""
+    if node.domain or node.op_type in _RANDOM:
+        return None
+    if node.op_type == "Shape" and node.input[0] in shapes:
+        attrs = {a.name: a.i for a in node.attribute}
+        dims = shapes[node.input[0]][attrs.get("start", 0) : attrs.get("end")]
+        return {node.output[0]: np.array(dims, np.int64)}
+    if node.op_type == "Size" and node.input[0] in shapes:
+        return {node.output[0]: np.array(np.prod(shapes[node.input[0]], dtype=np.int64))}
+    if any(a.HasField("g") or a.graphs for a in node.attribute):
+        return None
+    if any(name and name not in known for name in node.input):
+        return None
+    feeds = {name: known[name] for name in node.input if name}
+    largest = max((value.nbytes for value in feeds.values()), default=0)
+    limit = max(_MAX_GROWN_BYTES, largest)
+    if any(np.prod(shapes.get(out, ()), dtype=np.float64) * 4 > limit for out in node.output):
+        return None
+    try:
+        results = _reference(node, feeds, opsets)
+    except Exception:
+        # The reference implementation lacks a case: the runtime will compute the node instead.
+        return None
+    if not all(isinstance(value, np.ndarray | np.generic) for value in results.values()):
+        return None
+    arrays = {name: np.asarray(value) for name, value in results.items()}
+    if any(a.nbytes > limit or a.dtype.kind in "OUS" for a in arrays.values()):
+        return None
+    return arrays
+
+
+def _reference(
+    node: onnx.NodeProto,
+    feeds: dict[str, np.ndarray],
+    opsets: list[onnx.OperatorSetIdProto],
+) -> dict[str, np.ndarray]:
+    outputs = [name for name in node.output if name]
+    graph = helper.make_graph(
+        [node],
+        "fold",
+        [onnx.ValueInfoProto(name=name) for name in feeds],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=opsets)
+    with np.errstate(all="ignore"):
+        return dict(zip(outputs, ReferenceEvaluator(model).run(outputs, feeds)))
+
+
+def _add_constant(model: OnnxModel, name: str, value: np.ndarray) -> None:
+    graph = model.proto.graph
+    if value.nbytes <= 1024:
+        graph.initializer.append(numpy_helper.from_array(value, name))
+        return
+    model.weights[name] = value
+    dtype = helper.np_dtype_to_tensor_dtype(value.dtype)
+    graph.input.append(helper.make_tensor_value_info(name, dtype, list(value.shape)))

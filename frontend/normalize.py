@@ -1,0 +1,77 @@
+"""The invariants that passes may rely on after import.
+
+1. One function `main`, whose parameters are the model's inputs and whose constants are weights.
+2. Every pure stretch of it is a dataflow block, in A-normal form, without dead bindings.
+3. Every binding carries the name of the ONNX node it came from; where one node became several
+   bindings, the last is called `name` and the others `name.0`, `name.1` ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import tvm
+from tvm import IRModule, relax
+
+_ANONYMOUS = re.compile(r"(lv|gv)\d*")
+
+
+def normalize(mod: IRModule, names: Mapping[relax.Var, str]) -> IRModule:
+    """Establish the invariants.
+
+    Args:
+        mod: what the converters built.
+        names: ONNX node names of variables that a converter bound without naming them.
+    """
+    mod = name_bindings(mod, names)
+    mod = tvm.transform.Sequential(
+        [
+            relax.transform.ConvertToDataflow(min_size=1),
+            relax.transform.CanonicalizeBindings(),
+            relax.transform.DeadCodeElimination(),
+        ]
+    )(mod)
+    relax.analysis.well_formed(mod)
+    return mod
+
+
+def name_bindings(mod: IRModule, known: Mapping[relax.Var, str]) -> IRModule:
+    """Name what converters left anonymous after the node that it belongs to."""
+    func = mod["main"]
+    bindings = [b for block in func.body.blocks for b in block.bindings]
+    names: dict[relax.Var, str] = {}
+    owner = ""
+    position = 0
+    for binding in reversed(bindings):
+        if not _ANONYMOUS.fullmatch(binding.var.name):
+            owner, position = binding.var.name, 0
+        elif binding.var in known:
+            owner, position = known[binding.var], 0
+            names[binding.var] = owner
+        elif owner:
+            names[binding.var] = f"{owner}.{position}"
+            position += 1
+    out = mod.clone()
+    out["main"] = _Renamer(names).visit_expr(func)
+    return out
+
+
+@relax.expr_functor.mutator
+class _Renamer(relax.PyExprMutator):
+    def __init__(self, names: dict[relax.Var, str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def visit_var_def_(self, var: relax.Var) -> relax.Var:
+        return self._renamed(var, relax.Var)
+
+    def visit_dataflow_var_def_(self, var: relax.DataflowVar) -> relax.Var:
+        return self._renamed(var, relax.DataflowVar)
+
+    def _renamed(self, var: relax.Var, kind: type) -> relax.Var:
+        if var not in self.names:
+            return var
+        fresh = kind(self.names[var], var.ty)
+        self.set_var_remap(var, fresh)
+        return fresh

@@ -1,0 +1,184 @@
+"""Operators that take a shape, sizes or positions as a tensor: these may be symbolic."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numpy as np
+import onnx
+from tvm import relax, tirx
+from tvm.sym import Analyzer
+
+from relaxc.frontend.operators.base import Converter, NodeContext, dims
+from relaxc.frontend.shape_values import Element
+
+# Exporters write INT64_MAX or 1e9 for "to the end": no dimension is that long.
+_TO_THE_END = 1 << 29
+
+
+def reshape(ctx: NodeContext) -> relax.Expr:
+    """Reshape: 0 copies a dimension (unless `allowzero`), -1 is what remains."""
+    data, wanted = ctx.input(0), ctx.elements(1)
+    if wanted is None:
+        raise ValueError("the new shape is computed from data, which is not supported")
+    old = dims(data)
+    new: list[Element] = []
+    free = -1
+    for axis, dim in enumerate(wanted):
+        if isinstance(dim, tirx.IntImm) and int(dim) == 0 and not ctx.attrs.get("allowzero", 0):
+            dim = old[axis]
+        if isinstance(dim, tirx.IntImm) and int(dim) == -1:
+            free, dim = axis, tirx.IntImm("int64", 1)
+        new.append(dim)
+    if free >= 0:
+        new[free] = _quotient(old, new)
+    if any(isinstance(dim, tirx.IntImm) and int(dim) == 0 for dim in new):
+        # Relax, too, reads a 0 as "copy the dimension"; but the tensor is empty anyway.
+        return relax.op.zeros(relax.ShapeExpr(new), data.ty.dtype.dtype)
+    return relax.op.reshape(data, relax.ShapeExpr(new))
+
+
+def _quotient(old: list[Element], new: list[Element]) -> Element:
+    """product(old) / product(new), with factors common to both cancelled first."""
+    numerator, denominator = list(old), []
+    for dim in new:
+        same = next(
+            (d for d in numerator if not isinstance(d, tirx.IntImm) and _equal(d, dim)), None
+        )
+        if same is None:
+            denominator.append(dim)
+        else:
+            numerator = [d for d in numerator if d is not same]
+    analyzer = Analyzer()
+    total = analyzer.simplify(_product(numerator))
+    return analyzer.simplify(tirx.floordiv(total, analyzer.simplify(_product(denominator))))
+
+
+def _equal(a: Element, b: Element) -> bool:
+    return bool(a.same_as(b)) or Analyzer().can_prove_equal(a, b)
+
+
+def _product(factors: list[Element]) -> Element:
+    return functools.reduce(operator.mul, factors, tirx.IntImm("int64", 1))
+
+
+def expand(ctx: NodeContext) -> relax.Expr:
+    """Expand: broadcast in both directions."""
+    data, wanted = ctx.input(0), ctx.elements(1)
+    if wanted is None:
+        raise ValueError("the new shape is computed from data, which is not supported")
+    old = dims(data)
+    rank = max(len(old), len(wanted))
+    one = tirx.IntImm("int64", 1)
+    left = [one] * (rank - len(old)) + old
+    right = [one] * (rank - len(wanted)) + wanted
+    new = [b if isinstance(a, tirx.IntImm) and int(a) == 1 else a for a, b in zip(left, right)]
+    return relax.op.broadcast_to(data, relax.ShapeExpr(new))
+
+
+def constant_of_shape(ctx: NodeContext) -> relax.Expr:
+    """ConstantOfShape with a symbolic shape."""
+    wanted = ctx.elements(0)
+    if wanted is None:
+        raise ValueError("the shape is computed from data, which is not supported")
+    tensor = ctx.attrs.get("value")
+    fill = np.zeros(1, np.float32) if tensor is None else onnx.numpy_helper.to_array(tensor)
+    value = relax.const(fill.reshape(()), fill.dtype.name)
+    return relax.op.full(relax.ShapeExpr(wanted), value, fill.dtype.name)
+
+
+def range_(ctx: NodeContext) -> relax.Expr:
+    """Range over integers that may be symbolic."""
+    bounds = [ctx.elements(i) for i in range(3)]
+    dtype = ctx.input(0).ty.dtype.dtype
+    if any(b is None for b in bounds):
+        raise ValueError("the bounds are computed from data, which is not supported")
+    start, end, step = (b[0] for b in bounds if b is not None)
+    result = relax.op.arange(start, end, step, "int64")
+    return result if dtype == "int64" else relax.op.astype(result, dtype)
+
+
+def slice_(ctx: NodeContext) -> relax.Expr:
+    """Slice with starts and ends that may be symbolic; steps and axes are constant."""
+    data = ctx.input(0)
+    starts, ends = ctx.elements(1), ctx.elements(2)
+    axes = ctx.static(3) if ctx.has(3) else list(range(len(starts or ())))
+    steps = ctx.static(4) if ctx.has(4) else [1] * len(starts or ())
+    if starts is None or ends is None or axes is None or steps is None:
+        raise ValueError("starts, ends, axes or steps are computed from data: not supported")
+    shape = dims(data)
+    axes = [a % len(shape) for a in axes]
+    low = [_position(s, shape[a], step) for s, a, step in zip(starts, axes, steps)]
+    high = [_position(e, shape[a], step) for e, a, step in zip(ends, axes, steps)]
+    for index, step in enumerate(steps):
+        if step < 0:
+            low[index], high[index] = _reversed(low[index], high[index], -step)
+        elif isinstance(low[index], tirx.IntImm) and isinstance(high[index], tirx.IntImm):
+            high[index] = _max(low[index], high[index])
+    forward = [abs(step) for step in steps]
+    result = relax.op.strided_slice(
+        data, axes=axes, begin=low, end=high, strides=forward, assume_inbound=True
+    )
+    for axis, step in zip(axes, steps):
+        if step < 0:
+            result = ctx.bb.emit(relax.op.flip(result, axis))
+    return result
+
+
+def _reversed(start: Element, stop: Element, step: int) -> tuple[Element, Element]:
+    """Bounds of the forward slice over `start, start - step, ...` down to above `stop`.
+
+    TVM miscounts the elements of slices with negative steps (0.27), so none are emitted.
+    """
+    count = tirx.floordiv(start - stop + (step - 1), tirx.IntImm("int64", step))
+    count = _max(count, tirx.IntImm("int64", 0))
+    simplify = Analyzer().simplify
+    return simplify(start - (count - 1) * step), simplify(start + 1)
+
+
+def _max(a: Element, b: Element) -> Element:
+    return Analyzer().simplify(tirx.max(a, b))
+
+
+def _position(position: Element, dim: Element, step: int) -> Element:
+    """A start or end as ONNX means it: negative counts from the end, then clamped to the axis."""
+    first, last = (0, dim) if step > 0 else (-1, dim - 1)
+    if isinstance(position, tirx.IntImm):
+        if int(position) >= _TO_THE_END:
+            return Analyzer().simplify(last)
+        if int(position) <= -_TO_THE_END:
+            return tirx.IntImm("int64", first)
+        if int(position) < 0:
+            position = dim + position
+    low = tirx.IntImm("int64", first)
+    return Analyzer().simplify(tirx.max(tirx.min(position, last), low))
+
+
+def squeeze(ctx: NodeContext) -> relax.Expr:
+    """Squeeze; a symbolic dimension that must be 1 is checked when the model runs."""
+    data = ctx.input(0)
+    shape = dims(data)
+    axes = ctx.static(1) if ctx.has(1) else None
+    if ctx.has(1) and axes is None:
+        raise ValueError("the axes are computed from data, which is not supported")
+    if axes is None:
+        if not all(isinstance(d, tirx.IntImm) for d in shape):
+            raise ValueError("without axes, every dimension must be known")
+        axes = [i for i, d in enumerate(shape) if int(d) == 1]
+    dropped = {axis % len(shape) for axis in axes}
+    if any(not isinstance(shape[axis], tirx.IntImm) for axis in dropped):
+        one = tirx.IntImm("int64", 1)
+        known = [one if axis in dropped else d for axis, d in enumerate(shape)]
+        data = ctx.bb.match_cast(data, relax.TensorType(known, data.ty.dtype.dtype))
+    return relax.op.squeeze(data, sorted(dropped))
+
+
+CONVERTERS: dict[str, Converter] = {
+    "ConstantOfShape": constant_of_shape,
+    "Expand": expand,
+    "Range": range_,
+    "Reshape": reshape,
+    "Slice": slice_,
+    "Squeeze": squeeze,
+}

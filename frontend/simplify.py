@@ -1,0 +1,252 @@
+"""The ONNX-level clean-up before import: one spelling per meaning, constants computed.
+
+Stages, in order (each leaves a valid model):
+    give ranks            to inputs that have none, as the caller asked
+    check                 the graph is well formed, every operator and domain is known
+    inline functions      model-local functions, and operators that only have a function body
+    convert opset         up to `OPSET`, so that converters see current semantics only
+    fix input shapes      as the caller asked
+    name dimensions       every unnamed dynamic dimension becomes a symbol of its own
+    fold constants        including shape arithmetic, to a fixed point with shape inference
+    eliminate             Identity, dead nodes, unused initializers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import numpy_helper, version_converter
+
+from relaxc.errors import ModelError, OptionError, near_matches
+from relaxc.frontend.fold import fold_constants
+from relaxc.frontend.load import OnnxModel
+
+Shape = Sequence["int | str"]
+
+# Converters are written against this opset; older models are converted up to it.
+OPSET = 17
+DOMAINS = ("", "ai.onnx")
+
+
+def simplify(model: OnnxModel, input_shapes: Mapping[str, Shape], inline: frozenset[str]) -> None:
+    """Bring `model` (changed in place) into the form that the importer expects.
+
+    Args:
+        model: what `read_model` returned.
+        input_shapes: input name -> dimensions; an int fixes a dimension, a string names it.
+        inline: operators without a converter, to be expanded to their schema's function body.
+
+    Raises:
+        ModelError: the checker, the inliner or the version converter refuses the model.
+        OptionError: `input_shapes` does not fit the model's inputs.
+    """
+    merge_domain_spellings(model.proto)
+    give_ranks(model, input_shapes)
+    check(model)
+    inline_functions(model, inline)
+    convert_opset(model)
+    fix_input_shapes(model, input_shapes)
+    name_dimensions(model)
+    fold_constants(model)
+    eliminate_dead_nodes(model)
+
+
+def merge_domain_spellings(proto: onnx.ModelProto) -> None:
+    """Write the default domain as the empty string everywhere."""
+    for entry in proto.opset_import:
+        if entry.domain == "ai.onnx":
+            entry.domain = ""
+    for node in nodes(proto.graph):
+        if node.domain == "ai.onnx":
+            node.domain = ""
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of a graph and of its subgraphs, in order."""
+    for node in graph.node:
+        yield node
+        for attr in node.attribute:
+            for sub in ([attr.g] if attr.HasField("g") else []) + list(attr.graphs):
+                yield from nodes(sub)
+
+
+def give_ranks(model: OnnxModel, shapes: Mapping[str, Shape]) -> None:
+    """Give a shape to every input of unknown rank, or refuse it."""
+    for value in real_inputs(model):
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or tensor.HasField("shape"):
+            continue
+        if value.name not in shapes:
+            raise ModelError(
+                f"input `{value.name}` has an unknown rank; give its shape, "
+                f'for example --input-shapes "{value.name}:[1,3,224,224]"'
+            )
+        tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in shapes[value.name])
+        tensor.shape.SetInParent()
+
+
+def check(model: OnnxModel) -> None:
+    """Run the ONNX checker."""
+    outputs = [value.type.tensor_type for value in model.proto.graph.output]
+    # The checker insists on what the format leaves open; results get their shapes by inference.
+    unshaped = [tensor for tensor in outputs if tensor.elem_type and not tensor.HasField("shape")]
+    for tensor in unshaped:
+        tensor.shape.SetInParent()
+    try:
+        onnx.checker.check_model(model.proto)
+    except onnx.checker.ValidationError as err:
+        raise ModelError(f"`{model.name}` is not a valid ONNX model: {first_line(err)}") from err
+    for tensor in unshaped:
+        tensor.ClearField("shape")
+
+
+def first_line(err: BaseException) -> str:
+    """The first line of an exception's text, without the final full stop."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return (lines[0] if lines else type(err).__name__).rstrip(".")
+
+
+def inline_functions(model: OnnxModel, names: frozenset[str]) -> None:
+    """Expand model-local functions, and operators in `names` to their schema's body."""
+    try:
+        if model.proto.functions:
+            model.proto = onnx.inliner.inline_local_functions(model.proto)
+        used = {(n.domain, n.op_type) for n in nodes(model.proto.graph)}
+        wanted = [("", name) for name in sorted(names) if ("", name) in used]
+        if wanted:
+            model.proto = onnx.inliner.inline_selected_functions(
+                model.proto, wanted, inline_schema_functions=True
+            )
+    except (RuntimeError, ValueError) as err:
+        raise ModelError(
+            f"functions of `{model.name}` cannot be inlined: {first_line(err)}"
+        ) from err
+
+
+def convert_opset(model: OnnxModel) -> None:
+    """Convert models older than `OPSET` up to it."""
+    version = opset(model.proto)
+    if version >= OPSET:
+        return
+    try:
+        model.proto = version_converter.convert_version(model.proto, OPSET)
+    except (RuntimeError, ValueError, TypeError) as err:
+        raise ModelError(
+            f"`{model.name}` uses opset {version} and cannot be converted to {OPSET}: "
+            f"{first_line(err)}; export it again with a newer opset"
+        ) from err
+
+
+def opset(proto: onnx.ModelProto) -> int:
+    """The version of the default operator set that the model imports."""
+    return int(next((e.version for e in proto.opset_import if e.domain in DOMAINS), OPSET))
+
+
+def real_inputs(model: OnnxModel) -> list[onnx.ValueInfoProto]:
+    """The graph inputs that a user feeds: neither initializers nor weights taken out."""
+    constants = {t.name for t in model.proto.graph.initializer} | set(model.weights)
+    return [value for value in model.proto.graph.input if value.name not in constants]
+
+
+def fix_input_shapes(model: OnnxModel, shapes: Mapping[str, Shape]) -> None:
+    """Give inputs the shapes that the caller asked for."""
+    inputs = {value.name: value for value in real_inputs(model)}
+    renamed: dict[str, int | str] = {}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            known = ", ".join(f"`{n}`" for n in inputs)
+            raise OptionError(
+                f"input shape given for `{name}`, but the model's inputs are {known}"
+                f"{near_matches(name, inputs)}"
+            )
+        tensor = inputs[name].type.tensor_type
+        if tensor.HasField("shape") and len(tensor.shape.dim) != len(shape):
+            raise OptionError(
+                f"input `{name}` has {len(tensor.shape.dim)} dimensions, "
+                f"but the shape given has {len(shape)}: {list(shape)}"
+            )
+        for axis, (dim, new) in enumerate(zip(tensor.shape.dim, shape)):
+            if dim.dim_value and isinstance(new, int) and dim.dim_value != new:
+                raise OptionError(
+                    f"dimension {axis} of input `{name}` is fixed to {dim.dim_value} in the model; "
+                    f"it cannot become {new}"
+                )
+            if dim.dim_param and renamed.setdefault(dim.dim_param, new) != new:
+                raise OptionError(
+                    f"dimension {axis} of input `{name}` is `{dim.dim_param}`, which is "
+                    f"{renamed[dim.dim_param]} in another input; it cannot be {new}"
+                )
+            _set_dimension(dim, new)
+    # Equal names are equal sizes: other inputs follow.
+    for name, value in inputs.items():
+        if name not in shapes:
+            for dim in value.type.tensor_type.shape.dim:
+                _set_dimension(dim, renamed.get(dim.dim_param, dim.dim_param or dim.dim_value))
+    # Shapes recorded for the old dimensions would contradict the new ones.
+    if shapes:
+        del model.proto.graph.value_info[:]
+        for value in model.proto.graph.output:
+            value.type.tensor_type.ClearField("shape")
+
+
+def _set_dimension(dim: onnx.TensorShapeProto.Dimension, new: int | str) -> None:
+    if isinstance(new, str):
+        dim.dim_param = new
+    elif new:
+        dim.dim_value = new
+
+
+def name_dimensions(model: OnnxModel) -> None:
+    """Make every unnamed dynamic dimension of an input a symbol of its own."""
+    for value in real_inputs(model):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.dim_value and not dim.dim_param:
+                dim.dim_param = f"{value.name}_dim{axis}"
+
+
+def eliminate_dead_nodes(model: OnnxModel) -> None:
+    """Drop nodes whose results nobody reads, and initializers and weights nobody uses."""
+    graph = model.proto.graph
+    live = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if live.intersection(node.output):
+            kept.append(node)
+            live.update(used_names(node))
+    kept.reverse()
+    replace_nodes(graph, kept)
+    for tensor in [t for t in graph.initializer if t.name not in live]:
+        graph.initializer.remove(tensor)
+    for name in set(model.weights) - live:
+        del model.weights[name]
+        for value in [v for v in graph.input if v.name == name]:
+            graph.input.remove(value)
+
+
+def used_names(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, those captured by its subgraphs included."""
+    names = {name for name in node.input if name}
+    for attr in node.attribute:
+        for sub in ([attr.g] if attr.HasField("g") else []) + list(attr.graphs):
+            names.update(value.name for value in sub.output)
+            for inner in sub.node:
+                names |= used_names(inner)
+    return names
+
+
+def replace_nodes(graph: onnx.GraphProto, kept: Sequence[onnx.NodeProto]) -> None:
+    """Make `kept` the nodes of the graph."""
+    copies = [onnx.NodeProto() for _ in kept]
+    for copy, node in zip(copies, kept):
+        copy.CopyFrom(node)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def constants(model: OnnxModel) -> dict[str, np.ndarray]:
+    """Every constant of the main graph by name."""
+    small = {t.name: numpy_helper.to_array(t) for t in model.proto.graph.initializer}
+    return small | model.weights

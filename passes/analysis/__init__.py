@@ -1,0 +1,1 @@
+"""Questions about Relax modules; nothing here rewrites."""

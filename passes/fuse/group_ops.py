@@ -1,0 +1,134 @@
+"""Group each operator that has a kernel with the elementwise operators that follow it.
+
+Before:                                  After:
+    lv = R.nn.conv2d(x, w)                   gv = group_conv(x, res)
+    lv1 = R.add(lv, b)                   where group_conv is private, has the attribute
+    lv2 = R.add(lv1, res)                kernel = "conv2d", and holds the four bindings and
+    gv = R.nn.relu(lv2)                  their constants
+
+The anchor (here the convolution) decides the kernel; what follows becomes its epilogue, computed on
+the result while it is in registers. A group keeps logical semantics: running its body is the
+reference for the kernel.
+
+Grows while: 1. the operator is elementwise and the library can compute it on the anchor's result;
+             2. it depends on the anchor through the group only;
+             3. in the end one value alone leaves the group (else the others would be lost).
+Leaves alone: operators without a kernel, which legalize-ops lowers.
+Must run after: canonicalization; before: choose-layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from tvm import IRModule, relax
+
+from relaxc.passes.base import Pass
+from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.fuse.outline import BindingGraph, operator_call, outline
+
+
+class KernelLibrary(Protocol):
+    """What the grouping pass asks of a target."""
+
+    def anchor(self, call: relax.Call) -> str | None:
+        """The kernel that computes this call as an anchor, if the target has one."""
+
+    def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
+        """Whether `call` can be computed on the result of `anchor` in registers."""
+
+
+@dataclass(frozen=True)
+class GroupOps(Pass):
+    """Move groups of bindings of `main` into private functions.
+
+    Attributes:
+        library: the target's kernels.
+    """
+
+    library: KernelLibrary
+
+    name: ClassVar[str] = "group-ops"
+    opt_level: ClassVar[int] = 2
+
+    def apply(self, mod: IRModule) -> IRModule:
+        """Group every dataflow block of `main`."""
+        return _Grouper(self.library, mod).rewrite()
+
+
+class _Grouper:
+    def __init__(self, library: KernelLibrary, mod: IRModule) -> None:
+        self.library = library
+        self.builder = relax.BlockBuilder(mod)
+        self.count = 0
+
+    def rewrite(self) -> IRModule:
+        return rewrite_main(self.builder, self._block)
+
+    def _block(self, block: relax.BindingBlock) -> list[relax.Binding]:
+        bindings = list(block.bindings)
+        if not isinstance(block, relax.DataflowBlock):
+            return bindings
+        graph = BindingGraph(bindings)
+        taken: set[int] = set()
+        at: dict[int, list[int]] = {}
+        for i, binding in enumerate(bindings):
+            if i in taken:
+                continue
+            call = operator_call(binding)
+            kernel = self.library.anchor(call) if call is not None else None
+            if call is None or kernel is None:
+                continue
+            members = self._grow(graph, i, call, kernel, taken)
+            taken.update(members)
+            at[members[-1]] = members
+        result: list[relax.Binding] = []
+        for i, binding in enumerate(bindings):
+            if i in at:
+                members = [bindings[m] for m in at[i]]
+                kernel = str(self.library.anchor(operator_call(members[0])))
+                name = f"{kernel}_{self.count}"
+                self.count += 1
+                result.append(outline(self.builder, members, kernel, name))
+            elif i not in taken:
+                result.append(binding)
+        return result
+
+    def _grow(
+        self, graph: BindingGraph, start: int, anchor: relax.Call, kernel: str, taken: set[int]
+    ) -> list[int]:
+        """Indices of the group that starts at an anchor, in order."""
+        members, best = [start], [start]
+        while True:
+            inside = {graph.bindings[m].var for m in members}
+            follower = next(
+                (
+                    i
+                    for i in sorted({u for m in members for u in graph.users[m]} - set(members))
+                    if i not in taken and self._joins(graph, i, inside, members, anchor, kernel)
+                ),
+                None,
+            )
+            if follower is None:
+                return best
+            members = sorted([*members, follower])
+            if graph.escaping(members) == [members[-1]]:
+                best = list(members)
+
+    def _joins(
+        self,
+        graph: BindingGraph,
+        index: int,
+        inside: set[relax.Var],
+        members: Sequence[int],
+        anchor: relax.Call,
+        kernel: str,
+    ) -> bool:
+        call = operator_call(graph.bindings[index])
+        if call is None or not self.library.is_epilogue(call, anchor, kernel):
+            return False
+        # 2. Other operands must not depend on the group.
+        outside = [a for a in call.args if isinstance(a, relax.Var) and a not in inside]
+        return not any(graph.depends(a, members) for a in outside)

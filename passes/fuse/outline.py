@@ -1,0 +1,110 @@
+"""Move bindings of `main` into private functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tvm
+from tvm import relax
+from tvm.ir import GenericConst
+
+from relaxc.layout import KERNEL
+
+
+def outline(
+    builder: relax.BlockBuilder, members: Sequence[relax.Binding], kernel: str, name: str
+) -> relax.Binding:
+    """Copy bindings into a private function, and return the call that replaces the last of them.
+
+    Args:
+        builder: holds the module; the function is added to it.
+        members: operator calls in order; only the last one's value is returned.
+        kernel: value of the function's attribute `kernel`.
+        name: of the function.
+    """
+    defined = {binding.var for binding in members}
+    outer: list[relax.Var] = []
+    for binding in members:
+        for arg in _tensor_args(binding.value):
+            if isinstance(arg, relax.Var) and arg not in defined and arg not in outer:
+                outer.append(arg)
+    inner = {var: relax.Var(var.name, var.ty) for var in outer}
+    body = relax.BlockBuilder()
+    replaced: dict[relax.Expr, relax.Expr] = dict(inner)
+    with body.function(name, list(inner.values()), private=True):
+        with body.dataflow():
+            for binding in members:
+                call = binding.value
+                args = [_substitute(a, replaced) for a in call.args]
+                value = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
+                replaced[binding.var] = body.emit(value, binding.var.name)
+            result = body.emit_output(replaced[members[-1].var])
+        body.emit_func_output(result)
+    func = relax.transform.CanonicalizeBindings()(body.get())[name].with_attr(KERNEL, kernel)
+    # A symbolic dimension belongs to one function only.
+    func = relax.utils.copy_with_new_vars(func)
+    gvar = builder.add_func(func, name)
+    return relax.VarBinding(members[-1].var, builder.normalize(relax.Call(gvar, outer)))
+
+
+class BindingGraph:
+    """Who uses whom among the bindings of one block."""
+
+    def __init__(self, bindings: list[relax.Binding]) -> None:
+        self.bindings = bindings
+        self.index = {binding.var: i for i, binding in enumerate(bindings)}
+        self.users: list[list[int]] = [[] for _ in bindings]
+        self.leaves = [not isinstance(b.var, relax.DataflowVar) for b in bindings]
+        for i, binding in enumerate(bindings):
+            for var in _free_vars(binding):
+                if var in self.index:
+                    self.users[self.index[var]].append(i)
+
+    def escaping(self, members: list[int]) -> list[int]:
+        """Members whose value is read outside of the group."""
+        inside = set(members)
+        return [m for m in members if self.leaves[m] or any(u not in inside for u in self.users[m])]
+
+    def depends(self, var: relax.Var, members: Sequence[int]) -> bool:
+        """Whether `var` is computed from any member."""
+        if var not in self.index:
+            return False
+        target = self.index[var]
+        reached = list(members)
+        seen = set(members)
+        while reached:
+            for user in self.users[reached.pop()]:
+                if user == target:
+                    return True
+                if user < target and user not in seen:
+                    seen.add(user)
+                    reached.append(user)
+        return target in members
+
+
+def _free_vars(binding: relax.Binding) -> list[relax.Var]:
+    value = getattr(binding, "value", None)
+    return [] if value is None else list(relax.analysis.free_vars(value))
+
+
+def operator_call(binding: relax.Binding) -> relax.Call | None:
+    """The operator call that a binding holds, if it holds one."""
+    value = getattr(binding, "value", None)
+    if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+        return value
+    return None
+
+
+def _tensor_args(call: relax.Call) -> list[relax.Expr]:
+    flat: list[relax.Expr] = []
+    for arg in call.args:
+        flat.extend(arg.fields if isinstance(arg, relax.Tuple) else [arg])
+    return [a for a in flat if isinstance(a.ty, relax.TensorType)]
+
+
+def _substitute(arg: relax.Expr, replaced: dict[relax.Expr, relax.Expr]) -> relax.Expr:
+    if isinstance(arg, relax.Tuple):
+        return relax.Tuple([_substitute(field, replaced) for field in arg.fields])
+    if isinstance(arg, GenericConst):
+        return arg
+    return replaced.get(arg, arg)

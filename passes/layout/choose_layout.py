@@ -1,0 +1,278 @@
+"""Decide how every tensor lies in memory, and insert moves where two neighbours disagree.
+
+Before:                                   After:
+    gv = group_conv(x)                        moved = relayout_0(x)            plain -> blocked16
+    y = R.reshape(gv, ...)                    gv = group_conv(moved)           layouts on group_conv
+                                              moved_1 = relayout_1(gv)         blocked16 -> plain
+                                              y = R.reshape(moved_1, ...)
+
+Types stay logical: the decision is the attribute `layouts` of each group, one per parameter and
+the last for the result. What is not in a group, and `main` itself, has plain layout. A tensor gets
+the widest border that any of its readers asks for, so that it is written once, borders included.
+
+Must run after: group-ops. Must run before: the target's lowering of groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
+
+import tvm
+from tvm import IRModule, relax
+
+from relaxc.layout import CONCAT, KERNEL, LAYOUTS, PLAIN, VIEW, Border, Demand, Kind, Layout
+from relaxc.passes.base import Pass
+from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
+
+
+class LayoutLibrary(Protocol):
+    """What the pass asks of a target."""
+
+    @property
+    def lanes(self) -> int:
+        """Elements of a vector register."""
+
+    def demands(self, func: relax.Function, data: Layout) -> Sequence[Demand]:
+        """What a group asks of each parameter, if the first has the layout `data` now."""
+
+    def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
+        """How a group writes its result, given how its parameters lie; the border is ours."""
+
+
+@dataclass(frozen=True)
+class ChooseLayout(Pass):
+    """Annotate groups with layouts and insert moves between them.
+
+    Attributes:
+        library: the target's kernels.
+    """
+
+    library: LayoutLibrary
+
+    name: ClassVar[str] = "choose-layout"
+    opt_level: ClassVar[int] = 0
+    required: ClassVar[bool] = True
+
+    def apply(self, mod: IRModule) -> IRModule:
+        """Walk `main` once, forward."""
+        return _Chooser(self.library, mod).rewrite()
+
+
+@dataclass
+class _Chooser:
+    library: LayoutLibrary
+    mod: IRModule
+    layouts: dict[relax.Var, Layout] = field(default_factory=dict)
+    moved: dict[tuple[relax.Var, Layout], relax.Var] = field(default_factory=dict)
+    shared: SharedBuffers = field(default_factory=SharedBuffers)
+
+    def __post_init__(self) -> None:
+        # Groups come back annotated; the originals would be duplicates.
+        kept = {g: f for g, f in self.mod.functions_items() if not _is_group(f)}
+        self.builder = relax.BlockBuilder(tvm.IRModule(kept, attrs=self.mod.attrs))
+        self.main: relax.Function = self.mod["main"]
+        self.borders = self._demanded_borders()
+
+    def rewrite(self) -> IRModule:
+        return rewrite_main(self.builder, self._block)
+
+    def _block(self, block: relax.BindingBlock) -> list[relax.Binding]:
+        self.shared = self._share(block)
+        bindings: list[relax.Binding] = []
+        for binding in block.bindings:
+            self._binding(binding, bindings)
+        results = self._plain_results(block, bindings)
+        self.moved.clear()
+        return results
+
+    def _demanded_borders(self) -> dict[relax.Var, Border]:
+        borders: dict[relax.Var, Border] = {}
+        self.wanted_last: set[relax.Var] = set()
+        for block in self.main.body.blocks:
+            for binding in block.bindings:
+                func = self._group(binding)
+                if func is None:
+                    continue
+                for arg, demand in zip(binding.value.args, self._widest_demands(func)):
+                    if demand.accepts == ("last",):
+                        self.wanted_last.add(arg)
+                    old = borders.get(arg, (0, 0, 0, 0))
+                    top, left, bottom, right = (max(a, b) for a, b in zip(old, demand.border))
+                    borders[arg] = (top, left, bottom, right)
+        return borders
+
+    def _share(self, block: relax.BindingBlock) -> SharedBuffers:
+        """Decide which results of this block are slices of a concatenation's buffer."""
+        concatenations: list[Concatenation] = []
+        channels: dict[relax.Var, int] = {}
+        placeable: set[relax.Var] = set()
+        for binding in block.bindings:
+            func = self._group(binding)
+            if func is None:
+                continue
+            demands = self.library.demands(func, self._layout("blocked"))
+            if func.attrs[KERNEL] == CONCAT:
+                inputs = _concatenated(func, binding.value)
+                concatenations.append(Concatenation(binding.var, inputs))
+                channels |= {var: int(var.ty.shape.values[1]) for var in inputs}
+                continue
+            preferred = [self._layout(d.accepts[0]) for d in demands]
+            if self.library.result_layout(func, preferred).kind == "blocked":
+                placeable.add(binding.var)
+        return share_buffers(concatenations, channels, placeable, self.borders)
+
+    def _concatenate(self, binding: relax.Binding, out: list[relax.Binding]) -> None:
+        """Copy into place what was not written there; the concatenation is then a view."""
+        args, layouts = [], []
+        for var, place in self.shared.parts[binding.var]:
+            layout = replace(
+                self._layout("blocked"), border=self.shared.borders[place.buffer], slice=place
+            )
+            args.append(var if self.layouts.get(var) == layout else self._move(var, layout, out))
+            layouts.append(layout)
+        place = self.shared.slices[binding.var]
+        result = replace(layouts[0], slice=place)
+        self.layouts[binding.var] = result
+        params = [relax.Var(var.name, var.ty) for var in args]
+        builder = relax.BlockBuilder()
+        with builder.function(CONCAT, params, private=True):
+            builder.emit_func_output(builder.emit(relax.op.concat(params, 1)))
+        func = builder.get()[CONCAT].with_attrs(
+            {KERNEL: CONCAT, LAYOUTS: [str(layout) for layout in (*layouts, result)]}
+        )
+        gvar = self.builder.add_func(relax.utils.copy_with_new_vars(func), CONCAT)
+        out.append(relax.VarBinding(binding.var, self.builder.normalize(relax.Call(gvar, args))))
+
+    def _widest_demands(self, func: relax.Function) -> Sequence[Demand]:
+        """Demands on vector layouts, which alone have borders."""
+        return self.library.demands(func, self._layout("blocked"))
+
+    def _group(self, binding: relax.Binding) -> relax.Function | None:
+        value = getattr(binding, "value", None)
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+            func = self.mod[value.op]
+            return func if _is_group(func) else None
+        return None
+
+    def _binding(self, binding: relax.Binding, out: list[relax.Binding]) -> None:
+        func = self._group(binding)
+        if func is None:
+            out.append(self._with_plain_arguments(binding, out))
+            return
+        if func.attrs[KERNEL] == CONCAT:
+            self._concatenate(binding, out)
+            return
+        call = binding.value
+        args, layouts = [], []
+        data = self.layouts.get(call.args[0], PLAIN) if call.args else PLAIN
+        for arg, demand in zip(call.args, self.library.demands(func, data)):
+            layout = self.layouts.get(arg, PLAIN)
+            if not demand.met_by(layout):
+                kind = layout.kind if layout.kind in demand.accepts else demand.accepts[0]
+                border = demand.border if demand.exact else self.borders[arg]
+                layout = self._layout(kind).with_border(border)
+                arg = self._move(arg, layout, out)
+            args.append(arg)
+            layouts.append(layout)
+        result = self.library.result_layout(func, layouts)
+        place = self.shared.slices.get(binding.var)
+        if place is not None and result.kind == "blocked":
+            result = replace(result, border=self.shared.borders[place.buffer], slice=place)
+        elif result.kind != "plain" and func.attrs[KERNEL] != VIEW:
+            if binding.var in self.wanted_last and self._fills_vectors(binding.var):
+                result = Layout("last")
+            result = result.with_border(self.borders.get(binding.var, (0, 0, 0, 0)))
+        self.layouts[binding.var] = result
+        annotated = relax.utils.copy_with_new_vars(func).with_attr(
+            LAYOUTS, [str(layout) for layout in (*layouts, result)]
+        )
+        gvar = self.builder.add_func(annotated, call.op.name_hint)
+        out.append(relax.VarBinding(binding.var, self.builder.normalize(relax.Call(gvar, args))))
+
+    def _fills_vectors(self, var: relax.Var) -> bool:
+        """Whether the channels of a map fill whole vectors, as kernels need to write them last."""
+        return int(var.ty.shape.values[1]) % self.library.lanes == 0
+
+    def _layout(self, kind: Kind) -> Layout:
+        if kind == "blocked":
+            return Layout("blocked", self.library.lanes)
+        return Layout("last") if kind == "last" else PLAIN
+
+    def _with_plain_arguments(
+        self, binding: relax.Binding, out: list[relax.Binding]
+    ) -> relax.Binding:
+        value = getattr(binding, "value", None)
+        if value is None:
+            return binding
+        changed = {
+            var: self._move(var, PLAIN, out)
+            for var in relax.analysis.free_vars(value)
+            if self.layouts.get(var, PLAIN) != PLAIN
+        }
+        if not changed:
+            return binding
+        return relax.VarBinding(binding.var, _Replacer(changed).visit_expr(value))
+
+    def _plain_results(
+        self, block: relax.BindingBlock, bindings: list[relax.Binding]
+    ) -> list[relax.Binding]:
+        """Give plain layout to what leaves the block."""
+        results: list[relax.Binding] = []
+        for binding in bindings:
+            var = binding.var
+            leaves = not isinstance(var, relax.DataflowVar)
+            if not leaves or self.layouts.get(var, PLAIN) == PLAIN:
+                results.append(binding)
+                continue
+            inner = relax.DataflowVar(var.name, var.ty)
+            self.layouts[inner] = self.layouts.pop(var)
+            results.append(relax.VarBinding(inner, binding.value))
+            call = self._relayout_call(inner, PLAIN)
+            results.append(relax.VarBinding(var, call))
+        return results
+
+    def _move(self, var: relax.Var, layout: Layout, out: list[relax.Binding]) -> relax.Var:
+        key = (var, layout)
+        if key not in self.moved:
+            moved = relax.DataflowVar(f"{var.name}.{layout}", var.ty)
+            out.append(relax.VarBinding(moved, self._relayout_call(var, layout)))
+            self.layouts[moved] = layout
+            self.moved[key] = moved
+        return self.moved[key]
+
+    def _relayout_call(self, var: relax.Var, layout: Layout) -> relax.Call:
+        param = relax.Var("x", var.ty)
+        builder = relax.BlockBuilder()
+        with builder.function("relayout", [param], private=True):
+            builder.emit_func_output(param)
+        layouts = [str(self.layouts.get(var, PLAIN)), str(layout)]
+        func = builder.get()["relayout"].with_attrs({KERNEL: "relayout", LAYOUTS: layouts})
+        # A symbolic dimension belongs to one function only.
+        gvar = self.builder.add_func(relax.utils.copy_with_new_vars(func), "relayout")
+        return self.builder.normalize(relax.Call(gvar, [var]))
+
+
+def _concatenated(func: relax.Function, call: relax.Call) -> tuple[relax.Var, ...]:
+    """What a concatenation joins, in order; a tensor may occur more than once."""
+    outer = dict(zip(func.params, call.args))
+    return tuple(outer[field] for field in func.body.blocks[0].bindings[0].value.args[0].fields)
+
+
+def _is_group(func: tvm.ir.BaseFunc) -> bool:
+    return isinstance(func, relax.Function) and bool(func.attrs) and KERNEL in func.attrs
+
+
+@relax.expr_functor.mutator
+class _Replacer(relax.PyExprMutator):
+    def __init__(self, replaced: dict[relax.Var, relax.Var]) -> None:
+        super().__init__()
+        self.replaced = replaced
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self.replaced.get(var, var)
+
+    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
+        return self.replaced.get(var, var)

@@ -1,0 +1,46 @@
+"""Write operators that have no kernel as loop nests, and reshapes as views.
+
+Before:                                   After:
+    lv = R.expand_dims(x, axis=[1])           lv = R.reshape(x, (n, 1, c))
+    lv1 = R.nn.softmax(lv)                    lv1 = R.call_tir(softmax, (lv,), ...)
+
+A reshape in row-major order moves nothing: it stays an operator, which the virtual machine runs as
+a view, instead of a loop nest that copies.
+
+Must run after: lower-groups. Must run before: fuse-ops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvm import IRModule, relax
+
+from relaxc.passes.base import Pass
+
+_VIEWS = ("relax.expand_dims", "relax.flatten", "relax.squeeze")
+
+
+@dataclass(frozen=True)
+class LegalizeOps(Pass):
+    """Replace operators by calls to PrimFuncs."""
+
+    name: ClassVar[str] = "legalize-ops"
+    opt_level: ClassVar[int] = 0
+    required: ClassVar[bool] = True
+
+    def apply(self, mod: IRModule) -> IRModule:
+        """Legalize every function."""
+        rules = {"relax.reshape": _keep} | dict.fromkeys(_VIEWS, _as_reshape)
+        return relax.transform.LegalizeOps(rules)(mod)
+
+
+def _keep(_bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return call
+
+
+def _as_reshape(_bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    if not isinstance(call.ty.shape, relax.ShapeExpr):
+        return call
+    return relax.op.reshape(call.args[0], call.ty.shape)

@@ -1,0 +1,73 @@
+"""The compiler on one page: every pass from the imported graph to fused loop nests, in order.
+
+What follows (memory planning, VM code, machine code) depends on the target: see targets/.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from relaxc.passes.base import Pass
+from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
+from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
+from relaxc.passes.canonicalize.fold_constant import FoldConstant
+from relaxc.passes.canonicalize.lift_constants import LiftConstants
+from relaxc.passes.canonicalize.sink_permute import SinkPermute
+from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
+from relaxc.passes.fuse.fuse_ops import FuseOps
+from relaxc.passes.fuse.group_attention import AttentionLibrary, GroupAttention
+from relaxc.passes.fuse.group_ops import GroupOps, KernelLibrary
+from relaxc.passes.fuse.sort_symbols import SortSymbols
+from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
+from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
+from relaxc.passes.lower.legalize_ops import LegalizeOps
+from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
+from relaxc.passes.stock import (
+    DecomposeComposites,
+    EliminateCommonSubexpressions,
+    EliminateDeadCode,
+    FuseTIR,
+)
+
+
+class Library(
+    AttentionLibrary, KernelLibrary, LayoutLibrary, LoweringLibrary, RecurrentLibrary, Protocol
+):
+    """What the passes ask of a target's kernels."""
+
+
+def default_passes(kernels: Library) -> list[Pass]:
+    """Return all passes; `compiler.py` leaves out what the options disable.
+
+    Args:
+        kernels: the target's kernel library.
+    """
+    return [
+        # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
+        FoldConstant(),
+        FoldBatchNorm(),
+        DecomposeBatchNorm(),
+        DecomposeComposites(),
+        # Again: folded batch norms and decomposed ones leave arithmetic on constants behind.
+        FoldConstant(),
+        EliminateCommonSubexpressions(),
+        EliminateDeadCode(),
+        SinkPermute(),
+        # Kernels: operators that the target computes well, each with the epilogue it can take.
+        # Attention first: the next pass would take its softmax alone.
+        GroupAttention(kernels),
+        GroupOps(kernels),
+        ChooseLayout(kernels),
+        LowerGroups(kernels),
+        LowerRecurrent(kernels),
+        # Lower: the other operators become loop nests.
+        LegalizeOps(),
+        # Fuse: after legalization, because patterns are read off the loop nests.
+        AnnotatePatterns(),
+        FuseOps(),
+        FuseTIR(),
+        SortSymbols(),
+        EliminateDeadCode(),
+        # Last: scalars have been inlined into the loop nests by now, what is left is weights.
+        LiftConstants(),
+    ]

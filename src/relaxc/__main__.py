@@ -1,0 +1,7 @@
+"""`python -m relaxc`."""
+
+import sys
+
+from relaxc.cli import main
+
+sys.exit(main())

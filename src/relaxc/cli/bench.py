@@ -1,0 +1,119 @@
+"""relaxc bench: how fast an artifact is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from relaxc.artifact import is_artifact, read_artifact
+from relaxc.cli import parameters
+from relaxc.cli.progress import progress
+from relaxc.errors import OptionError
+from relaxc.measure.feeds import FillMode
+
+
+@click.command()
+@click.argument("path", metavar="ARTIFACT|MODEL", type=parameters.PATH)
+@click.option("--warmup", "--warmUp", type=float, default=200, show_default=True, help="In ms.")
+@click.option("--duration", type=float, default=3, show_default=True, help="In seconds, at least.")
+@click.option(
+    "--iterations",
+    "--repeat",
+    type=int,
+    default=10,
+    show_default=True,
+    help="Samples to take at least, per stream.",
+)
+@click.option("--number", type=int, default=1, show_default=True, help="Inferences per sample.")
+@click.option("--percentile", default="90,95,99", show_default=True, help="Percentiles to report.")
+@click.option(
+    "--streams", type=int, default=1, show_default=True, help="Inferences running at a time."
+)
+@parameters.threads
+@parameters.feed
+@parameters.shapes
+@parameters.compiling
+@parameters.common
+def bench(
+    path: Path,
+    warmup: float,
+    duration: float,
+    iterations: int,
+    number: int,
+    percentile: str,
+    streams: int,
+    threads: int | None,
+    inputs: Path | None,
+    fill_mode: FillMode,
+    seed: int,
+    input_shapes: tuple[str, ...],
+    target: str,
+    opt_level: int,
+    disabled_passes: tuple[str, ...],
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Measure latency, throughput, load time and memory of an ARTIFACT.
+
+    A MODEL in ONNX is compiled first, in a process of its own, so that neither its memory nor its
+    time counts.
+    """
+    from relaxc.measure.bench import BenchOptions
+    from relaxc.measure.bench import bench as measure
+    from relaxc.report import benching
+
+    flags = ["--target", target, f"-O{opt_level}"]
+    flags += [word for name in disabled_passes for word in ("--disabled-pass", name)]
+    flags += [word for text in input_shapes for word in ("--input-shapes", text)]
+    with _compiled(path, flags) as artifact:
+        bench_options = BenchOptions(
+            warmup_ms=warmup,
+            duration_s=duration,
+            iterations=iterations,
+            number=number,
+            percentiles=_percentiles(percentile),
+            threads=threads,
+            streams=streams,
+            inputs=inputs,
+            # The shapes of a model have gone into its artifact.
+            shapes=parameters.read_shapes(input_shapes) if artifact == path else {},
+            fill_mode=fill_mode,
+            seed=seed,
+        )
+        with progress("Measuring", is_shown=not (as_json or debug)):
+            result = measure(artifact, bench_options)
+        manifest = read_artifact(artifact, verify=False).manifest
+        digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    if as_json:
+        parameters.print_json("bench", benching.as_json(path, manifest, digest, result))
+    else:
+        click.echo(benching.as_text(path, manifest, digest, result))
+
+
+@contextlib.contextmanager
+def _compiled(path: Path, flags: list[str]) -> Iterator[Path]:
+    """The artifact to measure: the one given, or a temporary one compiled from a model."""
+    if is_artifact(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+        artifact = Path(folder, "model.rxc")
+        command = [sys.executable, "-m", "relaxc", "compile", str(path), "-o", str(artifact)]
+        done = subprocess.run([*command, *flags], stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise click.exceptions.Exit(done.returncode)  # it has said why
+        yield artifact
+
+
+def _percentiles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise OptionError(f"cannot read percentiles from `{text}`; write `50,90,99`") from None

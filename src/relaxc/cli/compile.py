@@ -1,0 +1,66 @@
+"""relaxc compile: an ONNX model into an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from relaxc.cli import parameters
+from relaxc.cli.progress import progress
+from relaxc.cli.quiet import quiet
+
+
+@click.command("compile")
+@click.argument("model", type=parameters.PATH)
+@click.option("-o", "--output", type=parameters.PATH, help="[default: MODEL with suffix .rxc]")
+@parameters.compiling
+@parameters.shapes
+@click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
+@click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")
+@click.option("--print-ir-before", multiple=True, metavar="PASS", help="May be repeated.")
+@click.option("--print-ir-after", multiple=True, metavar="PASS", help="May be repeated.")
+@click.option("--print-pass-times", is_flag=True, help="Print what each pass took.")
+@parameters.common
+def compile_(
+    model: Path,
+    output: Path | None,
+    target: str,
+    opt_level: int,
+    disabled_passes: tuple[str, ...],
+    input_shapes: tuple[str, ...],
+    verify: bool,
+    dump_dir: Path | None,
+    print_ir_before: tuple[str, ...],
+    print_ir_after: tuple[str, ...],
+    print_pass_times: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Compile an ONNX MODEL into an artifact."""
+    options = parameters.read_compile_options(target, opt_level, disabled_passes, input_shapes)
+    with (
+        progress("Loading the compiler", is_shown=not (as_json or debug)) as show,
+        quiet(debug) as echo,
+    ):
+        from relaxc.compiler import compile
+        from relaxc.options import Diagnostics
+
+        diagnostics = Diagnostics(
+            print_ir_before=print_ir_before,
+            print_ir_after=print_ir_after,
+            dump_dir=dump_dir,
+            verify=verify,
+            echo=echo,
+            on_phase=show,
+        )
+        result = compile(model, output or model.with_suffix(".rxc"), options, diagnostics)
+    from relaxc.report import compiling
+
+    parameters.warn(result.warnings)
+    if as_json:
+        parameters.print_json("compile", compiling.as_json(result))
+        return
+    if print_pass_times:
+        click.echo(compiling.pass_times(result))
+    click.echo(compiling.as_text(result))

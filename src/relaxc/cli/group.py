@@ -1,0 +1,22 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import click
+
+import relaxc
+from relaxc.cli.bench import bench
+from relaxc.cli.check import check
+from relaxc.cli.compile import compile_
+from relaxc.cli.inspect import inspect
+from relaxc.cli.run import run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(relaxc.__version__, prog_name="relaxc")
+def cli() -> None:
+    """Compile ONNX models into self-contained artifacts, run and measure them."""
+
+
+for _command in (compile_, run, bench, check, inspect):
+    cli.add_command(_command)

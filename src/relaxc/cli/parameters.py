@@ -1,0 +1,138 @@
+"""Options that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from relaxc.measure.feeds import FILL_MODES
+from relaxc.options import CompileOptions, Shape, parse_input_shapes
+
+# Bumped when a field is renamed or removed; new ones may appear at any time.
+JSON_SCHEMA_VERSION = 1
+
+PATH = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def common(command: _Command) -> _Command:
+    """Options that every command takes."""
+    debug = click.option(
+        "--debug", is_flag=True, help="Show native messages and, on errors, the traceback."
+    )
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object only.")
+    return debug(as_json(command))
+
+
+def shapes(command: _Command) -> _Command:
+    """Shapes of inputs, in tvmc's and trtexec's spelling."""
+    return click.option(
+        "--input-shapes",
+        "--shapes",
+        "input_shapes",
+        multiple=True,
+        metavar="NAME:SHAPE[,...]",
+        help='Shapes of inputs, as "x:[1,3,224,224]" or "x:1x3x224x224".',
+    )(command)
+
+
+def feed(command: _Command) -> _Command:
+    """Where inputs come from."""
+    options = [
+        click.option("-i", "--inputs", type=PATH, help="Read the inputs from this .npz file."),
+        click.option(
+            "--fill-mode",
+            type=click.Choice(FILL_MODES),
+            default="random",
+            show_default=True,
+            help="What to fill made-up inputs with.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of the random inputs."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def threads(command: _Command) -> _Command:
+    """How many threads to use."""
+    return click.option(
+        "--threads", type=int, help="Threads per inference.  [default: one per core]"
+    )(command)
+
+
+def compiling(command: _Command) -> _Command:
+    """Options that shape an artifact."""
+    options = [
+        click.option(
+            "--target",
+            default="llvm",
+            show_default=True,
+            help='`llvm` or `host` for this CPU, or for example "llvm -mcpu=znver5"; also JSON.',
+        ),
+        click.option(
+            "-O",
+            "--opt-level",
+            type=click.IntRange(0, 3),
+            default=3,
+            show_default=True,
+            help="0: only what is needed to run, 3: everything that pays.",
+        ),
+        click.option(
+            "--disabled-pass",
+            "disabled_passes",
+            multiple=True,
+            metavar="NAME",
+            help="Leave out a pass; may be repeated.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:
+    """Read all `--input-shapes`."""
+    read: dict[str, Shape] = {}
+    for text in texts:
+        read |= parse_input_shapes(text)
+    return read
+
+
+def read_compile_options(
+    target: str, opt_level: int, disabled_passes: tuple[str, ...], input_shapes: Iterable[str]
+) -> CompileOptions:
+    """Read the options of `compiling` and `shapes`."""
+    return CompileOptions(
+        target=target,
+        opt_level=opt_level,
+        disabled_passes=disabled_passes,
+        input_shapes=read_shapes(input_shapes),
+    )
+
+
+def print_json(command: str, fields: dict[str, Any]) -> None:
+    """Print the result of a command as JSON; numbers that are not finite become null."""
+    document = {"schema_version": JSON_SCHEMA_VERSION, "command": command, **fields}
+    click.echo(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Print warnings on stderr."""
+    for message in messages:
+        click.echo(f"warning: {message}", err=True)

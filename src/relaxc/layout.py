@@ -1,0 +1,141 @@
+"""How a logical tensor lies in memory. Imports nothing of ours; passes choose, targets obey.
+
+Three kinds, for a logical tensor (n, c, h, w):
+
+    plain      (n, c, h, w)                        as ONNX has it; the only kind for other ranks
+    blocked    (n, ceil(c / b), h, w, b)           b channels together, one vector wide
+    last       (n, h, w, c)                        channels last
+
+Each spatial axis may have a border of zeros around it (a convolution's padding, laid down by
+whoever writes the tensor), so that kernels need no bounds checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+Kind = Literal["plain", "blocked", "last"]
+Border = tuple[int, int, int, int]
+
+_TEXT = re.compile(
+    r"(plain|last|blocked(?P<block>\d+))(\+(?P<border>\d+,\d+,\d+,\d+))?"
+    r"(@(?P<buffer>\d+):(?P<offset>\d+)/(?P<total>\d+))?"
+)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A tensor's place in a larger buffer, which concatenation along channels makes of several.
+
+    Attributes:
+        buffer: which buffer of the function.
+        offset: the first channel.
+        total: channels of the whole buffer.
+    """
+
+    buffer: int
+    offset: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A memory layout.
+
+    Attributes:
+        kind: which order the axes have.
+        block: channels per block; 0 unless `kind` is blocked.
+        border: zeros around the spatial axes: top, left, bottom, right.
+        slice: where in a larger buffer the channels lie, if they share one.
+    """
+
+    kind: Kind = "plain"
+    block: int = 0
+    border: Border = (0, 0, 0, 0)
+    slice: Slice | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.kind}{self.block or ''}"
+        if any(self.border):
+            text += "+" + ",".join(map(str, self.border))
+        if self.slice is not None:
+            text += f"@{self.slice.buffer}:{self.slice.offset}/{self.slice.total}"
+        return text
+
+    @staticmethod
+    def parse(text: str) -> Layout:
+        """Read what `str()` wrote."""
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"`{text}` is not a layout")
+        border = tuple(int(b) for b in (match["border"] or "0,0,0,0").split(","))
+        kind: Any = "blocked" if match["block"] else match[1]
+        place = (
+            Slice(int(match["buffer"]), int(match["offset"]), int(match["total"]))
+            if match["buffer"]
+            else None
+        )
+        whole = (border[0], border[1], border[2], border[3])
+        return Layout(kind, int(match["block"] or 0), whole, place)
+
+    def with_border(self, border: Border) -> Layout:
+        """This layout with another border."""
+        return replace(self, border=border)
+
+    def without_slice(self) -> Layout:
+        """This layout in a buffer of its own."""
+        return replace(self, slice=None)
+
+    def physical_shape(self, dims: Sequence[Any]) -> list[Any]:
+        """The shape in memory of a logical (n, c, h, w), or of any shape when plain.
+
+        For a slice it is the shape of the whole buffer.
+        """
+        if self == Layout():
+            return list(dims)
+        n, c, h, w = dims
+        if self.slice is not None:
+            c = self.slice.total
+        top, left, bottom, right = self.border
+        h, w = h + (top + bottom), w + (left + right)
+        if self.kind == "blocked":
+            return [n, -(-c // self.block), h, w, self.block]
+        return [n, h, w, c] if self.kind == "last" else [n, c, h, w]
+
+
+PLAIN = Layout()
+
+# Attributes of a group: the kernel that computes it, and a layout per parameter and result.
+KERNEL = "kernel"
+LAYOUTS = "layouts"
+# The kernel that joins tensors along channels.
+CONCAT = "concat"
+# A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.
+VIEW = "view"
+# Two products around a softmax.
+ATTENTION = "attention"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a group asks of one of its parameters.
+
+    Attributes:
+        accepts: kinds of layout that it can read; the first is preferred.
+        border: zeros that it needs around the spatial axes.
+        exact: whether it can read neither a wider border nor a slice.
+    """
+
+    accepts: tuple[Kind, ...]
+    border: Border = (0, 0, 0, 0)
+    exact: bool = False
+
+    def met_by(self, layout: Layout) -> bool:
+        """Whether a tensor of this layout can be read as it is."""
+        if self.exact and (layout.border != self.border or layout.slice is not None):
+            return False
+        wide = all(have >= need for have, need in zip(layout.border, self.border))
+        return layout.kind in self.accepts and wide

@@ -1,0 +1,1 @@
+"""Running compiled models to learn something: how fast they are, and how right."""

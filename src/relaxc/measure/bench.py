@@ -1,0 +1,179 @@
+"""How fast an artifact is: load, first inference, latency and throughput."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from relaxc.errors import OptionError
+from relaxc.measure.feeds import FillMode, make_feed, read_feed
+from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
+from relaxc.options import Shape
+from relaxc.runtime.session import Model, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """How to measure.
+
+    Attributes:
+        warmup_ms: time to run before measuring.
+        duration_s: time to measure at least.
+        iterations: samples to take at least, per stream.
+        number: inferences per sample; a sample's latency is their mean.
+        percentiles: which to report, in percent.
+        threads: threads per inference; one per core by default.
+        streams: callers that run inferences at the same time.
+        inputs: `.npz` file with the inputs; made up by default.
+        shapes: sizes of symbolic dimensions, by input.
+        fill_mode: what to make up.
+        seed: of the random inputs.
+    """
+
+    warmup_ms: float = 200
+    duration_s: float = 3
+    iterations: int = 10
+    number: int = 1
+    percentiles: tuple[float, ...] = (90, 95, 99)
+    threads: int | None = None
+    streams: int = 1
+    inputs: Path | None = None
+    shapes: Mapping[str, Shape]
+    fill_mode: FillMode = "random"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.number < 1 or self.streams < 1:
+            raise OptionError("iterations, number and streams must be at least 1")
+        if self.warmup_ms < 0 or self.duration_s < 0:
+            raise OptionError("warmup and duration must not be negative")
+        if not all(0 < p <= 100 for p in self.percentiles):
+            raise OptionError("percentiles must lie between 0 and 100")
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured.
+
+    Attributes:
+        machine: where and under which load.
+        threads: threads per inference.
+        streams: callers at the same time.
+        shapes: input name -> the dimensions that were run.
+        latencies_ms: one per sample.
+        wall_s: time from the first sample's begin to the last one's end.
+        inferences: how many ran in that time.
+        percentiles: which to report.
+        load_ms: opening, verifying and loading the artifact.
+        first_ms: the first inference.
+        peak_memory_bytes: of the whole process.
+    """
+
+    machine: Machine
+    threads: int
+    streams: int
+    shapes: dict[str, tuple[int, ...]]
+    latencies_ms: np.ndarray
+    wall_s: float
+    inferences: int
+    percentiles: tuple[float, ...]
+    load_ms: float
+    first_ms: float
+    peak_memory_bytes: int
+
+    @property
+    def throughput(self) -> float:
+        """Inferences per second."""
+        return self.inferences / self.wall_s
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation of the latency."""
+        return float(self.latencies_ms.std() / self.latencies_ms.mean())
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the numbers deserve little trust."""
+        return self.variation > 0.1 or self.machine.is_busy
+
+
+def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
+    """Measure an artifact.
+
+    Raises:
+        ArtifactError: it cannot be loaded.
+        InputError: the inputs do not fit it.
+        OptionError: an option makes no sense.
+    """
+    machine = this_machine()
+    start = time.perf_counter()
+    model = load(path, threads=options.threads)
+    load_ms = _ms_since(start)
+    if options.inputs is None:
+        feed = make_feed(model.inputs, options.shapes, options.fill_mode, options.seed)
+    else:
+        feed = read_feed(options.inputs, model.inputs)
+    start = time.perf_counter()
+    model.run(feed)
+    first_ms = _ms_since(start)
+    _warm_up(model, feed, options.warmup_ms / 1e3)
+    start = time.perf_counter()
+    samples = _sample_all(model, feed, options)
+    wall_s = time.perf_counter() - start
+    return BenchResult(
+        machine=machine,
+        threads=model.threads,
+        streams=options.streams,
+        shapes={name: array.shape for name, array in feed.items()},
+        latencies_ms=np.concatenate(samples),
+        wall_s=wall_s,
+        inferences=options.number * sum(map(len, samples)),
+        percentiles=options.percentiles,
+        load_ms=load_ms,
+        first_ms=first_ms,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def _ms_since(start: float) -> float:
+    return (time.perf_counter() - start) * 1e3
+
+
+def _warm_up(model: Model, feed: Mapping[str, np.ndarray], seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        model.run(feed)
+
+
+def _sample_all(
+    model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions
+) -> list[np.ndarray]:
+    if options.streams == 1:
+        return [_sample(model, feed, options)]
+    results: list[np.ndarray] = []
+    callers = [
+        threading.Thread(target=lambda: results.append(_sample(model, feed, options)), daemon=True)
+        for _ in range(options.streams)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    return results
+
+
+def _sample(model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions) -> np.ndarray:
+    latencies: list[float] = []
+    end = time.perf_counter() + options.duration_s
+    while len(latencies) < options.iterations or time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(options.number):
+            model.run(feed)
+        latencies.append(_ms_since(start) / options.number)
+    return np.array(latencies)

@@ -1,0 +1,162 @@
+"""Whether a compiled model computes what ONNX Runtime computes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from relaxc.artifact import is_artifact
+from relaxc.compiler import compile
+from relaxc.errors import OptionError
+from relaxc.frontend.load import read_model
+from relaxc.measure.compare import Agreement, Tolerance, compare
+from relaxc.measure.expose import Layer, expose_layers
+from relaxc.measure.feeds import FillMode, make_feed, read_feed
+from relaxc.measure.reference import run_reference
+from relaxc.options import CompileOptions
+from relaxc.runtime.session import Model, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """How to check.
+
+    Attributes:
+        model: the ONNX model behind an artifact.
+        inputs: `.npz` file with the inputs; made up by default.
+        fill_mode: what to make up.
+        seed: of the random inputs.
+        tolerance: when two tensors agree.
+        per_layer: also look for the first layer that diverges.
+        compile: how to compile a model that is not yet an artifact. Of an artifact, the input
+            shapes give sizes to symbolic dimensions.
+    """
+
+    model: Path | None = None
+    inputs: Path | None = None
+    fill_mode: FillMode = "random"
+    seed: int = 0
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    per_layer: bool = False
+    compile: CompileOptions = field(default_factory=CompileOptions)
+
+
+@dataclass(frozen=True)
+class LayerAgreement:
+    """One ONNX node and the results that it computes."""
+
+    layer: Layer
+    results: tuple[Agreement, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether all of its results agree."""
+        return all(result.is_ok for result in self.results)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        outputs: the model's outputs.
+        layers: every node, in topological order; empty unless asked for.
+        warnings: what weakens the result, one sentence each.
+    """
+
+    outputs: tuple[Agreement, ...]
+    layers: tuple[LayerAgreement, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether every output agrees."""
+        return all(output.is_ok for output in self.outputs)
+
+    @property
+    def first_divergence(self) -> LayerAgreement | None:
+        """The first node whose results do not agree."""
+        return next((layer for layer in self.layers if not layer.is_ok), None)
+
+
+def check(path: Path, options: CheckOptions) -> CheckResult:
+    """Compare an artifact or an ONNX model with ONNX Runtime.
+
+    Raises:
+        OptionError: an artifact was given without its ONNX model.
+        RelaxcError: the model cannot be compiled, loaded or run.
+    """
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as name:
+        folder = Path(name)
+        if is_artifact(path):
+            source, model, warnings = _behind(path, options)
+            shapes, compile_options = options.compile.input_shapes, _options_of(model)
+        else:
+            source, artifact = path, folder / "model.rxc"
+            warnings = compile(source, artifact, options.compile).warnings
+            # The shapes are in the artifact now.
+            model, shapes, compile_options = load(artifact), {}, options.compile
+        if options.inputs is not None:
+            feed = read_feed(options.inputs, model.inputs)
+        else:
+            feed = make_feed(model.inputs, shapes, options.fill_mode, options.seed)
+        outputs = _compare_all(model.run(feed), run_reference(source, feed), options.tolerance)
+        layers = []
+        if options.per_layer:
+            layers = _check_layers(source, feed, compile_options, options.tolerance, folder)
+        return CheckResult(tuple(outputs.values()), tuple(layers), warnings)
+
+
+def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, ...]]:
+    """The ONNX model behind an artifact, the loaded artifact, and what is odd about them."""
+    source = options.model
+    if source is None:
+        raise OptionError(
+            f"`{path}` is an artifact; give the ONNX model that it was compiled from with `--model`"
+        )
+    model = load(path)
+    is_same = read_model(source).sha256 == model.manifest["model"]["sha256"]
+    warning = f"the artifact was compiled from another file than `{source}`"
+    return source, model, () if is_same else (warning,)
+
+
+def _options_of(model: Model) -> CompileOptions:
+    """How an artifact was compiled."""
+    recorded = model.manifest["options"]
+    return CompileOptions(
+        target=recorded["target"],
+        input_shapes={name: tuple(shape) for name, shape in recorded["input_shapes"].items()},
+        opt_level=recorded["opt_level"],
+        disabled_passes=tuple(recorded["disabled_passes"]),
+    )
+
+
+def _compare_all(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], tolerance: Tolerance
+) -> dict[str, Agreement]:
+    return {
+        name: compare(name, ours[name], np.asarray(theirs[name]), tolerance)
+        for name in ours
+        if name in theirs
+    }
+
+
+def _check_layers(
+    source: Path,
+    feed: Mapping[str, np.ndarray],
+    options: CompileOptions,
+    tolerance: Tolerance,
+    folder: Path,
+) -> list[LayerAgreement]:
+    exposed, artifact = folder / "exposed.onnx", folder / "exposed.rxc"
+    layers = expose_layers(source, exposed)
+    compile(exposed, artifact, options)
+    results = _compare_all(load(artifact).run(feed), run_reference(exposed, feed), tolerance)
+    return [
+        LayerAgreement(layer, tuple(results[name] for name in layer.outputs if name in results))
+        for layer in layers
+    ]

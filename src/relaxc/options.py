@@ -1,0 +1,101 @@
+"""What the user chose: frozen, validated, nothing read from the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaxc.errors import OptionError
+
+Shape = tuple["int | str", ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """What shapes the artifact. Two compilations with equal options give equal bytes.
+
+    Attributes:
+        target: `llvm` for this CPU, a tvmc spelling such as `llvm -mcpu=znver5`, or JSON.
+        input_shapes: input name -> dimensions; an int fixes one, a string names a symbolic one.
+        opt_level: 0 (only what is needed to run) to 3 (everything that pays).
+        disabled_passes: names of passes to leave out.
+    """
+
+    target: str = "llvm"
+    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    opt_level: int = 3
+    disabled_passes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.opt_level not in range(4):
+            raise OptionError(f"opt_level must be 0, 1, 2 or 3, not {self.opt_level}")
+        for name, shape in self.input_shapes.items():
+            for dim in shape:
+                if isinstance(dim, int) and dim < 1:
+                    raise OptionError(f"dimension {dim} of input `{name}` must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """What to show of a compilation; never changes the artifact.
+
+    Attributes:
+        print_ir_before: passes before which the IR is printed.
+        print_ir_after: passes after which the IR is printed.
+        dump_dir: folder to receive the IR after every pass, the assembly and the manifest.
+        verify: check after every pass that the module is well formed.
+        echo: receives the IR that is printed.
+        on_phase: told the name of every phase as it begins.
+    """
+
+    print_ir_before: tuple[str, ...] = ()
+    print_ir_after: tuple[str, ...] = ()
+    dump_dir: Path | None = None
+    verify: bool = False
+    echo: Callable[[str], None] = print
+    on_phase: Callable[[str], None] = lambda _phase: None
+
+
+_ENTRY = re.compile(
+    r"\s*(?P<name>[^\s,]+?)\s*:\s*(?:\[(?P<list>[^\]]*)\]|(?P<x>[\w.?-]+(?:x[\w.?-]+)*))\s*(?:,|$)"
+)
+
+
+def parse_input_shapes(text: str) -> dict[str, Shape]:
+    """Parse `x:[1,3,224,224],y:[n,5]`, or trtexec's `x:1x3x224x224`.
+
+    Raises:
+        OptionError: the text is not in one of these forms.
+    """
+    shapes: dict[str, Shape] = {}
+    position = 0
+    while position < len(text.rstrip()):
+        match = _ENTRY.match(text, position)
+        if match is None:
+            raise OptionError(
+                f"cannot read input shapes from `{text[position:]}`; "
+                'write for example "x:[1,3,224,224],mask:[1,128]"'
+            )
+        listed = match["list"]
+        parts = listed.split(",") if listed is not None else match["x"].split("x")
+        if listed is not None and not listed.strip():
+            parts = []
+        shapes[match["name"]] = tuple(_dimension(p.strip(), text) for p in parts)
+        position = match.end()
+    if not shapes:
+        raise OptionError("no input shapes given")
+    return shapes
+
+
+def _dimension(part: str, text: str) -> int | str:
+    if re.fullmatch(r"-?\d+", part):
+        if int(part) < 1:
+            raise OptionError(
+                f"dimension {part} in `{text}` must be at least 1; use a name for a symbolic one"
+            )
+        return int(part)
+    if re.fullmatch(r"[A-Za-z_]\w*", part):
+        return part
+    raise OptionError(f"`{part}` in `{text}` is neither a number nor a name")

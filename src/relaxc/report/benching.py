@@ -1,0 +1,104 @@
+"""What `relaxc bench` says; its last lines keep the form of trtexec, for scripts to parse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relaxc.artifact import Manifest
+from relaxc.measure.bench import BenchResult
+from relaxc.report import units
+from relaxc.report.tables import facts
+
+INCLUDED = "checks of the inputs, copies where they are unaligned, every kernel; not file access"
+
+
+def as_text(path: Path, manifest: Manifest, digest: str, result: BenchResult) -> str:
+    """Header and performance summary."""
+    machine, target = result.machine, manifest["target"]
+    shapes = ", ".join(f"{name} {units.dims(shape)}" for name, shape in result.shapes.items())
+    header = [
+        ("Artifact", f"{path} (sha256 {digest[:16]})"),
+        ("Device", f"cpu: {machine.cpu}, {machine.cores} cores available"),
+        ("Target", f"{target['kind']} -mcpu={target['mcpu']}"),
+        ("Threads", f"{result.threads} per inference"),
+        ("Streams", f"{result.streams} at a time"),
+        ("Inputs", shapes or "none"),
+        ("Included", INCLUDED),
+        ("Load average", ", ".join(f"{load:.2f}" for load in machine.load_average)),
+    ]
+    lines = [facts(header), *_noise(result), "", "=== Performance summary ==="]
+    lines.append(f"Throughput: {result.throughput:.6g} inf/s")
+    statistics = _latency(result)
+    lines.append(
+        "Latency: " + ", ".join(f"{name} = {value:.6g} ms" for name, value in statistics.items())
+    )
+    deviation = float(result.latencies_ms.std())
+    lines.append(
+        f"Deviation: std = {deviation:.6g} ms, coefficient of variation = {result.variation:.2%}"
+    )
+    lines.append(f"Samples: {len(result.latencies_ms)} in {result.wall_s:.4g} s")
+    lines.append(f"Load time: {result.load_ms:.6g} ms")
+    lines.append(f"First inference: {result.first_ms:.6g} ms")
+    lines.append(f"Peak memory: {units.size(result.peak_memory_bytes)}")
+    return "\n".join(lines)
+
+
+def _latency(result: BenchResult) -> dict[str, float]:
+    samples = result.latencies_ms
+    named = {
+        "min": float(samples.min()),
+        "max": float(samples.max()),
+        "mean": float(samples.mean()),
+        "median": float(np.median(samples)),
+    }
+    for percent in result.percentiles:
+        named[f"percentile({percent:g}%)"] = float(np.percentile(samples, percent))
+    return named
+
+
+def _noise(result: BenchResult) -> list[str]:
+    hints = []
+    if result.machine.is_busy:
+        hints.append(
+            "warning: other work keeps this machine busy; the measurements may be noisy, "
+            "repeat them when it is idle"
+        )
+    if result.variation > 0.1:
+        hints.append(
+            "warning: the latency varies by more than 10 %; compare medians, "
+            "or measure longer with --duration"
+        )
+    return hints
+
+
+def as_json(path: Path, manifest: Manifest, digest: str, result: BenchResult) -> dict[str, Any]:
+    """The machine-readable form; latencies in milliseconds."""
+    return {
+        "artifact": str(path),
+        "artifact_sha256": digest,
+        "model": manifest["model"],
+        "target": manifest["target"],
+        "device": "cpu",
+        "cpu": result.machine.cpu,
+        "cores": result.machine.cores,
+        "load_average": list(result.machine.load_average),
+        "threads": result.threads,
+        "streams": result.streams,
+        "included": INCLUDED,
+        "input_shapes": {name: list(shape) for name, shape in result.shapes.items()},
+        "samples": len(result.latencies_ms),
+        "wall_s": result.wall_s,
+        "throughput_per_s": result.throughput,
+        "latency_ms": {
+            **_latency(result),
+            "std": float(result.latencies_ms.std()),
+            "variation": result.variation,
+        },
+        "load_ms": result.load_ms,
+        "first_inference_ms": result.first_ms,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "is_noisy": result.is_noisy,
+    }

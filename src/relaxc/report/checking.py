@@ -1,0 +1,88 @@
+"""What `relaxc check` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from relaxc.report import units
+from relaxc.report.tables import table
+
+if TYPE_CHECKING:
+    from relaxc.measure.check import CheckResult, LayerAgreement
+    from relaxc.measure.compare import Agreement, Tolerance
+
+_HEADINGS = ("Output", "Type", "", "Max abs", "Max rel", "Cosine")
+
+
+def as_text(result: CheckResult, tolerance: Tolerance) -> str:
+    """The table of outputs, the verdict, and where the results part."""
+    parts = [table(_HEADINGS, [_row(a) for a in result.outputs], left=3)]
+    if result.layers:
+        parts.append(_layers(result))
+    failed = [a.name for a in result.outputs if not a.is_ok]
+    limits = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}, cos {tolerance.cos:g}"
+    verdict = f"FAILED: {', '.join(failed)} differ" if failed else "PASSED"
+    parts.append(f"{verdict} ({limits}; reference: ONNX Runtime)")
+    return "\n\n".join(parts)
+
+
+def _row(a: Agreement) -> tuple[str, ...]:
+    verdict = "ok" if a.is_ok else a.note or "differs"
+    shown = (f"{a.max_abs:.3g}", f"{a.max_rel:.3g}", f"{a.cosine:.8f}")
+    return (a.name, f"{a.dtype}{units.dims(a.shape)}", verdict, *shown)
+
+
+def _layers(result: CheckResult) -> str:
+    first = result.first_divergence
+    count = len(result.layers)
+    if first is None and result.is_ok:
+        return f"All {count} layers agree."
+    if first is None:
+        return (
+            f"All {count} layers agree when each is computed on its own: the difference comes from "
+            "fusion; narrow it down with `--disabled-pass`."
+        )
+    before = [layer for layer in result.layers if layer.is_ok]
+    where = result.layers.index(first)
+    lines = [
+        f"First layer that diverges: {first.layer.op} `{first.layer.node}` "
+        f"(number {where + 1} of {count}; {len(before)} layers agree)"
+    ]
+    lines.append(table(("Result", *_HEADINGS[1:]), [_row(a) for a in first.results], left=3))
+    return "\n".join(lines)
+
+
+def as_json(result: CheckResult, tolerance: Tolerance) -> dict[str, Any]:
+    """The machine-readable form."""
+    first = result.first_divergence
+    return {
+        "passed": result.is_ok,
+        "reference": "onnxruntime",
+        "tolerance": {"atol": tolerance.atol, "rtol": tolerance.rtol, "cos": tolerance.cos},
+        "outputs": [_agreement(a) for a in result.outputs],
+        "layers": [_layer(layer) for layer in result.layers],
+        "first_divergence": None if first is None else _layer(first),
+        "warnings": list(result.warnings),
+    }
+
+
+def _layer(layer: LayerAgreement) -> dict[str, Any]:
+    return {
+        "node": layer.layer.node,
+        "op": layer.layer.op,
+        "ok": layer.is_ok,
+        "results": [_agreement(a) for a in layer.results],
+    }
+
+
+def _agreement(a: Agreement) -> dict[str, Any]:
+    return {
+        "name": a.name,
+        "dtype": a.dtype,
+        "shape": list(a.shape),
+        "max_abs": a.max_abs,
+        "max_rel": a.max_rel,
+        "cosine": a.cosine,
+        "ok": a.is_ok,
+        "note": a.note,
+    }

@@ -1,0 +1,58 @@
+"""What `relaxc compile` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from relaxc.report import units
+from relaxc.report.tables import facts, table
+
+if TYPE_CHECKING:
+    from relaxc.compiler import CompileResult
+
+
+def as_text(result: CompileResult) -> str:
+    """The summary of a compilation."""
+    manifest = result.manifest
+    phases = ", ".join(f"{name} {units.seconds(took)}" for name, took in result.seconds.items())
+    total = units.seconds(sum(result.seconds.values()))
+    weights = units.size(manifest["memory"]["weight_bytes"])
+    entries = [
+        ("Artifact", f"{result.path} ({units.size(_size(result))}, {weights} of it weights)"),
+        ("Target", _target(manifest["target"])),
+        *(("Input", units.tensor(entry)) for entry in manifest["inputs"]),
+        *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
+        ("Compiled in", f"{total} ({phases})"),
+    ]
+    return facts(entries)
+
+
+def pass_times(result: CompileResult) -> str:
+    """The table of `--print-pass-times`."""
+    rows = [
+        (record.name, f"{record.seconds * 1e3:.1f}", "yes" if record.changed else "")
+        for record in result.passes
+    ]
+    return table(("Pass", "ms", "changed"), rows)
+
+
+def as_json(result: CompileResult) -> dict[str, Any]:
+    """The machine-readable form."""
+    return {
+        "artifact": str(result.path),
+        "size_bytes": _size(result),
+        "seconds": result.seconds,
+        "passes": [
+            {"name": r.name, "seconds": r.seconds, "changed": r.changed} for r in result.passes
+        ],
+        "warnings": list(result.warnings),
+        "manifest": result.manifest,
+    }
+
+
+def _size(result: CompileResult) -> int:
+    return result.path.stat().st_size
+
+
+def _target(target: dict[str, Any]) -> str:
+    return f"{target['kind']} -mcpu={target['mcpu']} ({target['mtriple']})"

@@ -1,0 +1,231 @@
+"""The few calls of TVM's C ABI that running a model takes, through ctypes.
+
+The `tvm_ffi` package offers the same and more, but importing it takes longer than loading a small
+model does, and a second or two where torch is installed, which it imports. Only its library is
+used here; programs that import `tvm_ffi` or `tvm` as well share it with us.
+
+Reference: tvm/ffi/c_api.h of apache-tvm-ffi 0.1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from relaxc.errors import TargetError
+
+_NONE, _INT, _BOOL, _RAW_STRING = 0, 1, 2, 8
+_ERROR, _FUNCTION, _TENSOR, _ARRAY, _MODULE = 67, 68, 70, 71, 73
+# Every object starts with its reference counts, its type and its deleter.
+_HEADER_BYTES = 24
+_CPU = 1
+
+
+class Value(ctypes.Structure):
+    """TVMFFIAny: a type index and eight bytes."""
+
+    _fields_ = (
+        ("type_index", ctypes.c_int32),
+        ("padding", ctypes.c_uint32),
+        ("payload", ctypes.c_int64),
+    )
+
+
+class DLTensor(ctypes.Structure):
+    """DLPack's description of a tensor."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _Bytes(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+    def text(self) -> str:
+        return ctypes.string_at(self.data, self.size).decode(errors="replace")
+
+
+class _ErrorCell(ctypes.Structure):
+    _fields_ = (("kind", _Bytes), ("message", _Bytes))
+
+
+class _Sequence(ctypes.Structure):
+    _fields_ = (("data", ctypes.POINTER(Value)), ("size", ctypes.c_int64))
+
+
+class FfiError(Exception):
+    """An error that compiled code or TVM's runtime reported."""
+
+
+class Object:
+    """A reference to an object of TVM's runtime."""
+
+    def __init__(self, handle: int, type_index: int) -> None:
+        self.handle = handle
+        self.type_index = type_index
+        self._release = library().TVMFFIObjectDecRef
+
+    def __del__(self) -> None:
+        self._release(self.handle)
+
+    @property
+    def value(self) -> Value:
+        """This object as an argument."""
+        return Value(self.type_index, 0, self.handle)
+
+    @property
+    def dl_tensor(self) -> DLTensor:
+        """The contents of a tensor; valid as long as this object lives."""
+        return DLTensor.from_address(self.handle + _HEADER_BYTES)
+
+    def __getitem__(self, name: str) -> Object:
+        """A function of a module."""
+        function = global_function("ffi.ModuleGetFunction")
+        assert function is not None
+        found = call(function, self, name, False)
+        if not isinstance(found, Object):
+            raise FfiError(f"the module has no function `{name}`")
+        return found
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The shared library of apache-tvm-ffi.
+
+    Raises:
+        TargetError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("tvm_ffi")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    paths = [p for p in (Path(f, "lib", "libtvm_ffi.so") for f in folders) if p.is_file()]
+    if not paths:
+        raise TargetError("the package `apache-tvm-ffi` is missing; run `pip install relaxc`")
+    lib = ctypes.CDLL(str(paths[0]), mode=ctypes.RTLD_GLOBAL)
+    handle, values = ctypes.c_void_p, ctypes.POINTER(Value)
+    lib.TVMFFIObjectDecRef.argtypes = [handle]
+    lib.TVMFFIObjectIncRef.argtypes = [handle]
+    lib.TVMFFIFunctionGetGlobal.argtypes = [ctypes.POINTER(_Bytes), ctypes.POINTER(handle)]
+    lib.TVMFFIFunctionCall.argtypes = [handle, values, ctypes.c_int32, values]
+    lib.TVMFFIErrorMoveFromRaised.argtypes = [ctypes.POINTER(handle)]
+    lib.TVMFFIErrorMoveFromRaised.restype = None
+    flag = ctypes.c_int32
+    lib.TVMFFITensorFromDLPack.argtypes = [handle, flag, flag, ctypes.POINTER(handle)]
+    return lib
+
+
+def version() -> tuple[int, int, int]:
+    """The version of the ABI on this machine."""
+    numbers = (ctypes.c_uint32 * 3)()
+    library().TVMFFIGetVersion(ctypes.byref(numbers))
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def global_function(name: str) -> Object | None:
+    """A function that a library registered, or None."""
+    text = name.encode()
+    handle = ctypes.c_void_p()
+    key = _Bytes(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
+    _check(library().TVMFFIFunctionGetGlobal(ctypes.byref(key), ctypes.byref(handle)))
+    return None if handle.value is None else Object(handle.value, _FUNCTION)
+
+
+def load_module(path: Path) -> Object:
+    """Load a compiled module.
+
+    Raises:
+        FfiError: the file is not a module that this machine can load.
+    """
+    load, keep = (global_function(f"ffi.Module{n}") for n in ("LoadFromFile", "GlobalsAdd"))
+    assert load is not None
+    module = call(load, str(path))
+    if keep is not None:  # tensors may outlive us, and their deleters lie in the library
+        call(keep, module)
+    assert isinstance(module, Object)
+    return module
+
+
+def call(function: Object, *args: Object | str | int | bool) -> Any:
+    """Call a function with a few arguments."""
+    texts = [arg.encode() if isinstance(arg, str) else b"" for arg in args]
+    values = [_argument(arg, text) for arg, text in zip(args, texts)]
+    return invoke(function, (Value * len(args))(*values))
+
+
+def invoke(function: Object, values: ctypes.Array[Value]) -> Any:
+    """Call a function with prepared arguments; the GIL is released meanwhile."""
+    result = Value()
+    _check(library().TVMFFIFunctionCall(function.handle, values, len(values), ctypes.byref(result)))
+    return _result(result)
+
+
+def tensor(data: int, shape: Sequence[int], code: int, bits: int) -> Object:
+    """A tensor over the caller's memory, which must stay alive while compiled code may read it."""
+    libc = _libc()
+    rank = len(shape)
+    block = libc.malloc(64 + 8 * rank)
+    header = struct.pack(
+        "=QiiiBBHQQQQQ",
+        *(data, _CPU, 0, rank, code, bits, 1, block + 64, 0, 0, 0),
+        # DLPack's deleter gets the block itself: the C library's `free` is all it takes.
+        ctypes.cast(libc.free, ctypes.c_void_p).value,
+    )
+    ctypes.memmove(block, header + struct.pack(f"={rank}q", *shape), 64 + 8 * rank)
+    handle = ctypes.c_void_p()
+    _check(library().TVMFFITensorFromDLPack(block, 0, 0, ctypes.byref(handle)))
+    assert handle.value is not None
+    return Object(handle.value, _TENSOR)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    return libc
+
+
+def _argument(arg: Object | str | int | bool, text: bytes) -> Value:
+    if isinstance(arg, Object):
+        return arg.value
+    if isinstance(arg, str):
+        return Value(_RAW_STRING, 0, ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value)
+    return Value(_BOOL if isinstance(arg, bool) else _INT, 0, int(arg))
+
+
+def _result(value: Value) -> Any:
+    if value.type_index < _ERROR:
+        return None if value.type_index == _NONE else value.payload
+    whole = Object(value.payload, value.type_index)
+    if value.type_index != _ARRAY:
+        return whole
+    cell = _Sequence.from_address(whole.handle + _HEADER_BYTES)
+    items = [cell.data[i] for i in range(cell.size)]
+    for item in items:
+        library().TVMFFIObjectIncRef(item.payload)
+    return [Object(item.payload, item.type_index) for item in items]
+
+
+def _check(status: int) -> None:
+    if status == 0:
+        return
+    handle = ctypes.c_void_p()
+    library().TVMFFIErrorMoveFromRaised(ctypes.byref(handle))
+    if handle.value is None:
+        raise FfiError("unknown error")
+    error = Object(handle.value, _ERROR)
+    cell = _ErrorCell.from_address(error.handle + _HEADER_BYTES)
+    raise FfiError(f"{cell.kind.text()}: {cell.message.text()}")

@@ -1,0 +1,82 @@
+"""One virtual machine and the memory that its inputs are copied to: serves one call at a time.
+
+A call of a small model takes microseconds, so that what could be done once is: argument lists,
+tensors over aligned buffers for inputs of the shapes seen last, and the addresses of everything
+that a result might alias.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+
+from relaxc.runtime import ffi
+from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, to_array, to_tensor
+from relaxc.runtime.weights import Weights
+
+# Larger inputs are handed over where they lie, if their alignment allows it: a tensor of their own
+# costs less than the copy.
+_COPY_BYTES = 1 << 17
+
+
+class Runner:
+    """Runs `main` of a virtual machine."""
+
+    def __init__(
+        self, main: ffi.Object, weights: Weights, outputs: Sequence[np.dtype[np.generic]]
+    ) -> None:
+        self._main = main
+        self._weights = weights
+        self._outputs = outputs
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._buffers: list[np.ndarray] = []
+        self._tensors: list[ffi.Object] = []
+        self._addresses: list[int] = []
+        self._values: ctypes.Array[ffi.Value] = (ffi.Value * 0)()
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run on inputs of the right dtypes and shapes.
+
+        Raises:
+            FfiError: compiled code reports an error.
+        """
+        if [array.shape for array in arrays] != self._shapes:
+            self._prepare(arrays)
+        spans = list(self._weights.spans)
+        handed: list[ffi.Object] = []
+        for i, array in enumerate(arrays):
+            if array.nbytes > _COPY_BYTES and array.flags.c_contiguous:
+                address = array.ctypes.data
+                if address % ALIGNMENT == 0:
+                    tensor = to_tensor(array)[0]
+                    handed.append(tensor)
+                    self._values[i].payload = tensor.handle
+                    spans.append((address, array.nbytes))
+                    continue
+            buffer = self._buffers[i]
+            buffer[...] = array
+            self._values[i].payload = self._tensors[i].handle
+            spans.append((self._addresses[i], buffer.nbytes))
+        result = ffi.invoke(self._main, self._values)
+        results = [result] if isinstance(result, ffi.Object) else result
+        return [self._detached(t, dtype, spans) for t, dtype in zip(results, self._outputs)]
+
+    def _prepare(self, arrays: Sequence[np.ndarray]) -> None:
+        """Set up buffers, tensors and the argument list for inputs of new shapes."""
+        self._buffers = [aligned_empty(array.shape, array.dtype) for array in arrays]
+        self._tensors = [to_tensor(buffer)[0] for buffer in self._buffers]
+        self._addresses = [buffer.ctypes.data for buffer in self._buffers]
+        self._values = self._weights.arguments(self._tensors)
+        self._shapes = [array.shape for array in arrays]
+
+    @staticmethod
+    def _detached(
+        tensor: ffi.Object, dtype: np.dtype[np.generic], spans: Sequence[tuple[int, int]]
+    ) -> np.ndarray:
+        """The result as an array; copied if it is an input or a weight, which nobody may change."""
+        address = tensor.dl_tensor.data or 0
+        output = to_array(tensor, dtype)
+        shared = any(start <= address < start + size for start, size in spans)
+        return output.copy() if shared else output

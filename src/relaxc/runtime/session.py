@@ -1,0 +1,232 @@
+"""Load an artifact and run it. Needs NumPy and TVM's FFI library only, neither TVM nor ONNX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relaxc import cpu
+from relaxc.artifact import Artifact, numpy_dtype, read_artifact
+from relaxc.errors import ArtifactError, InputError, OptionError, near_matches
+from relaxc.runtime import ffi
+from relaxc.runtime.library import load_model, require_this_machine
+from relaxc.runtime.runner import Runner
+from relaxc.runtime.tensors import as_array
+from relaxc.runtime.threads import gate, resolve_threads
+from relaxc.runtime.weights import Weights
+
+_CPU, _POOLED_ALLOCATOR = 1, 2
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or an output.
+
+    Attributes:
+        name: its name in the ONNX model.
+        dtype: NumPy's name of the element type.
+        shape: dimensions; a string is a symbolic dimension or an expression of such.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class Model:
+    """A loaded artifact. Any number of Python threads may call it at the same time."""
+
+    def __init__(self, artifact: Artifact, threads: int, cache_dir: Path | None) -> None:
+        require_this_machine(artifact)
+        self.manifest = artifact.manifest
+        self.inputs = _infos(self.manifest["inputs"])
+        self.outputs = _infos(self.manifest["outputs"])
+        self.threads = threads
+        self._module, pool = load_model(artifact, cache_dir)
+        self._begin, self._end = pool.relaxc_pool_begin, pool.relaxc_pool_end
+        self._all_threads = max(threads, cpu.available_cores())
+        self._names = frozenset(info.name for info in self.inputs)
+        self._dtypes = [numpy_dtype(info.dtype) for info in self.inputs]
+        self._output_dtypes = [numpy_dtype(info.dtype) for info in self.outputs]
+        self._weights = Weights(artifact)
+        # A virtual machine serves one call at a time; idle ones wait here. list.pop and
+        # list.append are atomic.
+        self._idle: list[Runner] = [self._new_runner()]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on positional or named inputs; return the output, or a tuple of them.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another dtype or shape.
+        """
+        names = [info.name for info in self.inputs]
+        if len(args) > len(names):
+            raise InputError(f"the model takes {len(names)} inputs, {len(args)} were given")
+        feed = dict(zip(names, args))
+        repeated = sorted(set(feed) & set(kwargs))
+        if repeated:
+            raise InputError(f"input `{repeated[0]}` was given twice")
+        results = self._run(feed | kwargs)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, feed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run on named inputs and return the outputs by name.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another dtype or shape.
+        """
+        return dict(zip((info.name for info in self.outputs), self._run(feed)))
+
+    def _run(self, feed: Mapping[str, Any]) -> list[np.ndarray]:
+        arrays = self._checked(feed)
+        with gate():
+            try:
+                runner = self._idle.pop()
+            except IndexError:
+                runner = self._new_runner()
+            self._begin(self.threads, self._all_threads)
+            try:
+                results = runner.run(arrays)
+            except ffi.FfiError as err:
+                shapes = ", ".join(f"{i.name} {list(a.shape)}" for i, a in zip(self.inputs, arrays))
+                raise InputError(
+                    f"the model fails on inputs of these shapes ({shapes}): "
+                    f"{str(err).splitlines()[0]}"
+                ) from err
+            finally:
+                self._end()
+            self._idle.append(runner)
+        return results
+
+    def _new_runner(self) -> Runner:
+        vm = ffi.call(self._module["vm_load_executable"])
+        ffi.call(vm["vm_initialization"], _CPU, 0, _POOLED_ALLOCATOR)
+        return Runner(vm["main"], self._weights, self._output_dtypes)
+
+    def _checked(self, feed: Mapping[str, Any]) -> list[np.ndarray]:
+        if not feed.keys() <= self._names:
+            unknown = [name for name in feed if name not in self._names]
+            names = [info.name for info in self.inputs]
+            raise InputError(
+                f"unknown input `{unknown[0]}`{near_matches(unknown[0], names)}; "
+                f"the model takes {', '.join(f'`{n}`' for n in names) or 'no inputs'}"
+            )
+        symbols: dict[str, int] = {}
+        arrays = []
+        for info, dtype in zip(self.inputs, self._dtypes):
+            if info.name not in feed:
+                raise InputError(f"input `{info.name}` is missing; it is {info}")
+            try:
+                array = as_array(feed[info.name], dtype)
+            except ValueError as err:
+                raise InputError(f"input `{info.name}` cannot be read: {err}") from err
+            if array.dtype != dtype:
+                raise InputError(
+                    f"input `{info.name}` must be {info.dtype}, not {array.dtype.name}; "
+                    f"convert it with `.astype('{info.dtype}')`"
+                )
+            if array.shape != info.shape and not _fits(array.shape, info.shape, symbols):
+                known = "".join(f"; {name} is {size} already" for name, size in symbols.items())
+                raise InputError(
+                    f"input `{info.name}` must have shape [{', '.join(map(str, info.shape))}], "
+                    f"not {list(array.shape)}{known}"
+                )
+            arrays.append(array)
+        return arrays
+
+
+def _infos(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in entries)
+
+
+def _fits(
+    actual: tuple[int, ...], declared: tuple[int | str, ...], symbols: dict[str, int]
+) -> bool:
+    if len(actual) != len(declared):
+        return False
+    return all(
+        size == (symbols.setdefault(dim, size) if isinstance(dim, str) else dim)
+        for size, dim in zip(actual, declared)
+    )
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    threads: int | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Model:
+    """Load a compiled artifact.
+
+    Args:
+        path: the `.rxc` file.
+        device: where to run; `cpu`.
+        threads: threads per run; one per available physical core by default.
+        cache_dir: folder for the extracted libraries; the user's cache folder by default.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or of a newer schema.
+        TargetError: this machine lacks what the artifact needs.
+        OptionError: unknown device, or less than one thread.
+    """
+    if device != "cpu":
+        raise OptionError(f"unknown device `{device}`{near_matches(device, ['cpu'])}; use `cpu`")
+    count = resolve_threads(threads)
+    try:
+        return Model(read_artifact(path), count, None if cache_dir is None else Path(cache_dir))
+    except KeyError as err:
+        raise ArtifactError(
+            f"the manifest of `{path}` lacks {err}; compile the model again with this relaxc"
+        ) from err
+
+
+class InferenceSession:
+    """An artifact behind ONNX Runtime's interface, for drop-in use."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int | None = None, device: str = "cpu"
+    ) -> None:
+        self.model = load(path, device, threads)
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[np.ndarray]:
+        """Run on named inputs; return the outputs asked for (all when `output_names` is None)."""
+        results = self.model.run(feed)
+        for name in output_names or ():
+            if name not in results:
+                raise InputError(f"unknown output `{name}`{near_matches(name, results)}")
+        return [results[name] for name in output_names or results]
+
+    def get_inputs(self) -> list[SessionTensor]:
+        """The inputs, with ONNX Runtime's field names."""
+        return [
+            SessionTensor(i.name, _session_type(i.dtype), list(i.shape)) for i in self.model.inputs
+        ]
+
+    def get_outputs(self) -> list[SessionTensor]:
+        """The outputs, with ONNX Runtime's field names."""
+        return [
+            SessionTensor(o.name, _session_type(o.dtype), list(o.shape)) for o in self.model.outputs
+        ]
+
+
+@dataclass(frozen=True)
+class SessionTensor:
+    """An input or output as ONNX Runtime describes it: `type` reads `tensor(float)`."""
+
+    name: str
+    type: str
+    shape: list[int | str]
+
+
+def _session_type(dtype: str) -> str:
+    special = {"float32": "float", "float64": "double"}
+    return f"tensor({special.get(dtype, dtype)})"

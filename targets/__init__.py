@@ -1,0 +1,1 @@
+"""From Relax modules to machine code."""

@@ -1,0 +1,49 @@
+"""What every target must offer, and what it gives back."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import IRModule
+
+
+@dataclass(frozen=True)
+class CompiledModule:
+    """Machine code, and what a machine must offer to run it.
+
+    Attributes:
+        libraries: file name -> contents of the shared libraries; `model.so` holds the model.
+        requirements: JSON-able facts checked at load time (architecture, CPU features, ...).
+        listing: assembly of the kernels, for `--dump-dir`; empty unless asked for.
+    """
+
+    libraries: dict[str, bytes]
+    requirements: dict[str, object] = field(default_factory=dict)
+    listing: str = ""
+
+
+class Backend(abc.ABC):
+    """Strategy that turns a fused module into machine code for one kind of target."""
+
+    target: tvm.target.Target
+
+    @property
+    @abc.abstractmethod
+    def kernels(self) -> Any:
+        """The kernel library that the grouping, layout and lowering passes ask."""
+
+    @abc.abstractmethod
+    def lowering_passes(self) -> Sequence[tuple[str, tvm.transform.Pass]]:
+        """Named TVM passes from fused PrimFuncs to VM code; none of them is optional."""
+
+    @abc.abstractmethod
+    def build(self, mod: IRModule, listing: bool = False) -> CompiledModule:
+        """Generate machine code and link it."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, object]:
+        """The target as the manifest shows it."""

@@ -1,0 +1,132 @@
+"""CPUs through LLVM: from fused loop nests to one shared library."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import IRModule, relax
+
+from relaxc import cpu
+from relaxc.targets.base import Backend, CompiledModule
+from relaxc.targets.llvm.library import LlvmKernels
+from relaxc.targets.llvm.link import link_shared
+from relaxc.targets.llvm.machine import machine_of
+from relaxc.targets.llvm.target import enabled_features
+from relaxc.targets.shape_functions import sort_shape_functions
+
+_THREADPOOL = Path(__file__).with_name("threadpool.c")
+# Operators that TVM implements in its runtime's second library (sorting, random numbers).
+_EXTRA_PREFIXES = ("tvm.contrib.sort", "tvm.contrib.random")
+
+
+@dataclass(frozen=True)
+class LlvmBackend(Backend):
+    """Compiles for one CPU.
+
+    Attributes:
+        target: an LLVM target with `mcpu`, `mtriple` and `num-cores`.
+    """
+
+    target: tvm.target.Target
+
+    @property
+    def kernels(self) -> LlvmKernels:
+        """The kernels for this CPU."""
+        return LlvmKernels(machine_of(self.target))
+
+    @property
+    def triple(self) -> str:
+        """The LLVM target triple."""
+        return str(self.target.attrs["mtriple"])
+
+    def describe(self) -> dict[str, object]:
+        """The target as the manifest shows it."""
+        return {
+            "kind": "llvm",
+            "mcpu": str(self.target.attrs["mcpu"]),
+            "mtriple": self.triple,
+            "num_cores": int(self.target.attrs["num-cores"]),
+        }
+
+    def lowering_passes(self) -> Sequence[tuple[str, tvm.transform.Pass]]:
+        """From fused PrimFuncs to VM code."""
+        transform = relax.transform
+        return [
+            ("dispatch-sort-scan", relax.backend.DispatchSortScan()),
+            ("to-non-dataflow", transform.ToNonDataflow()),
+            ("remove-purity-checking", transform.RemovePurityChecking()),
+            ("call-tir-rewrite", transform.CallTIRRewrite()),
+            ("plan-memory", transform.StaticPlanBlockMemory()),
+            ("lower-alloc-tensor", transform.LowerAllocTensor()),
+            ("kill-after-last-use", transform.KillAfterLastUse()),
+            ("lower-runtime-builtin", transform.LowerRuntimeBuiltin()),
+            ("compute-prim-value", transform.ComputePrimValue()),
+            ("lower-shapes", transform.VMShapeLower()),
+            ("sort-shape-functions", sort_shape_functions),
+            ("attach-global-symbol", transform.AttachGlobalSymbol()),
+        ]
+
+    def build(self, mod: IRModule, listing: bool = False) -> CompiledModule:
+        """Generate machine code, link it, and add the runtime libraries it needs."""
+        with self.target:
+            executable = relax.build(mod, self.target, relax_pipeline=None)
+        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+            output = Path(folder, "model.so")
+            linker = _Linker(self.triple)
+            executable.export_library(str(output), fcompile=linker, workspace_dir=folder)
+            libraries = {"model.so": output.read_bytes(), "threadpool.so": self._threadpool()}
+        arch = self.triple.partition("-")[0]
+        names = runtime_libraries(needs_extra=_EXTRA_PREFIXES[0] in str(executable.as_text()))
+        if arch == cpu.architecture():  # there is no runtime for other machines here
+            here = Path(tvm.__file__).parent / "lib"
+            libraries |= {name: (here / name).read_bytes() for name in names}
+        requirements: dict[str, object] = {
+            "architecture": arch,
+            "runtime": names,
+            "cpu_features": sorted(enabled_features(self.target)),
+        }
+        return CompiledModule(libraries, requirements, _assembly(executable) if listing else "")
+
+    def _threadpool(self) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+            source, output = Path(folder, _THREADPOOL.name), Path(folder, "threadpool.so")
+            source.write_bytes(_THREADPOOL.read_bytes())
+            flags = ("-x", "c", "-O2", "-std=gnu11", "-fvisibility=hidden", "-pthread")
+            link_shared(output, [source], self.triple, flags)
+            return output.read_bytes()
+
+
+class _Linker:
+    """The callback that TVM's `export_library` wants."""
+
+    object_format = "o"
+
+    def __init__(self, triple: str) -> None:
+        self.triple = triple
+
+    def get_target_triple(self) -> str:
+        """What TVM compares the module's triple with."""
+        return self.triple
+
+    def __call__(self, output: str, objects: Sequence[str], **_options: object) -> None:
+        link_shared(Path(output), [Path(o) for o in objects], self.triple)
+
+
+def runtime_libraries(needs_extra: bool) -> list[str]:
+    """The parts of TVM's runtime that a model needs."""
+    return ["libtvm_runtime.so"] + ["libtvm_runtime_extra.so"] * needs_extra
+
+
+def _assembly(executable: relax.VMExecutable) -> str:
+    texts = []
+    pending = [executable.mod]
+    while pending:
+        module = pending.pop()
+        pending.extend(module.imports)
+        if module.kind == "llvm":
+            texts.append(module.inspect_source("asm"))
+    return "\n".join(texts)

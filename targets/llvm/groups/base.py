@@ -1,0 +1,192 @@
+"""A group as lowering sees it, and what each kind of group must offer."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm import relax
+
+from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.targets.llvm.kernels.domain import Dims, Domain, MapDomain, RowDomain, same
+from relaxc.targets.llvm.kernels.elementwise import OPERATORS, Epilogue, scalar_value
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.operands import Operands, declare_operands
+from relaxc.targets.llvm.kernels.view import View
+from relaxc.targets.llvm.machine import Machine
+
+
+@dataclass(frozen=True)
+class Group:
+    """A private function made by `group-ops`, taken apart.
+
+    Attributes:
+        func: the function.
+        anchor: its first call.
+        epilogue: the elementwise calls after it.
+    """
+
+    func: relax.Function
+    anchor: relax.Call
+    epilogue: Epilogue
+
+    @staticmethod
+    def of(func: relax.Function) -> Group:
+        """Take a group apart."""
+        bindings = [(b.var, b.value) for block in func.body.blocks for b in block.bindings]
+        anchor_var, anchor = bindings[0]
+        return Group(func, anchor, Epilogue.of(anchor_var, bindings[1:]))
+
+    @property
+    def result_shape(self) -> tuple[Any, ...]:
+        """The result's logical shape."""
+        return tuple(self.func.ret_ty.shape.values)
+
+
+class GroupKernel(abc.ABC):
+    """One kind of group: when it applies, what layouts it wants, and how it becomes code."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def anchors(self, call: relax.Call, machine: Machine) -> bool:
+        """Whether a group of this kind can start at `call`."""
+
+    def is_epilogue(self, call: relax.Call, anchor: relax.Call) -> bool:
+        """Whether `call` can be computed on the anchor's result in registers."""
+        return is_elementwise(call, self.domain(list(anchor.ty.shape.values)))
+
+    def domain(self, shape: Sequence[Any]) -> Domain:
+        """The iteration space of a result of this shape."""
+        return MapDomain(tuple(shape))
+
+    @abc.abstractmethod
+    def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
+        """What the group asks of each parameter, if the first has the layout `data` now."""
+
+    def result_layout(self, group: Group, params: Sequence[Layout], machine: Machine) -> Layout:
+        """How the result lies in memory, without its border."""
+        return Layout("blocked", machine.lanes)
+
+    @abc.abstractmethod
+    def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
+        """Write the kernel; `layouts` has one entry per parameter and one for the result."""
+
+
+def operand_demands(group: Group, domain: Domain, data: dict[relax.Var, Demand]) -> list[Demand]:
+    """Demands of all parameters: `data` for the anchor's, by broadcasting for the epilogue's."""
+    demands = []
+    kinds = {o.expr: domain.broadcasting(o.shape) for o in group.epilogue.operands}
+    vectors = Demand(("blocked", "last") if isinstance(domain, MapDomain) else ("plain",))
+    for param in group.func.params:
+        if param in data:
+            demands.append(data[param])
+        elif kinds.get(param) in ("full", "channel"):
+            demands.append(vectors)
+        else:
+            demands.append(Demand(("plain",)))
+    return demands
+
+
+def is_elementwise(call: relax.Call, domain: Domain) -> bool:
+    """Whether a call computes, element by element, on float32 operands that kernels can load."""
+    if str(call.op.name) not in OPERATORS or not isinstance(call.ty.shape, relax.ShapeExpr):
+        return False
+    if str(call.ty.dtype.dtype) != "float32" or not same_shape(call, domain.shape):
+        return False
+    for arg in call.args:
+        if not isinstance(arg.ty, relax.TensorType) or scalar_value(arg) is not None:
+            continue
+        if str(arg.ty.dtype.dtype) != "float32" or not isinstance(arg.ty.shape, relax.ShapeExpr):
+            return False
+        if domain.broadcasting(list(arg.ty.shape.values)) is None:
+            return False
+    return True
+
+
+def same_shape(expr: relax.Expr, dims: Sequence[Any]) -> bool:
+    """Whether a tensor provably has these dimensions."""
+    shape = getattr(expr.ty, "shape", None)
+    if not isinstance(shape, relax.ShapeExpr) or len(shape.values) != len(dims):
+        return False
+    return all(same(a, b) for a, b in zip(shape.values, dims))
+
+
+class KernelFrame:
+    """Declares the parameters of a group's kernel in order, and finishes it.
+
+    Attributes:
+        b: the builder.
+        dims: the result's (n, c, h, w).
+        views: the group's parameters.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        group: Group,
+        domain: Domain,
+        layouts: Sequence[Layout],
+        machine: Machine,
+    ) -> None:
+        self.name = name
+        self.b = KernelBuilder(name, machine.lanes)
+        self.dims: Dims = domain.dims
+        self._result = layouts[-1]
+        self._group = group
+        self._domain = domain
+        self.constants: list[np.ndarray] = []
+        self.scalars: list[int] = []
+        self.views: dict[relax.Var, View] = {}
+        for i, (param, layout) in enumerate(zip(group.func.params, layouts)):
+            self.views[param] = self._declare(f"x{i}", tuple(param.ty.shape.values), layout)
+
+    def _declare(self, name: str, shape: tuple[Any, ...], layout: Layout) -> View:
+        dims = self._domain.operand_dims(shape)
+        buffer = self.b.param(name, shape if layout == PLAIN else layout.physical_shape(dims))
+        # Rows of a plain matrix are pixels with their channels last.
+        if isinstance(self._domain, RowDomain):
+            layout = Layout("last")
+        return View.of(buffer, dims, layout, self.b.lanes)
+
+    def constant(self, name: str, array: np.ndarray) -> Any:
+        """Declare a constant parameter and return its buffer."""
+        self.constants.append(array)
+        return self.b.param(name, array.shape, array.dtype.name)
+
+    def row_vector(self, expr: relax.Expr) -> View:
+        """A one-dimensional argument of the anchor: a parameter, or a constant."""
+        if expr in self.views:
+            return self.views[expr]
+        array = expr.value.numpy()
+        buffer = self.constant(f"v{len(self.constants)}", np.ascontiguousarray(array))
+        return View.of(buffer, (1, array.size, 1, 1), Layout("last"), self.b.lanes)
+
+    def operands(self) -> Operands:
+        """Declare the epilogue's constants; call after the kernel's own constants."""
+        operands, constants = declare_operands(
+            self.b, self._group.epilogue, self._domain, self.views
+        )
+        self.constants.extend(constants)
+        return operands
+
+    def result(self) -> View:
+        """Declare the result; call after all constants.
+
+        The offset of a slice is a parameter, so that layers which differ in it share their code.
+        """
+        view = self._declare("y", self._group.result_shape, self._result)
+        place = self._result.slice
+        if place is None:
+            return view
+        first = self.b.scalar_param("first_channel", before_last=True)
+        self.scalars.append(place.offset)
+        return View.of(view.buffer, self.dims, self._result, self.b.lanes, first)
+
+    def finish(self) -> Kernel:
+        """The finished kernel."""
+        return Kernel(self.name, self.b.finish(), self.constants, self.scalars)

@@ -1,0 +1,141 @@
+"""2-D convolutions: which algorithm for which shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import relax
+from tvm.ir import GenericConst
+
+from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
+from relaxc.targets.llvm.kernels import conv_depthwise, conv_direct, conv_winograd
+from relaxc.targets.llvm.kernels.builder import Buffer
+from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
+from relaxc.targets.llvm.kernels.conv_winograd import Plan, Transform
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.view import View
+from relaxc.targets.llvm.machine import Machine
+
+
+class Conv2d(GroupKernel):
+    """Convolution with constant weights and an elementwise epilogue."""
+
+    name = "conv2d"
+
+    def anchors(self, call: relax.Call, machine: Machine) -> bool:
+        """Whether the shapes are static and the channels fit the vectors."""
+        if str(call.op.name) != "relax.nn.conv2d" or not isinstance(call.args[1], GenericConst):
+            return False
+        spec = ConvSpec.of(call)
+        if spec is None:
+            return False
+        if spec.groups == 1 or spec.is_depthwise:
+            return True
+        depth, width = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+        return depth % machine.lanes == 0 and width % machine.lanes == 0
+
+    def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
+        """Padding as a border; few channels are read as they come."""
+        spec = _spec(group)
+        plan = winograd_plan(spec, machine)
+        border = plan.border(spec) if plan else spec.padding
+        few = spec.in_channels < machine.lanes and not spec.is_depthwise
+        wanted = Demand(("plain", "blocked") if few else ("blocked", "last"), border)
+        return operand_demands(
+            group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
+        )
+
+    def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
+        """Depthwise, Winograd or direct."""
+        spec = _spec(group)
+        weight = group.anchor.args[1].value.numpy()
+        plan = winograd_plan(spec, machine)
+        algorithm = "depthwise" if spec.is_depthwise else "winograd" if plan else "direct"
+        frame = KernelFrame(
+            f"conv2d_{algorithm}", group, self.domain(group.result_shape), layouts, machine
+        )
+        x = frame.views[group.anchor.args[0]]
+        if plan is not None:
+            packed = frame.constant("w", conv_winograd.pack_weights(weight, plan, machine.lanes))
+            operands, y = frame.operands(), frame.result()
+            conv_winograd.emit(frame.b, spec, plan, x, packed, y, operands)
+        elif spec.is_depthwise:
+            w = _panels(frame, conv_depthwise.pack_weights(weight, machine.lanes))
+            operands, y = frame.operands(), frame.result()
+            conv_depthwise.emit(frame.b, spec, x, w, y, operands)
+        else:
+            tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
+            w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes))
+            operands, y = frame.operands(), frame.result()
+            conv_direct.emit(frame.b, spec, tile, x, w, y, operands)
+        return frame.finish()
+
+
+def _panels(frame: KernelFrame, packed: np.ndarray) -> View:
+    """A view of packed weights whose rows are the panels of one output block each."""
+    buffer: Buffer = frame.constant("w", packed)
+    length = int(np.prod(packed.shape[1:]))
+    return View(buffer, 0, 0, 0, frame.b.lanes, 0, 0, length, 0, 0, PLAIN)
+
+
+def _spec(group: Group) -> ConvSpec:
+    spec = ConvSpec.of(group.anchor)
+    assert spec is not None, "anchors() admits static convolutions only"
+    return spec
+
+
+# Kernel size -> outputs per tile on that axis, where neither axis is short.
+_TRANSFORMS = {
+    (3, 3): (Transform(4, 3), Transform(4, 3)),
+    (5, 5): (Transform(2, 5), Transform(2, 5)),
+    (1, 7): (Transform(1, 1), Transform(2, 7)),
+    (7, 1): (Transform(2, 7), Transform(1, 1)),
+    (1, 3): (Transform(1, 1), Transform(4, 3)),
+    (3, 1): (Transform(4, 3), Transform(1, 1)),
+}
+_SMALL = (Transform(2, 3), Transform(2, 3))
+
+
+def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
+    """How to compute a convolution by Winograd's method; None where direct is faster."""
+    lanes = machine.lanes
+    if spec.stride != (1, 1) or spec.dilation != (1, 1) or spec.groups != 1:
+        return None
+    if spec.in_channels % lanes or spec.out_channels % lanes or spec.in_channels < 2 * lanes:
+        return None
+    transforms = _TRANSFORMS.get(spec.kernel)
+    if transforms is None or min(spec.out_height, spec.out_width) < 4:
+        return None
+    # A map of few tiles re-reads the larger transformed weights too rarely to pay for F(4, 3).
+    if spec.kernel == (3, 3) and min(spec.out_height, spec.out_width) < 12:
+        transforms = _SMALL
+    out_blocks = spec.out_channels // lanes
+    group = next(g for g in (2, 3, 1) if out_blocks % g == 0)
+    tile = min((machine.registers - 1 - group) // group, 14 if group > 1 else 24)
+    plan = Plan(*transforms, 1, group, tile)
+    down, across = plan.tiles(spec)
+    return Plan(*transforms, _block(plan, spec, down * across, machine), group, tile)
+
+
+def _block(plan: Plan, spec: ConvSpec, tiles: int, machine: Machine) -> int:
+    """Tiles per block: transformed data fit in L2, register tiles divide it, threads share it."""
+    per_tile = plan.positions * spec.in_channels * 4
+    if per_tile * tiles <= 0.87 * machine.l2_bytes and tiles <= 56:
+        return tiles
+    budget = (0.43 if spec.in_channels > 64 else 0.25) * machine.l2_bytes
+    best: tuple[float, int] | None = None
+    for block in range(12, 57):
+        if per_tile * block > budget and block > plan.tile:
+            continue
+        count = -(-tiles // block)
+        registers = -(-block // plan.tile)
+        cost = count * (block + 3.0) + 0.03 * count * (plan.tile * registers - block)
+        if best is None or cost < best[0]:
+            best = (cost, block)
+    assert best is not None
+    count = -(-tiles // best[1])
+    if count >= 4:
+        count += -count % machine.cores
+    return -(-tiles // count)

@@ -1,0 +1,61 @@
+"""Products with constant weights: fully connected layers and the projections of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import relax
+from tvm.ir import GenericConst
+
+from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
+from relaxc.targets.llvm.kernels import matmul
+from relaxc.targets.llvm.kernels.domain import Domain, RowDomain, as_int
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.machine import Machine
+
+
+class Matmul(GroupKernel):
+    """(..., rows, depth) @ constant (depth, columns), with an elementwise epilogue."""
+
+    name = "matmul"
+
+    def anchors(self, call: relax.Call, machine: Machine) -> bool:
+        """Whether the right side is a constant matrix and the left one float32 of known depth."""
+        if str(call.op.name) != "relax.matmul" or not isinstance(call.args[1], GenericConst):
+            return False
+        data, weight = call.args[0].ty, call.args[1].ty
+        if any(str(t.dtype.dtype) != "float32" for t in (data, weight, call.ty)):
+            return False
+        return (
+            weight.ndim == 2
+            and isinstance(data.shape, relax.ShapeExpr)
+            and as_int(data.shape.values[-1]) is not None
+        )
+
+    def domain(self, shape: Sequence[Any]) -> Domain:
+        """Rows of the result."""
+        return RowDomain(tuple(shape))
+
+    def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
+        """Row-major matrices."""
+        wanted = {group.anchor.args[0]: Demand(("plain",))}
+        return operand_demands(group, self.domain(group.result_shape), wanted)
+
+    def result_layout(self, group: Group, params: Sequence[Layout], machine: Machine) -> Layout:
+        """Row-major."""
+        return PLAIN
+
+    def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
+        """Write the kernel."""
+        domain = self.domain(group.result_shape)
+        frame = KernelFrame("matmul", group, domain, layouts, machine)
+        weight = group.anchor.args[1].value.numpy()
+        rows = frame.dims[3]
+        tiling = matmul.choose_tiling(rows, weight.shape[1], machine.lanes, machine.registers)
+        packed = frame.constant("w", matmul.pack_weights(weight, tiling, machine.lanes))
+        operands, y = frame.operands(), frame.result()
+        x = frame.views[group.anchor.args[0]]
+        matmul.emit(frame.b, x, packed, y, operands, tiling)
+        return frame.finish()

@@ -1,0 +1,34 @@
+"""Recurrent layers: the kernel that takes the place of the plain loops of the import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.targets.llvm.kernels.domain import simple
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.lstm import LstmBuffers, LstmSpec, emit, pack_weights
+from relaxc.targets.llvm.machine import Machine
+
+
+def lower_recurrent(
+    func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, machine: Machine
+) -> Kernel | None:
+    """The kernel for a recurrence, with its weights packed; None where the plain loops must do."""
+    if attrs["cell"] != "lstm" or weight.shape[2] % machine.lanes:
+        return None
+    shapes = [tuple(simple(d) for d in param.shape) for param in func.params]
+    steps, batch, _ = shapes[0]
+    spec = LstmSpec(
+        steps, batch, int(attrs["directions"]), weight.shape[2], bool(attrs["backward"])
+    )
+    packed = pack_weights(weight, spec, machine.lanes)
+    shapes[1] = packed.shape
+    b = KernelBuilder("lstm", machine.lanes)
+    names = ("gates", "weight", "hidden0", "cell0", "outputs", "hidden", "cell")
+    emit(b, spec, LstmBuffers(*(b.param(n, s) for n, s in zip(names, shapes))))
+    return Kernel("lstm", b.finish(), [packed])

@@ -1,0 +1,1 @@
+"""Loop nests written for this machine's vectors and caches."""

@@ -1,0 +1,169 @@
+"""Matrix product with constant weights: rows of data by panels of packed weights.
+
+A register tile of rows by vectors accumulates over the whole depth; weights are packed in panels
+of a few vectors, [panel][depth][columns], read once per row tile in order. While a panel is in use
+the lines ahead are prefetched, which matters once weights come from memory. The number of rows may
+be symbolic: the last tile then overlaps its neighbour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from relaxc.targets.llvm.kernels.builder import Buffer, Index, KernelBuilder, even_tiles
+from relaxc.targets.llvm.kernels.operands import Operands
+from relaxc.targets.llvm.kernels.view import View
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut.
+
+    Attributes:
+        rows: rows of a register tile.
+        vectors: vectors of columns of a register tile, and width of a panel.
+        chunk: rows that one task takes with a panel.
+    """
+
+    rows: int
+    vectors: int
+    chunk: int
+
+
+def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling:
+    """A tile that keeps at least eight multiply-adds in flight and spills nothing."""
+    blocks = -(-columns // lanes)
+    if isinstance(rows, int) and rows < 4:
+        # Few rows: bound by reading weights; several vectors hide the latency of the adds.
+        vectors = min(blocks, max(1, (registers - 4) // (2 * rows)), 8)
+        return Tiling(rows, vectors, rows)
+    vectors = min(2, blocks)
+    largest = min((registers - 1 - vectors) // vectors, 8 if lanes == 16 else 6)
+    if isinstance(rows, int):
+        largest = max(size for _, size, _ in even_tiles(rows, largest))
+    return Tiling(largest, vectors, 16 * largest)
+
+
+def pack_weights(weight: np.ndarray, tiling: Tiling, lanes: int) -> np.ndarray:
+    """[depth, columns] -> [panel][depth][vectors * lanes], padded with zeros."""
+    depth, columns = weight.shape
+    width = tiling.vectors * lanes
+    padded = np.pad(weight, ((0, 0), (0, -columns % width)))
+    packed = padded.reshape(depth, -1, width).transpose(1, 0, 2)
+    return np.ascontiguousarray(packed, np.float32)
+
+
+def emit(
+    b: KernelBuilder, x: View, weight: Buffer, y: View, operands: Operands, tiling: Tiling
+) -> None:
+    """Write the kernel: y[r, :] = epilogue(x[r, :] @ weight) for each row r.
+
+    `x` and `y` are channels-last views with rows as pixels; their number may be symbolic.
+    """
+    writer = _Writer(b, x, weight, y, operands, tiling)
+    if isinstance(x.width, int):
+        writer.static_rows(x.width)
+    else:
+        writer.symbolic_rows(x.width)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    b: KernelBuilder
+    x: View
+    weight: Buffer
+    y: View
+    operands: Operands
+    tiling: Tiling
+
+    @property
+    def panels(self) -> int:
+        """Panels of weights; the last may be narrower than the others."""
+        return -(-self.y.channels // (self.tiling.vectors * self.b.lanes))
+
+    def static_rows(self, rows: int) -> None:
+        """Tasks of a panel and a chunk of rows, panels outermost: each thread reads its own."""
+        b, chunk = self.b, self.tiling.chunk
+        chunks = -(-rows // chunk)
+        with b.parallel(chunks * self.panels) as t:
+            panel, first = b.let(t // chunks), b.let(t % chunks * chunk)
+            for start, size, count in even_tiles(min(chunk, rows), self.tiling.rows):
+                with b.loop(count) as i:
+                    row = b.let(first + i * size + start)
+                    exists = row + size <= rows if rows > chunk and rows % chunk else None
+                    with b.when(exists):
+                        self._panel(panel, row, size)
+            self._remainder(panel, first, rows)
+
+    def _remainder(self, panel: Index, first: Index, rows: int) -> None:
+        """What whole tiles leave over in the last chunk."""
+        b, chunk = self.b, self.tiling.chunk
+        rest = rows % chunk
+        left = rest % self.tiling.rows
+        if rows <= chunk or not left:
+            return
+        with b.when(first >= rows - rest):
+            self._panel(panel, first + (rest - left), left)
+
+    def symbolic_rows(self, rows: Any) -> None:
+        """A fixed number of parts per panel, each of whole tiles.
+
+        The last tile is moved back so that it ends with the data; too few rows go one by one.
+        """
+        b, size, parts = self.b, self.tiling.rows, 2 if self.panels >= 16 else 8
+        share = b.let((rows + (parts * size - 1)) // (parts * size) * size)
+        with b.parallel(self.panels * parts) as t:
+            panel, first = b.let(t // parts), b.let(t % parts * share)
+            count = b.let(tirx.min(share, rows - first))
+            with b.when(rows >= size), b.loop(b.let((count + (size - 1)) // size)) as i:
+                self._panel(panel, b.let(tirx.min(first + i * size, rows - size)), size)
+            with b.when(rows < size), b.loop(count) as i:
+                self._panel(panel, b.let(first + i), 1)
+
+    def _panel(self, panel: Index, row: Index, size: int) -> None:
+        """One register tile of a panel."""
+        b, vectors, panels = self.b, self.tiling.vectors, self.panels
+        last = self.y.channels - (panels - 1) * vectors * b.lanes
+        if last == vectors * b.lanes:
+            self._tile(panel, row, size, vectors, b.lanes)
+            return
+        blocks, tail = -(-last // b.lanes), last % b.lanes or b.lanes
+        with b.when(panel < panels - 1 if panels > 1 else None):
+            if panels > 1:
+                self._tile(panel, row, size, vectors, b.lanes)
+        with b.when(panel >= panels - 1 if panels > 1 else None):
+            self._tile(panel, row, size, blocks, tail)
+
+    def _tile(self, panel: Index, row: Index, size: int, blocks: int, tail: int) -> None:
+        """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
+        b, lanes, x = self.b, self.b.lanes, self.x
+        depth, width = x.channels, self.tiling.vectors * lanes
+        acc = [[b.register() for _ in range(blocks)] for _ in range(size)]
+        for registers in acc:
+            for register in registers:
+                register.set(b.splat(0.0))
+        start, base = b.let(panel * (depth * width)), b.let(x.at(0, 0, 0, row))
+        with b.loop(depth) as k:
+            at = b.let(start + k * width)
+            loaded = [b.let(b.load(self.weight, at + v * lanes)) for v in range(blocks)]
+            for v in range(blocks):
+                b.prefetch(self.weight, at + (_PREFETCH * width + v * lanes), 3)
+            for r in range(size):
+                value = b.let(b.broadcast(x.buffer, base + r * x.pixel + k))
+                for v in range(blocks):
+                    acc[r][v].set(acc[r][v].get() + value * loaded[v])
+        for v in range(blocks):
+            cb = panel * self.tiling.vectors + v
+            count = tail if v == blocks - 1 else lanes
+            values = [registers[v].get() for registers in acc]
+            for r, value in b.each_of(values, rolled=self.operands.epilogue.is_heavy):
+                result = b.let(self.operands.apply(b, value, 0, cb, 0, row + r, count))
+                b.store_partial(self.y.buffer, self.y.at(0, cb, 0, row + r), result, count)
+
+
+# Steps of depth ahead in the panel.
+_PREFETCH = 32

@@ -1,0 +1,171 @@
+"""Move a tensor from one layout to another, borders included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder
+from relaxc.targets.llvm.kernels.view import View
+
+
+def emit(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
+    """Write the kernel.
+
+    Between plain and vector layouts, square tiles of lanes x lanes are transposed in registers.
+    """
+    if x.block == y.block:
+        _copy(b, x, y, batch)
+    elif x.block == 1:
+        _from_plain(b, x, y, batch)
+    else:
+        _to_plain(b, x, y, batch)
+
+
+def _copy(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
+    """Same unit of channels on both sides: move it pixel by pixel, or row by row when plain."""
+    with b.parallel(batch * y.blocks * y.height) as t:
+        h, plane = b.let(t % y.height), b.let(t // y.height)
+        n, cb = b.let(plane // y.blocks), b.let(plane % y.blocks)
+        y.zero_row_border(b, n, cb, h)
+        if y.block == 1:
+            _move_run(b, x, y, n, cb, h)
+            return
+        tail = y.channels % y.block if y.layout.kind == "last" or x.layout.kind == "last" else 0
+        with b.loop(y.width) as w:
+            source, target = x.at(n, cb, h, w), y.at(n, cb, h, w)
+            if not tail:
+                b.store(y.buffer, target, b.load(x.buffer, source))
+            else:
+                with b.when(cb < y.blocks - 1):
+                    b.store(y.buffer, target, b.load(x.buffer, source))
+                with b.when(cb >= y.blocks - 1):
+                    b.store_partial(y.buffer, target, b.load_partial(x.buffer, source, tail), tail)
+
+
+def _move_run(b: KernelBuilder, x: View, y: View, n: Index, c: Index, h: Index) -> None:
+    whole, rest = divmod(y.width, b.lanes)
+    with b.loop(whole) as i:
+        b.store(y.buffer, y.at(n, c, h, i * b.lanes), b.load(x.buffer, x.at(n, c, h, i * b.lanes)))
+    for i in range(rest):
+        w = whole * b.lanes + i
+        b.store(y.buffer, y.at(n, c, h, w), b.load(x.buffer, x.at(n, c, h, w), 1), 1)
+
+
+def _from_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
+    lanes = b.lanes
+    with b.parallel(batch * y.blocks * y.height) as t:
+        h, plane = b.let(t % y.height), b.let(t // y.height)
+        n, cb = b.let(plane // y.blocks), b.let(plane % y.blocks)
+        y.zero_row_border(b, n, cb, h)
+        for full in (True, False):
+            count = lanes if full else x.channels % lanes
+            if count == 0 or (full and x.channels < lanes):
+                continue
+            is_tail = cb >= x.channels // lanes
+            condition = (
+                None
+                if x.channels % lanes == 0 or not x.channels // lanes
+                else (tirx.Not(is_tail) if full else is_tail)
+            )
+            with b.when(condition):
+                _gather_rows(b, x, y, n, cb, h, count)
+
+
+def _gather_rows(
+    b: KernelBuilder, x: View, y: View, n: Index, cb: Index, h: Index, channels: int
+) -> None:
+    lanes = b.lanes
+    whole, rest = divmod(y.width, lanes)
+    partial = channels < lanes and y.layout.kind == "last"
+
+    def write(w: Index, value: Expr) -> None:
+        if partial:
+            b.store_partial(y.buffer, y.at(n, cb, h, w), value, channels)
+        else:
+            b.store(y.buffer, y.at(n, cb, h, w), value)
+
+    with b.loop(whole) as i:
+        w = b.let(i * lanes)
+        rows = [
+            b.let(b.load(x.buffer, x.at(n, cb * lanes + c, h, w))) if c < channels else b.splat(0.0)
+            for c in range(lanes)
+        ]
+        for j, value in enumerate(transpose(b, rows)):
+            write(w + j, value)
+    for j in range(rest):
+        w = whole * lanes + j
+        values = [
+            b.load(x.buffer, x.at(n, cb * lanes + c, h, w), 1)
+            if c < channels
+            else tirx.FloatImm("float32", 0.0)
+            for c in range(lanes)
+        ]
+        write(w, tirx.Shuffle(values, [tirx.IntImm("int32", i) for i in range(lanes)]))
+
+
+def _to_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
+    lanes = b.lanes
+    with b.parallel(batch * x.blocks * y.height) as t:
+        h, plane = b.let(t % y.height), b.let(t // y.height)
+        n, cb = b.let(plane // x.blocks), b.let(plane % x.blocks)
+        for full in (True, False):
+            count = lanes if full else y.channels % lanes
+            if count == 0 or (full and y.channels < lanes):
+                continue
+            is_tail = cb >= y.channels // lanes
+            condition = (
+                None
+                if y.channels % lanes == 0 or not y.channels // lanes
+                else (tirx.Not(is_tail) if full else is_tail)
+            )
+            with b.when(condition):
+                for c in range(count):
+                    y.zero_row_border(b, n, cb * lanes + c, h)
+                _scatter_rows(b, x, y, n, cb, h, count)
+
+
+def _scatter_rows(
+    b: KernelBuilder, x: View, y: View, n: Index, cb: Index, h: Index, channels: int
+) -> None:
+    lanes = b.lanes
+    whole, rest = divmod(y.width, lanes)
+
+    def read(w: Index) -> Expr:
+        at = x.at(n, cb, h, w)
+        partial = channels < lanes and x.layout.kind == "last"
+        return b.let(b.load_partial(x.buffer, at, channels) if partial else b.load(x.buffer, at))
+
+    with b.loop(whole) as i:
+        w = b.let(i * lanes)
+        rows = transpose(b, [read(w + j) for j in range(lanes)])
+        for c in range(channels):
+            b.store(y.buffer, y.at(n, cb * lanes + c, h, w), rows[c])
+    for j in range(rest):
+        w = whole * lanes + j
+        value = read(w)
+        for c in range(channels):
+            element = tirx.Shuffle([value], [tirx.IntImm("int32", c)])
+            b.store(y.buffer, y.at(n, cb * lanes + c, h, w), element, 1)
+
+
+def transpose(b: KernelBuilder, rows: list[Expr]) -> list[Expr]:
+    """Transpose a square of vectors in log2(lanes) rounds of two-vector shuffles."""
+    lanes = len(rows)
+    distance = 1
+    while distance < lanes:
+        result: list[Expr] = list(rows)
+        low = [i + (lanes - distance if i & distance else 0) for i in range(lanes)]
+        high = [i + (lanes if i & distance else distance) for i in range(lanes)]
+        for i in range(lanes):
+            if i & distance:
+                continue
+            pair = [rows[i], rows[i + distance]]
+            result[i] = b.let(tirx.Shuffle(pair, [tirx.IntImm("int32", k) for k in low]))
+            result[i + distance] = b.let(
+                tirx.Shuffle(pair, [tirx.IntImm("int32", k) for k in high])
+            )
+        rows = result
+        distance *= 2
+    return rows

@@ -1,0 +1,156 @@
+"""The kernel library for one CPU, as the grouping and layout passes see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax, tirx
+
+from relaxc.layout import ATTENTION, CONCAT, KERNEL, PLAIN, VIEW, Demand, Layout
+from relaxc.targets.llvm.groups import attention
+from relaxc.targets.llvm.groups.base import Group, GroupKernel
+from relaxc.targets.llvm.groups.conv2d import Conv2d
+from relaxc.targets.llvm.groups.conv_transpose import ConvTranspose
+from relaxc.targets.llvm.groups.elementwise import Elementwise
+from relaxc.targets.llvm.groups.matmul import Matmul
+from relaxc.targets.llvm.groups.pool2d import Mean2d, Pool2d
+from relaxc.targets.llvm.groups.recurrent import lower_recurrent
+from relaxc.targets.llvm.groups.relayout import lower_relayout
+from relaxc.targets.llvm.groups.rows import Norm, Softmax
+from relaxc.targets.llvm.kernels.domain import as_int
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.machine import Machine
+
+# The first that applies wins.
+_KERNELS: tuple[GroupKernel, ...] = (
+    Conv2d(),
+    ConvTranspose(),
+    Pool2d(),
+    Mean2d(),
+    Matmul(),
+    Norm(),
+    Softmax(),
+    Elementwise(),
+)
+_BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
+
+
+@dataclass(frozen=True)
+class LlvmKernels:
+    """Which operators have a kernel, what layouts these want, and how they become code.
+
+    Attributes:
+        machine: the CPU.
+    """
+
+    machine: Machine
+
+    @property
+    def lanes(self) -> int:
+        """Float32 elements per vector: the channel block of the blocked layout."""
+        return self.machine.lanes
+
+    def anchor(self, call: relax.Call) -> str | None:
+        """The kernel that computes this call as an anchor, if there is one."""
+        if is_concat(call, self.lanes):
+            return CONCAT
+        if view_axes(call, self.lanes) is not None:
+            return VIEW
+        found = next((k for k in _KERNELS if k.anchors(call, self.machine)), None)
+        return None if found is None else found.name
+
+    def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
+        """Whether `call` can be computed on the result of `anchor` in registers."""
+        if kernel in (CONCAT, VIEW):
+            return False
+        return _BY_NAME[kernel].is_epilogue(call, anchor)
+
+    def has_attention(self, func: relax.Function) -> bool:
+        """Whether an attention group has a kernel."""
+        return attention.has_attention(func)
+
+    def is_score_operator(self, call: relax.Call) -> bool:
+        """Whether an operator can be computed on attention scores in registers."""
+        return attention.is_score_operator(call)
+
+    def demands(self, func: relax.Function, data: Layout) -> list[Demand]:
+        """What a group asks of each parameter, if the first has the layout `data` now."""
+        if func.attrs[KERNEL] == CONCAT:
+            return [Demand(("blocked",)) for _ in func.params]
+        if func.attrs[KERNEL] == ATTENTION:
+            return attention.demands(func)
+        if func.attrs[KERNEL] == VIEW:
+            return [Demand(("last" if _to_last(func) else "plain",), exact=True)]
+        return _kernel(func).demands(Group.of(func), data, self.machine)
+
+    def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
+        """How a group writes its result, given how its parameters lie."""
+        if func.attrs[KERNEL] == ATTENTION:
+            return PLAIN
+        if func.attrs[KERNEL] == VIEW:
+            return PLAIN if _to_last(func) else Layout("last")
+        return _kernel(func).result_layout(Group.of(func), params, self.machine)
+
+    def lower_recurrent(
+        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
+    ) -> Kernel | None:
+        """Write the kernel of a recurrent layer."""
+        return lower_recurrent(func, attrs, weight, self.machine)
+
+    def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
+        """Write a group's kernel."""
+        if name == "relayout":
+            return lower_relayout(func, layouts, self.machine)
+        if name == ATTENTION:
+            return attention.lower(func, layouts, self.machine)
+        return _BY_NAME[name].lower(Group.of(func), layouts, self.machine)
+
+
+def _kernel(func: relax.Function) -> GroupKernel:
+    return _BY_NAME[str(func.attrs[KERNEL])]
+
+
+def is_concat(call: relax.Call, lanes: int) -> bool:
+    """Whether a call joins maps along channels in whole vectors."""
+    if str(call.op.name) != "relax.concat" or int(call.attrs.axis) not in (1, -3):
+        return False
+    fields = [field.ty for field in call.args[0].fields]
+    for position, ty in enumerate(fields):
+        if ty.ndim != 4 or str(ty.dtype.dtype) != "float32":
+            return False
+        if not isinstance(ty.shape, relax.ShapeExpr):
+            return False
+        dims = [as_int(d) for d in ty.shape.values]
+        channels = dims[1]
+        if channels is None or None in dims[2:]:
+            return False
+        if position < len(fields) - 1 and channels % lanes:
+            return False
+    return True
+
+
+_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+def view_axes(call: relax.Call, lanes: int) -> list[int] | None:
+    """The axes of a transpose between channels first and last, whose channels fill vectors."""
+    if str(call.op.name) != "relax.permute_dims" or call.attrs.axes is None:
+        return None
+    axes = [int(a) for a in call.attrs.axes]
+    if axes not in (_TO_LAST, _TO_FIRST) or str(call.ty.dtype.dtype) != "float32":
+        return None
+    if not isinstance(call.ty.shape, relax.ShapeExpr):
+        return None
+    dims = [as_int(d) for d in call.ty.shape.values]
+    if None in dims[1:]:
+        return None
+    channels = dims[3] if axes == _TO_LAST else dims[1]
+    return axes if channels is not None and channels % lanes == 0 else None
+
+
+def _to_last(func: relax.Function) -> bool:
+    call = func.body.blocks[0].bindings[0].value
+    return [int(a) for a in call.attrs.axes] == _TO_LAST

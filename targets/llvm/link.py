@@ -1,0 +1,65 @@
+"""Turn object files into a shared library, with whatever C++ compiler there is.
+
+The system's compiler comes first; for other hosts, and where there is none, the `ziglang` wheel
+links (it carries clang and the C libraries of many platforms).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from relaxc import cpu
+from relaxc.errors import TargetError
+
+
+def compiler_command(triple: str) -> list[str]:
+    """The command that compiles and links C for `triple`.
+
+    Raises:
+        TargetError: there is none on this machine.
+    """
+    arch = triple.partition("-")[0]
+    if arch == cpu.architecture():
+        for name in ("c++", "g++", "clang++", "cc", "gcc", "clang"):
+            path = shutil.which(name)
+            if path:
+                return [path]
+    cross = shutil.which(f"{arch}-linux-gnu-g++") or shutil.which(f"{arch}-linux-gnu-gcc")
+    if cross:
+        return [cross]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu"]
+    raise TargetError(
+        f"no C++ compiler found that links for `{triple}`; "
+        "install g++ or clang, or run `pip install ziglang`"
+    )
+
+
+def link_shared(
+    output: Path, sources: Sequence[Path], triple: str, flags: Sequence[str] = ()
+) -> None:
+    """Link object files (or compile C sources) into the shared library `output`.
+
+    Raises:
+        TargetError: no compiler, or it failed; its last words are in the message.
+    """
+    command = [
+        *compiler_command(triple),
+        "-shared",
+        "-fPIC",
+        "-s",
+        *flags,
+        "-o",
+        output.name,
+        *(source.name for source in sources),
+    ]
+    # Relative names in one folder: no path of this machine gets into the library.
+    done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise TargetError(f"linking with `{command[0]}` failed: {' / '.join(words)}")

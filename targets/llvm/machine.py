@@ -1,0 +1,40 @@
+"""What schedules need to know of a CPU: vectors, registers, caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+
+from relaxc.targets.llvm.target import enabled_features
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A CPU as the kernels see it.
+
+    Attributes:
+        lanes: float32 elements per vector register.
+        registers: vector registers.
+        l1_bytes, l2_bytes: data caches of one core.
+        cores: cores that the code is tuned for.
+    """
+
+    lanes: int
+    registers: int
+    l1_bytes: int
+    l2_bytes: int
+    cores: int
+
+
+def machine_of(target: tvm.target.Target) -> Machine:
+    """Read the machine model off a target."""
+    features = enabled_features(target)
+    cores = int(target.attrs["num-cores"])
+    if "avx512f" in features:
+        return Machine(16, 32, 48 << 10, 1 << 20, cores)
+    if "avx2" in features and "fma" in features:
+        return Machine(8, 16, 32 << 10, 512 << 10, cores)
+    if str(target.attrs["mtriple"]).startswith("aarch64"):
+        return Machine(4, 32, 64 << 10, 512 << 10, cores)
+    return Machine(4, 16, 32 << 10, 256 << 10, cores)

@@ -1,0 +1,251 @@
+/* A process-wide pool of worker threads for the parallel loops of compiled kernels.
+ *
+ * Generated code calls parallel_launch(body, data, n): run body for tasks 0..n-1. The calling
+ * thread always takes part, so progress never depends on a worker being scheduled; idle workers
+ * join. Tasks are split into one range per participant (locality: layer after layer, a core meets
+ * the rows it wrote before); whoever finishes its range steals from the others (balance: a core
+ * that a neighbour slows down does not hold up the rest).
+ *
+ * Callers on different threads share the workers, and workers join only while fewer threads compute
+ * than there are cores: concurrent models never run more threads than that. Workers spin briefly
+ * between loops, then sleep.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define MAX_THREADS 256
+#define MAX_CALLERS 64
+/* Kernels split their loops into this many equal parts; more threads get more, smaller tasks. */
+#define MIN_TASKS 16
+#define TASKS_PER_THREAD 4
+#define SPIN_NS 100000
+#define EXPORT __attribute__((visibility("default")))
+
+#if defined(__x86_64__)
+#define RELAX() __builtin_ia32_pause()
+#else
+#define RELAX() __asm__ __volatile__("yield")
+#endif
+
+/* TVM's ABI for the body of a parallel loop. */
+typedef struct {
+  void *sync_handle;
+  int32_t num_task;
+} env_t;
+typedef int (*body_t)(int task_id, env_t *env, void *data);
+
+typedef struct {
+  _Alignas(64) atomic_int next;
+  int end;
+} range_t;
+
+typedef struct {
+  _Alignas(64) atomic_int open;  /* tasks may be taken */
+  atomic_int seats;              /* participants that may still join */
+  atomic_int inside;             /* workers that hold a reference */
+  atomic_int failed;
+  atomic_int owned;              /* by a calling thread */
+  int ranges;
+  env_t env;
+  body_t body;
+  void *data;
+  range_t range[MAX_THREADS];
+} job_t;
+
+static job_t jobs[MAX_CALLERS];
+static atomic_int jobs_used;
+static atomic_uint epoch;   /* grows with every published job */
+static atomic_int sleepers;
+static atomic_int workers;
+static atomic_int callers;  /* between begin and end */
+static atomic_int working;  /* workers inside of a loop */
+static atomic_int cores = 1;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static __thread int my_threads = 1;
+static __thread int inside_loop;
+
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Run tasks of the own range, then of the others'. */
+static void work(job_t *job, int seat) {
+  inside_loop = 1;
+  for (int k = 0; k < job->ranges; ++k) {
+    range_t *range = &job->range[(seat + k) % job->ranges];
+    while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
+      int task = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
+      if (task >= range->end) break;
+      if (job->body(task, &job->env, job->data)) atomic_store(&job->failed, 1);
+    }
+  }
+  inside_loop = 0;
+}
+
+static int join_any(void) {
+  int used = atomic_load(&jobs_used);
+  for (int i = 0; i < used; ++i) {
+    job_t *job = &jobs[i];
+    if (!atomic_load_explicit(&job->open, memory_order_relaxed)) continue;
+    if (atomic_fetch_add(&working, 1) + atomic_load(&callers) >= atomic_load(&cores)) {
+      atomic_fetch_sub(&working, 1);
+      return 0;
+    }
+    atomic_fetch_add(&job->inside, 1);
+    int joined = 0;
+    if (atomic_load(&job->open)) {
+      int seat = atomic_fetch_sub(&job->seats, 1);
+      if (seat > 0) {
+        work(job, seat);
+        joined = 1;
+      }
+    }
+    atomic_fetch_sub(&job->inside, 1);
+    atomic_fetch_sub(&working, 1);
+    if (joined) return 1;
+  }
+  return 0;
+}
+
+static void *worker_main(void *unused) {
+  (void)unused;
+  for (;;) {
+    unsigned seen = atomic_load(&epoch);
+    if (join_any()) continue;
+    int64_t deadline = now_ns() + SPIN_NS;
+    do {
+      for (int i = 0; i < 64 && atomic_load_explicit(&epoch, memory_order_relaxed) == seen; ++i)
+        RELAX();
+    } while (atomic_load(&epoch) == seen && now_ns() < deadline);
+    if (atomic_load(&epoch) != seen) continue;
+    pthread_mutex_lock(&mutex);
+    atomic_fetch_add(&sleepers, 1);
+    while (atomic_load(&epoch) == seen) pthread_cond_wait(&wake, &mutex);
+    atomic_fetch_sub(&sleepers, 1);
+    pthread_mutex_unlock(&mutex);
+  }
+  return NULL;
+}
+
+/* Threads do not survive fork(): the child starts its own when it needs them. */
+static void after_fork(void) {
+  atomic_store(&workers, 0);
+  atomic_store(&sleepers, 0);
+  atomic_store(&callers, 0);
+  atomic_store(&working, 0);
+  pthread_mutex_init(&mutex, NULL);
+  pthread_cond_init(&wake, NULL);
+  for (int i = 0; i < MAX_CALLERS; ++i) {
+    atomic_store(&jobs[i].open, 0);
+    atomic_store(&jobs[i].inside, 0);
+    atomic_store(&jobs[i].owned, 0);
+  }
+}
+
+static void set_up(void) { pthread_atfork(NULL, NULL, after_fork); }
+
+static void start_workers(int wanted) {
+  pthread_once(&once, set_up);
+  pthread_mutex_lock(&mutex);
+  while (atomic_load(&workers) < wanted) {
+    pthread_t thread;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    int failed = pthread_create(&thread, &attr, worker_main, NULL);
+    pthread_attr_destroy(&attr);
+    if (failed) break;
+    atomic_fetch_add(&workers, 1);
+  }
+  pthread_mutex_unlock(&mutex);
+}
+
+static job_t *acquire_job(void) {
+  for (int i = 0; i < MAX_CALLERS; ++i) {
+    int expected = 0;
+    if (atomic_compare_exchange_strong(&jobs[i].owned, &expected, 1)) {
+      int used = atomic_load(&jobs_used);
+      while (used < i + 1 && !atomic_compare_exchange_weak(&jobs_used, &used, i + 1)) {}
+      return &jobs[i];
+    }
+  }
+  return NULL;
+}
+
+static int run_alone(body_t body, void *data) {
+  env_t env = {NULL, 1};
+  return body(0, &env, data);
+}
+
+/* The calling thread is about to compute: how many threads its parallel loops may use, itself
+ * included, and how many may compute in the whole process. */
+EXPORT void relaxc_pool_begin(int threads, int all_cores) {
+  my_threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+  atomic_store_explicit(&cores, all_cores, memory_order_relaxed);
+  atomic_fetch_add(&callers, 1);
+  if (my_threads - 1 > atomic_load_explicit(&workers, memory_order_relaxed))
+    start_workers(my_threads - 1);
+}
+
+/* It has computed. */
+EXPORT void relaxc_pool_end(void) { atomic_fetch_sub(&callers, 1); }
+
+/* Replaces TVMBackendParallelLaunch: 0 on success. */
+EXPORT int relaxc_pool_launch(body_t body, void *data, int num_task) {
+  int threads = my_threads;
+  int room = atomic_load(&cores) - atomic_load(&callers);
+  if (threads - 1 > room) threads = room + 1;
+  if (threads <= 1 || inside_loop) return run_alone(body, data);
+  job_t *job = acquire_job();
+  if (job == NULL) return run_alone(body, data);
+  int tasks = threads * TASKS_PER_THREAD;
+  if (tasks < MIN_TASKS) tasks = MIN_TASKS;
+  if (num_task > 0) tasks = num_task;
+  job->body = body;
+  job->data = data;
+  job->env.sync_handle = NULL;
+  job->env.num_task = tasks;
+  job->ranges = threads;
+  for (int t = 0; t < threads; ++t) {
+    atomic_store_explicit(&job->range[t].next, (int)((int64_t)tasks * t / threads),
+                          memory_order_relaxed);
+    job->range[t].end = (int)((int64_t)tasks * (t + 1) / threads);
+  }
+  atomic_store(&job->failed, 0);
+  atomic_store(&job->seats, threads - 1);
+  atomic_store(&job->open, 1);
+  atomic_fetch_add(&epoch, 1);
+  if (atomic_load(&sleepers) > 0) {
+    pthread_mutex_lock(&mutex);
+    pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&mutex);
+  }
+  work(job, 0);
+  atomic_store(&job->open, 0);
+  int spins = 0;
+  while (atomic_load(&job->inside) > 0) {
+    if (++spins < 4096) RELAX();
+    else sched_yield();
+  }
+  int failed = atomic_load(&job->failed);
+  atomic_store(&job->owned, 0);
+  return failed ? -1 : 0;
+}
+
+/* Replaces TVMBackendParallelBarrier: tasks are not threads here, they cannot wait for another. */
+EXPORT int relaxc_pool_barrier(int task_id, env_t *env) {
+  (void)task_id;
+  (void)env;
+  return -1;
+}

@@ -1,0 +1,67 @@
+"""relaxc bench."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import Run
+
+QUICK = ("--warmup", 0, "--duration", 0, "--iterations", 5)
+
+
+def test_the_summary_has_trtexecs_lines(relaxc: Run, relu_artifact: Path) -> None:
+    done = relaxc("bench", relu_artifact, *QUICK)
+    assert done.code == 0
+    assert "=== Performance summary ===" in done.out
+    number = r"[0-9.e+-]+"
+    assert re.search(rf"^Throughput: {number} inf/s$", done.out, re.M)
+    latency = (
+        rf"^Latency: min = {number} ms, max = {number} ms, mean = {number} ms, "
+        rf"median = {number} ms, percentile\(90%\) = {number} ms, "
+        rf"percentile\(95%\) = {number} ms, percentile\(99%\) = {number} ms$"
+    )
+    assert re.search(latency, done.out, re.M)
+    for line in ("Device:", "Threads:", "Target:", "Included:", "Load average:", "Load time:"):
+        assert line in done.out
+    assert "First inference:" in done.out
+    assert "Peak memory:" in done.out
+
+
+def test_json(relaxc: Run, relu_artifact: Path) -> None:
+    args = ("--percentile", "50,99.9", "--streams", 2, "--threads", 1, "--shapes", "x:5x3")
+    document = relaxc("bench", relu_artifact, *QUICK, *args, "--json").json
+    assert document["samples"] == 10
+    assert document["threads"] == 1
+    assert document["input_shapes"] == {"x": [5, 3]}
+    assert {"min", "median", "percentile(50%)", "percentile(99.9%)", "std"} <= set(
+        document["latency_ms"]
+    )
+    assert len(document["artifact_sha256"]) == 64
+
+
+def test_a_model_is_compiled_first(relaxc: Run, conv_onnx: Path) -> None:
+    document = relaxc("bench", conv_onnx, *QUICK, "--json").json
+    assert document["model"]["name"] == "conv"
+
+
+def test_a_model_that_cannot_be_compiled(relaxc: Run, tmp_path: Path) -> None:
+    done = relaxc("bench", tmp_path / "nosuch.onnx", *QUICK)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: model file `{tmp_path / 'nosuch.onnx'}` does not exist\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--percentile", "many"], "cannot read percentiles from `many`"),
+        (["--percentile", "101"], "percentiles must lie between 0 and 100"),
+        (["--iterations", "0"], "must be at least 1"),
+        (["--duration", "-1"], "must not be negative"),
+    ],
+)
+def test_bad_options(relaxc: Run, relu_artifact: Path, args: list[str], message: str) -> None:
+    done = relaxc("bench", relu_artifact, *args)
+    assert done.code == 2
+    assert message in done.err

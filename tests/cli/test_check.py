@@ -1,0 +1,66 @@
+"""relaxc check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Run
+
+from relaxc.frontend.operators import CONVERTERS
+
+
+@pytest.fixture
+def wrong_relu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler with a bug."""
+    from tvm import relax
+
+    def convert(ctx: Any) -> relax.Expr:
+        return relax.op.nn.leakyrelu(ctx.input(0), alpha=0.5)
+
+    monkeypatch.setitem(CONVERTERS, "Relu", convert)
+
+
+def test_a_model_that_agrees(relaxc: Run, conv_onnx: Path) -> None:
+    done = relaxc("check", conv_onnx)
+    assert (done.code, done.err) == (0, "")
+    assert "PASSED (atol 1e-05, rtol 0.001, cos 0.9999; reference: ONNX Runtime)" in done.out
+
+
+def test_an_artifact_that_agrees(relaxc: Run, conv_artifact: Path, conv_onnx: Path) -> None:
+    assert relaxc("check", conv_artifact, "--model", conv_onnx).code == 0
+
+
+@pytest.mark.usefixtures("wrong_relu")
+def test_a_difference_exits_with_one(relaxc: Run, conv_onnx: Path) -> None:
+    done = relaxc("check", conv_onnx)
+    assert done.code == 1
+    assert "FAILED: y differ" in done.out
+
+
+@pytest.mark.usefixtures("wrong_relu")
+def test_the_first_layer_that_diverges(relaxc: Run, conv_onnx: Path) -> None:
+    done = relaxc("check", conv_onnx, "--per-layer")
+    assert "First layer that diverges: Relu `d` (number 3 of 4; 2 layers agree)" in done.out
+    document = relaxc("check", conv_onnx, "--per-layer", "--json").json
+    assert document["passed"] is False
+    assert document["first_divergence"]["op"] == "Relu"
+    assert len(document["layers"]) == 4
+
+
+def test_all_layers_agree(relaxc: Run, conv_onnx: Path) -> None:
+    assert "All 4 layers agree." in relaxc("check", conv_onnx, "--per-layer").out
+
+
+def test_tolerances(relaxc: Run, conv_onnx: Path) -> None:
+    done = relaxc("check", conv_onnx, "--atol", 0, "--rtol", 0, "--json")
+    exact = done.json["outputs"][0]["max_abs"] == 0
+    assert done.code == (0 if exact else 1)
+    assert relaxc("check", conv_onnx, "--rtol", -1).code == 2
+
+
+def test_an_artifact_without_its_model(relaxc: Run, conv_artifact: Path) -> None:
+    done = relaxc("check", conv_artifact)
+    assert done.code == 2
+    assert "give the ONNX model that it was compiled from with `--model`" in done.err

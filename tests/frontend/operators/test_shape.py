@@ -1,0 +1,148 @@
+"""Operators that take shapes, sizes or positions as tensors, against ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from builders import onnx_model
+
+import relaxc
+from relaxc.errors import InputError, UnsupportedOpError
+from relaxc.frontend.importer import from_onnx
+
+
+def agree(model: onnx.ModelProto, path: Path, **feed: np.ndarray) -> None:
+    relaxc.compile(model, path)
+    ours = relaxc.load(path).run(feed)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    theirs = dict(zip((o.name for o in session.get_outputs()), session.run(None, feed)))
+    for name, expected in theirs.items():
+        assert ours[name].dtype == expected.dtype
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_reshape_with_symbolic_parts(tmp_path: Path) -> None:
+    model = onnx_model(
+        """g (float[n,2,m] x) => (float[a,b] y, float[c,d,e] z) {
+            s = Shape(x)  zero = Constant<value_ints=[0]>()  two = Constant<value_ints=[2]>()
+            n = Gather(s, zero)  m = Gather(s, two)  minus = Constant<value_ints=[-1]>()
+            t = Concat<axis=0>(m, minus)  y = Reshape(x, t)
+            keep = Constant<value_ints=[0, -1, 1]>()  z = Reshape(x, keep)
+        }"""
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(3, 2, 5))
+
+
+def test_reshape_of_nothing_with_allowzero(tmp_path: Path) -> None:
+    model = onnx_model(
+        "g (float[0,3] x) => (float[3,0] y) { y = Reshape<allowzero=1>(x, s) }",
+        s=np.array([3, 0]),
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(0, 3))
+
+
+def test_expand_to_the_shape_of_another_tensor(tmp_path: Path) -> None:
+    model = onnx_model(
+        "g (float[1,3] x, float[n,3] like) => (float[n,3] y) { s = Shape(like) y = Expand(x, s) }"
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(1, 3), like=floats(4, 3))
+
+
+def test_expand_keeps_larger_dimensions(tmp_path: Path) -> None:
+    model = onnx_model(
+        "g (float[4,3] x) => (float[2,4,3] y) { y = Expand(x, s) }", s=np.array([2, 1, 3])
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(4, 3))
+
+
+def test_constant_of_a_symbolic_shape(tmp_path: Path) -> None:
+    model = onnx_model(
+        "g (float[n,3] x) => (float[n,3] y) { s = Shape(x) c = ConstantOfShape(s) y = Add(x, c) }"
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(4, 3))
+
+
+def test_a_range_up_to_a_dimension(tmp_path: Path) -> None:
+    model = onnx_model(
+        """g (float[n] x) => (int64[n] y) {
+            s = Shape(x)  end = Squeeze(s)
+            zero = Constant<value_int=0>()  one = Constant<value_int=1>()
+            y = Range(zero, end, one)
+        }"""
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(6))
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "axes", "steps"),
+    [
+        ([1], [1 << 62], [1], [1]),
+        ([-2], [1 << 40], [0], [1]),
+        ([-1], [-(1 << 62)], [1], [-1]),
+        ([0, 1], [-1, 100], [0, 1], [2, 3]),
+        ([5], [2], [1], [-2]),
+        ([5, 3], [0, 0], [1, 0], [-3, -1]),
+        ([2], [5], [1], [-1]),
+        ([5], [2], [1], [1]),
+        ([0], [0], [0], [1]),
+    ],
+)
+def test_slices(
+    tmp_path: Path, starts: list[int], ends: list[int], axes: list[int], steps: list[int]
+) -> None:
+    model = onnx_model(
+        "g (float[n,7] x) => (float[a,b] y) { y = Slice(x, starts, ends, axes, steps) }",
+        starts=np.array(starts),
+        ends=np.array(ends),
+        axes=np.array(axes),
+        steps=np.array(steps),
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(4, 7))
+
+
+def test_a_slice_up_to_another_dimension(tmp_path: Path) -> None:
+    model = onnx_model(
+        """g (float[n,7] x, float[m] like) => (float[n,m] y) {
+            end = Shape(like)  zero = Constant<value_ints=[0]>()  one = Constant<value_ints=[1]>()
+            y = Slice(x, zero, end, one)
+        }"""
+    )
+    agree(model, tmp_path / "a.rxc", x=floats(2, 7), like=floats(3))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "g (float[6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }",
+        "g (float[1] x, int64[2] s) => (float[a,b] y) { y = Expand(x, s) }",
+        "g (int64[2] s) => (float[a,b] y) { y = ConstantOfShape(s) }",
+        "g (int64 s, int64 e, int64 d) => (int64[n] y) { y = Range(s, e, d) }",
+        "g (float[6] x, int64[1] s, int64[1] e) => (float[a] y) { y = Slice(x, s, e) }",
+    ],
+)
+def test_shapes_computed_from_data_are_refused(graph: str) -> None:
+    with pytest.raises(UnsupportedOpError, match="computed from data"):
+        from_onnx(onnx_model(graph))
+
+
+def test_squeeze_of_a_symbolic_dimension_is_checked_at_run_time(tmp_path: Path) -> None:
+    model = onnx_model(
+        """g (float[n,3] x) => (float[a] y) {
+            axes = Constant<value_ints=[0]>()
+            y = Squeeze(x, axes)
+        }"""
+    )
+    path = tmp_path / "a.rxc"
+    agree(model, path, x=floats(1, 3))
+    with pytest.raises(InputError, match="shapes"):
+        relaxc.load(path).run({"x": floats(2, 3)})

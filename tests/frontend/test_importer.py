@@ -1,0 +1,164 @@
+"""From ONNX to Relax: signatures, names and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from builders import dense_model, onnx_model, relu_model
+from onnx import TensorProto, helper
+from tvm import IRModule, relax, tirx
+
+from relaxc.errors import ModelError, UnsupportedOpError
+from relaxc.frontend.importer import from_onnx, identifier
+
+
+def shapes(mod: IRModule) -> list[list[str]]:
+    dims = [list(p.ty.shape.values) for p in mod["main"].params]
+    return [[d.name if isinstance(d, tirx.Var) else str(int(d)) for d in row] for row in dims]
+
+
+def test_the_signature_is_that_of_the_model() -> None:
+    imported = from_onnx(dense_model())
+    assert imported.inputs == ("x",)
+    assert imported.outputs == ("y",)
+    assert shapes(imported.mod) == [["n", "4"]]
+    assert imported.opset == 18
+
+
+def test_equal_names_are_one_symbol_and_unnamed_ones_are_not() -> None:
+    model = onnx_model(
+        """g (float[n] a, float[n] b, float[?] c, float[?] d) => (float[n] y) { y = Add(a, b) }"""
+    )
+    dims = [p.ty.shape.values[0] for p in from_onnx(model).mod["main"].params]
+    assert dims[0].same_as(dims[1])
+    assert not dims[2].same_as(dims[3])
+
+
+def test_weights_are_constants() -> None:
+    params = from_onnx(dense_model()).mod["main"].params
+    assert [p.name for p in params] == ["x"]
+
+
+def test_names_that_are_no_identifiers() -> None:
+    assert identifier("input:0") == "input_0"
+    assert identifier("0") == "n_0"
+    assert identifier("größe/x") == "gr_e_x"
+
+
+def test_a_model_of_constants_has_no_inputs() -> None:
+    model = onnx_model("g () => (float[2] y) { y = Add(c, c) }", c=np.ones(2, np.float32))
+    assert from_onnx(model).inputs == ()
+
+
+def test_control_flow_becomes_relax_if() -> None:
+    model = onnx_model(
+        """g (bool c, float[2] x) => (float[2] y) {
+            y = If (c) <then_branch = t () => (float[2] u) { u = Relu(x) },
+                        else_branch = e () => (float[2] v) { v = Neg(x) }>
+        }"""
+    )
+    values = [b.value for block in from_onnx(model).mod["main"].body.blocks for b in block.bindings]
+    assert any(isinstance(value, relax.If) for value in values)
+
+
+def test_a_reshape_to_a_computed_shape_is_symbolic() -> None:
+    model = onnx_model(
+        """g (float[n,3,4] x) => (float[m,12] y) {
+            s = Shape(x)  k = Gather(s, zero)  kk = Unsqueeze(k, axis)
+            t = Concat<axis=0>(kk, rest)  y = Reshape(x, t) }""",
+        zero=np.array(0),
+        axis=np.array([0]),
+        rest=np.array([-1]),
+    )
+    result = from_onnx(model).mod["main"].ret_ty.shape.values
+    assert isinstance(result[0], tirx.Var)
+    assert int(result[1]) == 12
+
+
+# Refusals.
+
+
+def test_all_unsupported_operators_are_listed_at_once() -> None:
+    model = onnx_model(
+        """g (float[2,2] x, string[2] s) => (float[2,2] y, string[2] e) {
+            a = Det(x)  b = Add(x, a)  d = Det(b)  e = StringNormalizer(s)  y = Add(b, d) }"""
+    )
+    model.graph.node[0].name = "first/det"
+    with pytest.raises(UnsupportedOpError) as caught:
+        from_onnx(model)
+    assert "`ai.onnx::Det` (node `first/det`, `d`)" in str(caught.value)
+    assert "`ai.onnx::StringNormalizer` (node `e`)" in str(caught.value)
+
+
+def test_an_operator_of_a_foreign_domain_is_not_mistaken_for_onnx() -> None:
+    model = relu_model()
+    model.opset_import.append(helper.make_opsetid("com.acme", 1))
+    model.graph.node[0].domain = "com.acme"
+    with pytest.raises(UnsupportedOpError, match=r"`com.acme::Relu` \(node `y`\)"):
+        from_onnx(model)
+
+
+def test_a_foreign_operator_inside_of_a_branch() -> None:
+    model = onnx_model(
+        """g (bool c, float[2] x) => (float[2] y) {
+            y = If (c) <then_branch = t () => (float[2] u) { u = Relu(x) },
+                        else_branch = e () => (float[2] v) { v = Neg(x) }>
+        }"""
+    )
+    model.opset_import.append(helper.make_opsetid("com.acme", 1))
+    model.graph.node[0].attribute[0].g.node[0].domain = "com.acme"
+    with pytest.raises(UnsupportedOpError, match="com.acme::"):
+        from_onnx(model)
+
+
+def unranked_model() -> onnx.ModelProto:
+    model = relu_model()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model
+
+
+def test_an_input_of_unknown_rank() -> None:
+    with pytest.raises(ModelError, match='unknown rank; give its shape, .* --input-shapes "x:'):
+        from_onnx(unranked_model())
+
+
+def test_an_input_of_unknown_rank_takes_the_shape_given() -> None:
+    imported = from_onnx(unranked_model(), {"x": ("n", 5)})
+    assert shapes(imported.mod) == [["n", "5"]]
+    assert len(imported.mod["main"].ret_ty.shape.values) == 2
+
+
+def test_a_sequence_input() -> None:
+    model = relu_model()
+    sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [2])
+    model.graph.input.append(sequence)
+    with pytest.raises(ModelError, match="input `s` is not a tensor"):
+        from_onnx(model)
+
+
+def test_a_string_input() -> None:
+    model = onnx_model("g (string[2] s, float[2] x) => (float[2] y) { y = Relu(x) }")
+    with pytest.raises(ModelError, match="input `s` holds strings"):
+        from_onnx(model)
+
+
+def test_a_shape_that_depends_on_data() -> None:
+    model = onnx_model("g (float[6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }")
+    with pytest.raises(UnsupportedOpError, match=r"`Reshape` \(node `y`, opset 18\) .*from data"):
+        from_onnx(model)
+
+
+def test_an_output_that_no_node_computes() -> None:
+    model = relu_model()
+    model.graph.output[0].name = "nosuch"
+    with pytest.raises(ModelError):
+        from_onnx(model)
+
+
+def test_converters_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx_model("g (float[6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }")
+    with pytest.raises(UnsupportedOpError):
+        from_onnx(model)
+    assert capsys.readouterr() == ("", "")

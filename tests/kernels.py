@@ -1,0 +1,65 @@
+"""Run an ONNX model through the compiler in this process, and beside ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+import tvm
+from tvm import relax
+
+from relaxc.frontend.importer import from_onnx
+from relaxc.passes.canonicalize.lift_constants import WEIGHTS
+from relaxc.passes.pipeline import default_passes
+from relaxc.targets.registry import backend_for
+
+# The vector widths that run on any test machine of today: AVX2, and this CPU's own.
+TARGETS = ("llvm", "llvm -mcpu=x86-64-v3")
+
+
+def run_model(
+    model: onnx.ModelProto, feed: Mapping[str, np.ndarray], target: str = "llvm"
+) -> tuple[list[np.ndarray], set[str]]:
+    """Compile and run; returns the outputs and the names of the kernels, without numbers."""
+    backend = backend_for(target)
+    imported = from_onnx(model)
+    mod = imported.mod
+    for item in default_passes(backend.kernels):
+        mod = item.apply(mod)
+        relax.analysis.well_formed(mod)
+    kernels = {
+        gvar.name_hint.rstrip("0123456789")
+        for gvar, func in mod.functions_items()
+        if isinstance(func, tvm.tirx.PrimFunc)
+    }
+    weights = list(mod["main"].attrs[WEIGHTS])
+    with backend.target:
+        for _, transform in backend.lowering_passes():
+            mod = transform(mod)
+        executable = relax.build(mod, backend.target, relax_pipeline=None)
+    vm = relax.VirtualMachine(executable, tvm.cpu())
+    inputs = [tvm.runtime.tensor(feed[name]) for name in imported.inputs]
+    result = vm["main"](*inputs, *weights)
+    results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+    return [np.asarray(r.numpy()) for r in results], kernels
+
+
+def check_model(
+    model: onnx.ModelProto,
+    feed: Mapping[str, np.ndarray],
+    target: str = "llvm",
+    *,
+    kernels: set[str] | None = None,
+    rtol: float = 2e-5,
+) -> None:
+    """Compare with ONNX Runtime, relative to the largest element; and which kernels did it."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    expected = session.run(None, dict(feed))
+    actual, used = run_model(model, feed, target)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape and a.dtype == e.dtype
+        np.testing.assert_allclose(a, e, rtol=0, atol=rtol * max(float(np.abs(e).max()), 1e-6))
+    if kernels is not None:
+        assert kernels <= used, f"expected {kernels}, got {used}"

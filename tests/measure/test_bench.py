@@ -1,0 +1,84 @@
+"""Measuring artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relaxc.errors import OptionError
+from relaxc.measure.bench import BenchOptions, bench
+from relaxc.measure.machine import (
+    Machine,
+    Roofline,
+    measure_roofline,
+    peak_memory_bytes,
+    this_machine,
+)
+
+
+def test_a_short_measurement(conv_artifact: Path) -> None:
+    result = bench(conv_artifact, BenchOptions(shapes={}, warmup_ms=0, duration_s=0, iterations=7))
+    assert len(result.latencies_ms) == 7
+    assert result.inferences == 7
+    assert (result.latencies_ms > 0).all()
+    assert result.throughput > 0
+    assert result.load_ms > 0
+    assert result.first_ms > 0
+    assert result.shapes == {"x": (1, 3, 8, 8)}
+
+
+def test_several_streams_and_inferences_per_sample(relu_artifact: Path) -> None:
+    options = BenchOptions(
+        shapes={"x": (2, 3)}, warmup_ms=0, duration_s=0, iterations=5, number=3, streams=2
+    )
+    result = bench(relu_artifact, options)
+    assert len(result.latencies_ms) == 10
+    assert result.inferences == 30
+
+
+def test_the_duration_is_kept(relu_artifact: Path) -> None:
+    result = bench(relu_artifact, BenchOptions(shapes={}, warmup_ms=0, duration_s=0.2))
+    assert result.wall_s >= 0.2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iterations": 0},
+        {"number": 0},
+        {"streams": 0},
+        {"warmup_ms": -1},
+        {"duration_s": -1},
+        {"percentiles": (101,)},
+    ],
+)
+def test_options_are_validated(wrong: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match="must"):
+        BenchOptions(shapes={}, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_machine_is_described() -> None:
+    machine = this_machine()
+    assert machine.cores >= 1
+    assert machine.cpu
+    assert Machine("x", 2, (1.5, 0, 0)).is_busy
+    assert not Machine("x", 2, (0.5, 0, 0)).is_busy
+
+
+def test_memory_is_that_of_this_process() -> None:
+    assert 10e6 < peak_memory_bytes() < 64e9
+
+
+def test_the_roofline_has_two_sides() -> None:
+    roofline = Roofline(flops_per_s=100, bytes_per_s=10)
+    assert roofline.seconds(200, 10) == 2
+    assert roofline.bound(200, 10) == "compute"
+    assert roofline.seconds(100, 30) == 3
+    assert roofline.bound(100, 30) == "memory"
+
+
+def test_the_roofline_can_be_measured() -> None:
+    measured = measure_roofline()
+    assert measured.flops_per_s > 1e8
+    assert measured.bytes_per_s > 1e8

@@ -1,0 +1,111 @@
+"""Anchors take the elementwise operators that follow them into one group."""
+
+# mypy: ignore-errors
+# TVMScript is not Python to a type checker.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+from relaxc.layout import KERNEL
+from relaxc.passes.fuse.group_ops import GroupOps
+
+
+class Library:
+    """Products are anchors; additions and activations are epilogues."""
+
+    def anchor(self, call: relax.Call) -> str | None:
+        return "matmul" if call.op.name == "relax.matmul" else None
+
+    def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
+        return call.op.name in ("relax.add", "relax.multiply", "relax.nn.relu", "relax.sigmoid")
+
+
+@I.ir_module
+class Before:
+    @R.function
+    def main(
+        x: R.Tensor(("n", 4), "float32"), w: R.Tensor((4, 4), "float32"), y: R.Tensor(("n", 4))
+    ) -> R.Tensor(("n", 4), "float32"):
+        with R.dataflow():
+            lv = R.matmul(x, w)
+            lv1 = R.sigmoid(lv)
+            lv2 = R.multiply(lv, lv1)
+            gv = R.add(lv2, x)
+            R.output(gv)
+        return gv
+
+
+@I.ir_module
+class ReadTwice:
+    @R.function
+    def main(x: R.Tensor(("n", 4), "float32"), w: R.Tensor((4, 4), "float32")) -> R.Tensor(
+        ("n", 4), "float32"
+    ):
+        with R.dataflow():
+            lv = R.matmul(x, w)
+            lv1 = R.nn.relu(lv)
+            lv2 = R.nn.softmax(lv)
+            gv = R.add(lv1, lv2)
+            R.output(gv)
+        return gv
+
+
+@I.ir_module
+class Cycle:
+    @R.function
+    def main(x: R.Tensor(("n", 4), "float32"), w: R.Tensor((4, 4), "float32")) -> R.Tensor(
+        ("n", 4), "float32"
+    ):
+        with R.dataflow():
+            lv = R.matmul(x, w)
+            lv1 = R.nn.softmax(lv)
+            gv = R.add(lv, lv1)
+            R.output(gv)
+        return gv
+
+
+def _groups(mod: tvm.IRModule) -> list[list[str]]:
+    return [
+        [b.value.op.name.removeprefix("relax.") for b in func.body.blocks[0].bindings]
+        for _, func in mod.functions_items()
+        if isinstance(func, relax.Function) and func.attrs and KERNEL in func.attrs
+    ]
+
+
+def test_takes_a_diamond_and_a_residual() -> None:
+    after = GroupOps(Library()).apply(Before)
+    relax.analysis.well_formed(after)
+    assert _groups(after) == [["matmul", "sigmoid", "multiply", "add"]]
+    main = after["main"].body.blocks[0].bindings
+    assert len(main) == 1 and len(main[0].value.args) == 2
+
+
+def test_stops_where_a_value_is_read_outside() -> None:
+    after = GroupOps(Library()).apply(ReadTwice)
+    assert _groups(after) == [["matmul"]]
+
+
+def test_never_depends_on_itself() -> None:
+    after = GroupOps(Library()).apply(Cycle)
+    assert _groups(after) == [["matmul"]]
+
+
+def test_keeps_names_and_its_input() -> None:
+    text = Before.script()
+    after = GroupOps(Library()).apply(Before)
+    assert after["main"].body.blocks[0].bindings[0].var.name == "gv"
+    assert Before.script() == text
+
+
+def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (4, 4)))
+    after = GroupOps(Library()).apply(ReadTwice)
+    np.testing.assert_allclose(execute(after, x, w), execute(ReadTwice, x, w), rtol=1e-6)

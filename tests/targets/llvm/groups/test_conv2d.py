@@ -1,0 +1,77 @@
+"""Convolutions of every algorithm, over shapes that do not divide evenly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import onnx_model
+from kernels import TARGETS, check_model
+
+# channels in, out, height, width, kernel, stride, dilation, groups, padding, algorithm
+CASES = [
+    (3, 16, 17, 23, (7, 7), 2, 1, 1, 3, "direct"),  # first layer: plain data
+    (16, 24, 13, 7, (1, 1), 1, 1, 1, 0, "direct"),
+    (24, 40, 9, 31, (3, 3), 2, 1, 1, 1, "direct"),
+    (20, 33, 11, 11, (3, 3), 1, 2, 1, 2, "direct"),
+    (32, 48, 8, 8, (5, 3), 1, 1, 1, 1, "direct"),
+    (64, 64, 6, 6, (3, 3), 1, 1, 2, 1, "direct"),  # grouped
+    (40, 40, 15, 15, (3, 3), 1, 1, 40, 1, "depthwise"),
+    (24, 24, 20, 9, (5, 5), 2, 1, 24, 2, "depthwise"),
+    (32, 32, 12, 12, (7, 7), 1, 1, 32, 3, "depthwise"),
+    (32, 32, 19, 21, (3, 3), 1, 1, 1, 1, "winograd"),  # F(4,3)
+    (48, 64, 7, 7, (3, 3), 1, 1, 1, 1, "winograd"),  # F(2,3)
+    (32, 32, 17, 17, (1, 7), 1, 1, 1, 0, "winograd"),
+    (32, 64, 9, 9, (5, 5), 1, 1, 1, 2, "winograd"),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[-1]}-{c[0]}to{c[1]}-{c[4]}")
+def test_matches_onnxruntime(case: tuple[Any, ...], target: str) -> None:
+    depth, width, height, length, (kh, kw), stride, dilation, groups, pad, algorithm = case
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((width, depth // groups, kh, kw)).astype(np.float32)
+    model = onnx_model(
+        f"""g (float[2,{depth},{height},{length}] x) => (float[n,c,h,w] y) {{
+            a = Conv <kernel_shape=[{kh},{kw}], strides=[{stride},{stride}],
+                      dilations=[{dilation},{dilation}], group={groups},
+                      pads=[{pad},{pad},{pad},{pad}]> (x, weight, bias)
+            b = Relu (a)
+            y = Mul (b, b)
+        }}""",
+        weight=weight,
+        bias=rng.standard_normal(width).astype(np.float32),
+    )
+    x = rng.standard_normal((2, depth, height, length)).astype(np.float32)
+    check_model(model, {"x": x}, target, kernels={f"conv2d_{algorithm}"})
+
+
+def test_residual_is_read_where_it_lies() -> None:
+    """The residual has a border that the convolution's result has not."""
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        """g (float[n,32,9,9] x) => (float[n,32,9,9] y) {
+            a = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (x, w)
+            b = Relu (a)
+            c = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (b, w)
+            y = Add (c, b)
+        }""",
+        w=rng.standard_normal((32, 32, 3, 3)).astype(np.float32),
+    )
+    x = rng.standard_normal((3, 32, 9, 9)).astype(np.float32)
+    check_model(model, {"x": x}, kernels={"conv2d_winograd"})
+
+
+def test_heavy_epilogue_is_looped() -> None:
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        """g (float[1,16,10,10] x) => (float[1,40,10,10] y) {
+            a = Conv <kernel_shape=[1,1]> (x, w)
+            s = Sigmoid (a)
+            y = Mul (a, s)
+        }""",
+        w=rng.standard_normal((40, 16, 1, 1)).astype(np.float32),
+    )
+    check_model(model, {"x": rng.standard_normal((1, 16, 10, 10)).astype(np.float32)})

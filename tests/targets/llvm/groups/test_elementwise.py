@@ -1,0 +1,58 @@
+"""Random chains of elementwise operators with every kind of broadcasting, against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import check_model, run_model
+from onnx import TensorProto, helper
+
+_BINARY = ("Add", "Mul", "Sub", "Max")
+_UNARY = ("Relu", "Tanh", "Sigmoid", "Exp", "Abs", "Erf", "Neg", "Floor")
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_chain(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 21), min_size=1, max_size=4), label="shape")
+    nodes, inputs, feed, last = [], [("x", shape)], {}, "x"
+    rng = np.random.default_rng(len(shape))
+    for i in range(data.draw(st.integers(1, 5), label="operators")):
+        out = f"t{i}"
+        if data.draw(st.booleans(), label="binary"):
+            rank = data.draw(st.integers(0, len(shape)), label="rank")
+            tail = shape[len(shape) - rank :]
+            other = [n if data.draw(st.booleans(), label="wide") else 1 for n in tail]
+            inputs.append((f"e{i}", other))
+            op = data.draw(st.sampled_from(_BINARY), label="op")
+            operands = (
+                [last, f"e{i}"] if data.draw(st.booleans(), label="left") else [f"e{i}", last]
+            )
+            nodes.append(helper.make_node(op, operands, [out]))
+        else:
+            nodes.append(helper.make_node(data.draw(st.sampled_from(_UNARY)), [last], [out]))
+        last = out
+    for name, dims in inputs:
+        feed[name] = rng.standard_normal(dims).astype(np.float32)
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in inputs]
+    result = helper.make_tensor_value_info(last, TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", infos, [result])
+    opsets = [helper.make_opsetid("", 18)]
+    check_model(helper.make_model(graph, opset_imports=opsets, ir_version=9), feed)
+
+
+def test_nan_and_infinity_propagate() -> None:
+    x = np.array([[np.nan, np.inf, -np.inf, 0.0, -0.0, 1e38, -1e38, 88.0]], np.float32)
+    for op in ("Exp", "Tanh", "Sigmoid", "Erf", "Relu", "Log"):
+        node = helper.make_node(op, ["x"], ["y"])
+        info = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x.shape))
+        out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph([node], "g", [info], [out])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+        actual = run_model(model, {"x": x})[0][0]
+        np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected), err_msg=op)
+        known = ~np.isnan(expected)
+        np.testing.assert_allclose(actual[known], expected[known], 1e-5, 1e-6, err_msg=op)

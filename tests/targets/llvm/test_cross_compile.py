@@ -1,0 +1,50 @@
+"""Artifacts for other machines."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from builders import conv_model
+
+import relaxc
+from relaxc.artifact import read_artifact
+from relaxc.errors import TargetError
+
+pytest.importorskip("ziglang")
+pytestmark = pytest.mark.long
+AARCH64 = "llvm -mtriple=aarch64-linux-gnu -mcpu=neoverse-n1"
+ELF_AARCH64 = 183
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cross") / "arm.rxc"
+    relaxc.compile(conv_model(), path, relaxc.CompileOptions(target=AARCH64))
+    return path
+
+
+def test_the_code_is_for_the_other_machine(artifact: Path) -> None:
+    opened = read_artifact(artifact)
+    for name in ("lib/model.so", "lib/threadpool.so"):
+        header = bytes(opened.member(name)[:20])
+        assert header[:4] == b"\x7fELF"
+        assert struct.unpack_from("<H", header, 18)[0] == ELF_AARCH64
+
+
+def test_the_manifest_says_what_it_needs(artifact: Path) -> None:
+    needs = read_artifact(artifact).manifest["requirements"]
+    assert needs["architecture"] == "aarch64"
+    assert "dotprod" in needs["cpu_features"]
+
+
+def test_it_carries_no_runtime_of_this_machine(artifact: Path) -> None:
+    opened = read_artifact(artifact)
+    assert opened.manifest["requirements"]["runtime"] == ["libtvm_runtime.so"]
+    assert not any("tvm_runtime" in name for name in opened.spans)
+
+
+def test_this_machine_refuses_it(artifact: Path) -> None:
+    with pytest.raises(TargetError, match="is built for aarch64, this machine is"):
+        relaxc.load(artifact)

@@ -1,0 +1,63 @@
+"""Options: read and validated."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaxc.errors import OptionError
+from relaxc.options import CompileOptions, parse_input_shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x:[1,3,224,224]", {"x": (1, 3, 224, 224)}),
+        ("x:1x3x224x224", {"x": (1, 3, 224, 224)}),
+        ("x:[1, 3],y:[n,5]", {"x": (1, 3), "y": ("n", 5)}),
+        (" x : [2] , y : 3x4 ", {"x": (2,), "y": (3, 4)}),
+        ("input:0:[1,2]", {"input:0": (1, 2)}),
+        ("a/b.c:[7]", {"a/b.c": (7,)}),
+        ("scalar:[]", {"scalar": ()}),
+        ("x:5", {"x": (5,)}),
+    ],
+)
+def test_shapes_are_read_in_both_spellings(text: str, expected: dict[str, object]) -> None:
+    assert parse_input_shapes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no input shapes given"),
+        ("x", "cannot read input shapes from `x`"),
+        ("x:[1,3", "cannot read input shapes"),
+        ("x:[1,,3]", "`` in `.*` is neither a number nor a name"),
+        ("x:[1.5]", "`1.5` in `.*` is neither a number nor a name"),
+        ("x:[0,3]", "dimension 0 in `.*` must be at least 1"),
+        ("x:[-1]", "dimension -1 in `.*` must be at least 1"),
+    ],
+)
+def test_unreadable_shapes_are_refused(text: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse_input_shapes(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        shapes = parse_input_shapes(text)
+    except OptionError:
+        return
+    assert all(isinstance(dim, str) or dim >= 1 for shape in shapes.values() for dim in shape)
+
+
+def test_the_optimization_level_has_four_values() -> None:
+    with pytest.raises(OptionError, match="opt_level must be 0, 1, 2 or 3, not 4"):
+        CompileOptions(opt_level=4)
+
+
+def test_dimensions_are_positive() -> None:
+    with pytest.raises(OptionError, match="dimension 0 of input `x` must be at least 1"):
+        CompileOptions(input_shapes={"x": (0, 3)})
