@@ -10,7 +10,13 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
-from relaxc.targets.llvm.kernels import conv_depthwise, conv_direct, conv_winograd
+from relaxc.targets.llvm.kernels import (
+    conv_banded,
+    conv_depthwise,
+    conv_direct,
+    conv_packed,
+    conv_winograd,
+)
 from relaxc.targets.llvm.kernels.builder import Buffer
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.conv_winograd import Plan, Transform
@@ -25,52 +31,70 @@ class Conv2d(GroupKernel):
     name = "conv2d"
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
-        """Whether the shapes are static and the channels fit the vectors."""
+        """Whether channels and pixels are static."""
         if str(call.op.name) != "relax.nn.conv2d" or not isinstance(call.args[1], GenericConst):
             return False
-        spec = ConvSpec.of(call)
-        if spec is None:
-            return False
-        if spec.groups == 1 or spec.is_depthwise:
-            return True
-        depth, width = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-        return depth % machine.lanes == 0 and width % machine.lanes == 0
+        return ConvSpec.of(call) is not None
 
     def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
         """Padding as a border; few channels are read as they come."""
         spec = _spec(group)
         plan = winograd_plan(spec, machine)
         border = plan.border(spec) if plan else spec.padding
-        few = spec.in_channels < machine.lanes and not spec.is_depthwise
+        lanewise = _algorithm(spec, plan, machine) in ("depthwise", "packed")
+        few = spec.in_channels < machine.lanes and not lanewise
         wanted = Demand(("plain", "blocked") if few else ("blocked", "last"), border)
         return operand_demands(
             group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
         )
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
-        """Depthwise, Winograd or direct."""
+        """Write the kernel of the algorithm that suits the shape."""
         spec = _spec(group)
         weight = group.anchor.args[1].value.numpy()
         plan = winograd_plan(spec, machine)
-        algorithm = "depthwise" if spec.is_depthwise else "winograd" if plan else "direct"
+        algorithm = _algorithm(spec, plan, machine)
         frame = KernelFrame(
             f"conv2d_{algorithm}", group, self.domain(group.result_shape), layouts, machine
         )
         x = frame.views[group.anchor.args[0]]
-        if plan is not None:
+        if algorithm == "winograd":
+            assert plan is not None
             packed = frame.constant("w", conv_winograd.pack_weights(weight, plan, machine.lanes))
             operands, y = frame.operands(), frame.result()
             conv_winograd.emit(frame.b, spec, plan, x, packed, y, operands)
-        elif spec.is_depthwise:
+        elif algorithm == "depthwise":
             w = _panels(frame, conv_depthwise.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
             conv_depthwise.emit(frame.b, spec, x, w, y, operands)
+        elif algorithm == "packed":
+            packed = frame.constant("w", conv_packed.pack_weights(weight, machine.lanes))
+            operands, y = frame.operands(), frame.result()
+            conv_packed.emit(frame.b, spec, x, packed, y, operands)
+        elif algorithm == "banded":
+            bands = conv_banded.choose_tile(spec, machine.lanes, machine.registers)
+            panels, table = conv_banded.pack_weights(weight, spec, bands, machine.lanes)
+            buffers = frame.constant("w", panels), frame.constant("table", table)
+            operands, y = frame.operands(), frame.result()
+            conv_banded.emit(frame.b, spec, bands, x, *buffers, 0, y, operands)
         else:
             tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
             w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
             conv_direct.emit(frame.b, spec, tile, x, w, y, operands)
         return frame.finish()
+
+
+def _algorithm(spec: ConvSpec, plan: Plan | None, machine: Machine) -> str:
+    if spec.is_depthwise:
+        return "depthwise"
+    if plan is not None:
+        return "winograd"
+    if spec.groups > 1 and conv_packed.applies(spec, machine.lanes):
+        return "packed"
+    depth, width = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+    whole = depth % machine.lanes == 0 and width % machine.lanes == 0
+    return "direct" if spec.groups == 1 or whole else "banded"
 
 
 def _panels(frame: KernelFrame, packed: np.ndarray) -> View:
