@@ -1,9 +1,9 @@
 """Convolution whose groups are so small that several share a vector.
 
 A vector of outputs holds whole groups, and their inputs lie in one vector, too, or in a part of
-one. For every input of a group the lanes of a column are permuted so that each meets its own group's
-input. ResNeXt's four channels per group take a quarter of the products that a banded matrix would.
-A permuted column serves all taps of a kernel row that it falls under.
+one. For every input of a group the lanes of a column are permuted so that each meets its own
+group's input: ResNeXt's four channels per group take a quarter of the products that a banded matrix
+would. A permuted column serves all taps of a kernel row that it falls under.
 """
 
 from __future__ import annotations
