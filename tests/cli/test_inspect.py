@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import pytest
 from builders import dense_model
 from commands import Run
+
+from relaxc.errors import TargetError
 
 
 def test_a_model(relaxc: Run, conv_onnx: Path) -> None:
@@ -59,3 +62,16 @@ def test_a_damaged_artifact(relaxc: Run, conv_artifact: Path, tmp_path: Path) ->
     done = relaxc("inspect", tmp_path / "a.rxc")
     assert done.code == 65
     assert "is damaged" in done.err
+
+
+def test_without_a_compiler_there_are_no_estimates(
+    relaxc: Run, conv_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_threads: int) -> None:
+        raise TargetError("no C++ compiler found")
+
+    monkeypatch.setattr("relaxc.measure.roofline.roofline", fail)
+    done = relaxc("inspect", conv_artifact)
+    assert done.code == 0
+    assert done.err == "warning: no roofline estimates: no C++ compiler found\n"
+    assert "GFLOP/s" not in done.out

@@ -8,13 +8,7 @@ import pytest
 
 from relaxc.errors import OptionError
 from relaxc.measure.bench import BenchOptions, bench
-from relaxc.measure.machine import (
-    Machine,
-    Roofline,
-    measure_roofline,
-    peak_memory_bytes,
-    this_machine,
-)
+from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
 
 
 def test_a_short_measurement(conv_artifact: Path) -> None:
@@ -68,17 +62,3 @@ def test_the_machine_is_described() -> None:
 
 def test_memory_is_that_of_this_process() -> None:
     assert 10e6 < peak_memory_bytes() < 64e9
-
-
-def test_the_roofline_has_two_sides() -> None:
-    roofline = Roofline(flops_per_s=100, bytes_per_s=10)
-    assert roofline.seconds(200, 10) == 2
-    assert roofline.bound(200, 10) == "compute"
-    assert roofline.seconds(100, 30) == 3
-    assert roofline.bound(100, 30) == "memory"
-
-
-def test_the_roofline_can_be_measured() -> None:
-    measured = measure_roofline()
-    assert measured.flops_per_s > 1e8
-    assert measured.bytes_per_s > 1e8

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from relaxc import cpu
 from relaxc.cli import parameters
 from relaxc.cli.quiet import quiet
+from relaxc.errors import TargetError
+
+if TYPE_CHECKING:
+    from relaxc.measure.roofline import Roofline
 
 
 @click.command()
@@ -33,13 +39,23 @@ def inspect(
 ) -> None:
     """Show what a MODEL or an ARTIFACT takes, gives and computes."""
     from relaxc.describe import describe
-    from relaxc.measure.machine import measure_roofline
     from relaxc.report import inspecting
 
     with quiet(debug):
         described = describe(path, parameters.read_shapes(input_shapes))
-    bounds = measure_roofline() if roofline else None
+    bounds = _bounds() if roofline else None
     if as_json:
         parameters.print_json("inspect", inspecting.as_json(described, bounds))
     else:
         click.echo(inspecting.as_text(described, bounds, top))
+
+
+def _bounds() -> Roofline | None:
+    """This machine's peaks; None, and a word about it, where they cannot be measured."""
+    from relaxc.measure.roofline import roofline
+
+    try:
+        return roofline(cpu.available_cores())
+    except TargetError as err:
+        click.echo(f"warning: no roofline estimates: {err}", err=True)
+        return None

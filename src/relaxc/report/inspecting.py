@@ -6,7 +6,7 @@ from typing import Any
 
 from relaxc.artifact import Manifest
 from relaxc.describe import Description
-from relaxc.measure.machine import Roofline
+from relaxc.measure.roofline import Roofline
 from relaxc.report import units
 from relaxc.report.tables import facts, table
 
@@ -78,9 +78,19 @@ def _layers(described: Description, roofline: Roofline | None, limit: int | None
     drawn = table(columns, rows, left=3)
     if roofline is None:
         return drawn
-    return drawn + (
-        f"\nBounds: {roofline.flops_per_s / 1e9:.0f} GFLOP/s (NumPy's matrix product), "
-        f"{roofline.bytes_per_s / 1e9:.1f} GB/s (copy), measured on this machine"
+    return f"{drawn}\n{roofline_text(roofline)}"
+
+
+def roofline_text(roofline: Roofline) -> str:
+    """One line on what this machine can do at most."""
+    peaks = ", ".join(
+        f"{rate / 1e9:.0f} {'GFLOP/s' if 'float' in dtype else 'GOP/s'} {dtype}"
+        for dtype, rate in roofline.operations_per_s.items()
+    )
+    rates = "/".join(f"{rate / 1e9:.0f}" for _, rate in roofline.bandwidths)
+    return (
+        f"Peaks of this machine with {roofline.threads} threads, measured: {peaks}; "
+        f"{rates} GB/s in L2, last-level cache, memory"
     )
 
 
