@@ -76,7 +76,7 @@ class Conv2d(GroupKernel):
             panels, table = conv_banded.pack_weights(weight, spec, bands, machine.lanes)
             buffers = frame.constant("w", panels), frame.constant("table", table)
             operands, y = frame.operands(), frame.result()
-            conv_banded.emit(frame.b, spec, bands, x, *buffers, 0, y, operands)
+            conv_banded.emit(frame.b, spec, bands, x, *buffers, y, operands)
         else:
             tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
             w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes))

@@ -10,7 +10,7 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
-from relaxc.targets.llvm.kernels import conv_direct
+from relaxc.targets.llvm.kernels import conv_banded, conv_direct, conv_packed
 from relaxc.targets.llvm.kernels.conv_transpose import TransposeSpec
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
@@ -23,7 +23,7 @@ class ConvTranspose(GroupKernel):
     name = "conv2d_transpose"
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
-        """Whether the shapes are static and there is one group of channels."""
+        """Whether channels and pixels are static."""
         if str(call.op.name) != "relax.nn.conv2d_transpose":
             return False
         return isinstance(call.args[1], GenericConst) and TransposeSpec.of(call) is not None
@@ -35,11 +35,14 @@ class ConvTranspose(GroupKernel):
         return operand_demands(group, domain, {group.anchor.args[0]: wanted})
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
-        """One direct convolution per phase, in one kernel."""
+        """One convolution per phase, in one kernel."""
         spec = _spec(group)
         weight = group.anchor.args[1].value.numpy()
         domain = self.domain(group.result_shape)
         frame = KernelFrame("conv2d_transpose", group, domain, layouts, machine)
+        if spec.groups > 1:
+            _emit_grouped(frame, spec, weight, group.anchor.args[0], machine)
+            return frame.finish()
         phases = spec.phases()
         packed = [conv_direct.pack_weights(p.weights(weight), machine.lanes) for p in phases]
         buffer = frame.constant("w", np.concatenate([p.reshape(-1) for p in packed]))
@@ -54,6 +57,33 @@ class ConvTranspose(GroupKernel):
             conv_direct.emit(frame.b, phase.spec, tile, x, w, y, operands, placement)
             origin += panels.size
         return frame.finish()
+
+
+def _emit_grouped(
+    frame: KernelFrame, spec: TransposeSpec, weight: np.ndarray, data: relax.Var, machine: Machine
+) -> None:
+    """Groups that share vectors are packed, others become a banded matrix."""
+    lanes, phases = machine.lanes, spec.phases()
+    weights = [phase.weights(weight) for phase in phases]
+    placements = [conv_direct.Placement(phase.start, spec.stride) for phase in phases]
+    x = frame.views[data]
+    if all(conv_packed.applies(phase.spec, lanes) for phase in phases):
+        packed = [
+            frame.constant(f"w{i}", conv_packed.pack_weights(w, lanes))
+            for i, w in enumerate(weights)
+        ]
+        operands, y = frame.operands(), frame.result()
+        for phase, w, placement in zip(phases, packed, placements):
+            conv_packed.emit(frame.b, phase.spec, x, w, y, operands, placement)
+        return
+    tiles = [conv_banded.choose_tile(p.spec, lanes, machine.registers) for p in phases]
+    panels = []
+    for i, (phase, w, tile) in enumerate(zip(phases, weights, tiles)):
+        arrays = conv_banded.pack_weights(w, phase.spec, tile, lanes)
+        panels.append([frame.constant(f"{n}{i}", a) for n, a in zip(("w", "table"), arrays)])
+    operands, y = frame.operands(), frame.result()
+    for phase, tile, (w, table), placement in zip(phases, tiles, panels, placements):
+        conv_banded.emit(frame.b, phase.spec, tile, x, w, table, y, operands, placement)
 
 
 def _spec(group: Group) -> TransposeSpec:

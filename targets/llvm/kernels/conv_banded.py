@@ -108,13 +108,12 @@ def emit(
     x: View,
     weight: Buffer,
     table: Buffer,
-    origin: int,
     y: View,
     operands: Operands,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
 ) -> None:
-    """Write the kernel; the table's weights start at `origin` of `weight`."""
-    writer = _Writer(b, spec, tile, x, weight, table, origin, y, operands, placement)
+    """Write the kernel; `weight` and `table` as `pack_weights` returns them."""
+    writer = _Writer(b, spec, tile, x, weight, table, y, operands, placement)
     full, rest = divmod(-(-spec.out_channels // b.lanes), tile.blocks)
     if full:
         writer.write(0, full, tile.blocks)
@@ -130,7 +129,6 @@ class _Writer:
     x: View
     weight: Buffer
     table: Buffer
-    origin: int
     y: View
     operands: Operands
     placement: Placement
@@ -173,7 +171,7 @@ class _Writer:
         with b.loop(kh) as i, b.loop(kw) as j:
             row, column = h * sh + i * dh - spec.padding[0], w * sw + j * dw - spec.padding[1]
             pixel = b.let(x.at(n, 0, row, column))
-            panel = b.let(offset + (i * kw + j) * count * (blocks * lanes) + self.origin)
+            panel = b.let(offset + (i * kw + j) * count * (blocks * lanes))
             with b.loop(count) as c:
                 at = b.let(pixel + self._channel(first + c))
                 wat = b.let(panel + c * (blocks * lanes))

@@ -12,7 +12,8 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx import IntImm
 
-from relaxc.targets.llvm.kernels.builder import Buffer, Index, KernelBuilder, even_tiles
+from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, even_tiles
+from relaxc.targets.llvm.kernels.conv_direct import Placement
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
@@ -37,7 +38,13 @@ def pack_weights(weight: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def emit(
-    b: KernelBuilder, spec: ConvSpec, x: View, weight: Buffer, y: View, operands: Operands
+    b: KernelBuilder,
+    spec: ConvSpec,
+    x: View,
+    weight: Buffer,
+    y: View,
+    operands: Operands,
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
 ) -> None:
     """Write the kernel."""
     largest = 10 if b.lanes == 16 else 4
@@ -45,11 +52,15 @@ def emit(
     with b.parallel(spec.batch * y.blocks * rows) as t:
         h, t = b.let(t % rows), b.let(t // rows)
         n, cb = b.let(t // y.blocks), b.let(t % y.blocks)
-        y.zero_row_border(b, n, cb, h)
+        y.zero_row_border(b, n, cb, placement.row(h))
         for left, columns, repeats in even_tiles(spec.out_width, largest):
             with b.loop(repeats) as r:
                 w = b.let(r * columns + left)
-                _tile(b, spec, x, weight, y, operands, n, cb, h, w, columns)
+                acc = _tile(b, spec, x, weight, n, cb, h, w, columns)
+                for p, value in b.each_of(acc, rolled=operands.epilogue.is_heavy):
+                    row, column = placement.row(h), placement.column(w + p)
+                    result = operands.apply(b, value, n, cb, row, column)
+                    b.store(y.buffer, y.at(n, cb, row, column), result)
 
 
 def _tile(
@@ -57,14 +68,13 @@ def _tile(
     spec: ConvSpec,
     x: View,
     weight: Buffer,
-    y: View,
-    operands: Operands,
     n: Index,
     cb: Index,
     h: Index,
     w: Index,
     columns: int,
-) -> None:
+) -> list[Expr]:
+    """The values of `columns` pixels of row `h` from `w` on."""
     (kh, kw), (sh, sw), (dh, dw) = spec.kernel, spec.stride, spec.dilation
     depth, width = spec.in_channels // spec.groups, spec.out_channels // spec.groups
     inputs = b.lanes // width * depth  # of one output block
@@ -86,7 +96,4 @@ def _tile(
                     p, remainder = divmod(column - j * dw, sw)
                     if not remainder and 0 <= p < columns:
                         acc[p].set(acc[p].get() + value * tap)
-    values = [register.get() for register in acc]
-    for p, value in b.each_of(values, rolled=operands.epilogue.is_heavy):
-        result = operands.apply(b, value, n, cb, h, w + p)
-        b.store(y.buffer, y.at(n, cb, h, w + p), result)
+    return [register.get() for register in acc]

@@ -25,7 +25,7 @@ class TransposeSpec:
 
     Attributes:
         batch: n; may be symbolic.
-        in_channels, out_channels: channels; groups are not supported.
+        in_channels, out_channels, groups: channels; each group maps its share onto its share.
         in_size, out_size: (height, width).
         kernel, stride, dilation: (height, width).
         padding: what is cut off at top and left.
@@ -34,6 +34,7 @@ class TransposeSpec:
     batch: Any
     in_channels: int
     out_channels: int
+    groups: int
     in_size: tuple[int, int]
     out_size: tuple[int, int]
     kernel: tuple[int, int]
@@ -48,7 +49,7 @@ class TransposeSpec:
         if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "IOHW":
             return None
         types = (call.args[0].ty, call.args[1].ty, call.ty)
-        if any(str(t.dtype.dtype) != "float32" for t in types) or int(attrs.groups) != 1:
+        if any(str(t.dtype.dtype) != "float32" for t in types):
             return None
         if not all(isinstance(t.shape, relax.ShapeExpr) for t in types):
             return None
@@ -59,6 +60,7 @@ class TransposeSpec:
             x[0],
             x[1],
             y[1],
+            int(attrs.groups),
             (x[2], x[3]),
             (y[2], y[3]),
             (w[2], w[3]),
@@ -109,7 +111,7 @@ class TransposeSpec:
             self.batch,
             self.in_channels,
             self.out_channels,
-            1,
+            self.groups,
             *self.in_size,
             row.count,
             column.count,
@@ -147,8 +149,12 @@ class Phase:
     spec: ConvSpec
 
     def weights(self, weight: np.ndarray) -> np.ndarray:
-        """This phase's share of an [in, out, kh, kw] kernel, as [out, in, kh', kw']."""
+        """This phase's share of [in, out / groups, kh, kw], as [out, in / groups, kh', kw']."""
+        depth, width = weight.shape[0] // self.spec.groups, weight.shape[1]
         if not self.rows or not self.columns:
-            return np.zeros((weight.shape[1], weight.shape[0], *self.spec.kernel), weight.dtype)
+            shape = (self.spec.out_channels, depth, *self.spec.kernel)
+            return np.zeros(shape, weight.dtype)
         taps = weight[:, :, list(self.rows)][:, :, :, list(self.columns)]
-        return np.ascontiguousarray(taps.transpose(1, 0, 2, 3))
+        split = taps.reshape(self.spec.groups, depth, width, *taps.shape[2:])
+        split = split.transpose(0, 2, 1, 3, 4)
+        return np.ascontiguousarray(split.reshape(-1, depth, *taps.shape[2:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from builders import onnx_model
-from kernels import check_model
+from kernels import TARGETS, check_model
 
 # kernel, stride, padding, dilation, output padding
 CASES = [(2, 2, 0, 1, 0), (3, 2, 1, 1, 1), (4, 2, 1, 1, 0), (3, 1, 1, 1, 0), (3, 3, 0, 1, 0)]
@@ -29,3 +29,22 @@ def test_matches_onnxruntime(kernel: int, stride: int, pad: int, dilation: int, 
     )
     x = rng.standard_normal((2, 24, 7, 8)).astype(np.float32)
     check_model(model, {"x": x}, kernels={"conv2d_transpose"})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "depth, width, groups", [(24, 24, 24), (16, 32, 8), (30, 20, 5), (6, 3, 3)]
+)
+def test_groups(depth: int, width: int, groups: int, target: str) -> None:
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        f"""g (float[n,{depth},7,9] x) => (float[n,c,h,w] y) {{
+            a = ConvTranspose <kernel_shape=[3,2], strides=[2,3], pads=[1,0,0,1],
+                               group={groups}> (x, w, b)
+            y = Relu (a)
+        }}""",
+        w=rng.standard_normal((depth, width // groups, 3, 2)).astype(np.float32),
+        b=rng.standard_normal(width).astype(np.float32),
+    )
+    x = rng.standard_normal((2, depth, 7, 9)).astype(np.float32)
+    check_model(model, {"x": x}, target, kernels={"conv2d_transpose"})
