@@ -1,11 +1,13 @@
 """Measure relaxc against ONNX Runtime and OpenVINO, interleaved in one run.
 
-    python benchmarks/cpu.py MODEL.onnx... [--threads 2] [--batch 1] [--rounds 8] [--json out.json]
+    pip install -e .[bench]
+    python benchmarks/cpu.py FOLDER [--only NAME ...] [--threads 1 2] [--batch 1 8]
+                             [--json FILE] [--plot FILE]
 
-Every engine runs the same model with the same threads and inputs. A round gives each engine the
-same wall time in turn, so that a drift of the machine's speed hits all alike; minimum and median
-over all rounds are shown, and the ratio of relaxc to the better float32 peer. Outputs are checked
-against ONNX Runtime's before anything is timed.
+FOLDER holds what `benchmarks/export_models.py` wrote. Every engine runs the same file with the same
+threads and inputs. A round gives each engine the same wall time in turn, so that a drift of the
+machine's speed hits all alike; tables show minimum and median over all rounds. Outputs are checked
+against ONNX Runtime's before anything is timed; the exit status is 1 if one differs.
 """
 
 from __future__ import annotations
@@ -16,178 +18,202 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from engines import (
+    OPENVINO,
+    OPENVINO_BF16,
+    ORT,
+    OURS,
+    difference,
+    make_feed,
+    onnxruntime_engine,
+    openvino_engine,
+    relaxc_engine,
+)
+from suite import MODELS, Verdict, verdicts
 
 import relaxc
-from relaxc.cpu import model_name
+from relaxc.cli.quiet import quiet
+from relaxc.measure.machine import this_machine
+from relaxc.measure.roofline import roofline
 
-Feed = dict[str, np.ndarray]
-Run = Callable[[Feed], list[np.ndarray]]
-ENGINES = ("relaxc", "onnxruntime", "openvino", "openvino bf16")
+ENGINES = (OURS, ORT, OPENVINO, OPENVINO_BF16)
+LARGEST_ERROR = 1e-3
 
 
-@dataclass
-class Engine:
-    """One engine with a model loaded.
+@dataclass(frozen=True)
+class Row:
+    """One model at one thread count and batch size.
 
     Attributes:
-        name: as in `ENGINES`.
-        run: computes all outputs.
-        times_ms: every measured run.
+        model, threads, batch: what was run.
+        min_ms, median_ms: by engine.
+        error: relative norm of relaxc's difference to ONNX Runtime.
+        roofline_ms: the least that arithmetic and compulsory memory traffic allow.
+        compile_s: relaxc's time to compile the model.
     """
 
-    name: str
-    run: Run
-    times_ms: list[float] = field(default_factory=list)
+    model: str
+    threads: int
+    batch: int
+    min_ms: dict[str, float]
+    median_ms: dict[str, float]
+    error: float
+    roofline_ms: float
+    compile_s: float
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the outputs agree."""
+        return self.error < LARGEST_ERROR
+
+    def ratio(self, times: dict[str, float]) -> float:
+        """relaxc's time relative to the better float32 peer's."""
+        return times[OURS] / min(times[ORT], times[OPENVINO])
 
 
-def onnxruntime_engine(model: Path, threads: int) -> tuple[Engine, list[Any]]:
-    """ONNX Runtime on its CPU provider, and its input descriptions."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    return Engine("onnxruntime", lambda feed: session.run(None, feed)), session.get_inputs()
-
-
-def openvino_engine(model: Path, threads: int, shapes: dict[str, list[int]], bf16: bool) -> Engine:
-    """OpenVINO tuned for latency; float32, or its default precision on this CPU."""
-    import openvino
-
-    core = openvino.Core()
-    network = core.read_model(str(model))
-    network.reshape({name: openvino.PartialShape(shape) for name, shape in shapes.items()})
-    config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    if not bf16:
-        config["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = core.compile_model(network, "CPU", config)
-    request = compiled.create_infer_request()
-
-    def run(feed: Feed) -> list[np.ndarray]:
-        results = request.infer(feed, share_inputs=True, share_outputs=True)
-        return [results[i] for i in range(len(compiled.outputs))]
-
-    return Engine("openvino bf16" if bf16 else "openvino", run)
-
-
-def relaxc_engine(
-    model: Path, threads: int, shapes: dict[str, list[int]], folder: Path
-) -> tuple[Engine, float]:
-    """relaxc, compiled without tuning, and the seconds that took."""
-    output = folder / f"{model.stem}.rxc"
-    fixed = {name: tuple(shape) for name, shape in shapes.items()}
-    start = time.perf_counter()
-    relaxc.compile(model, output, relaxc.CompileOptions(input_shapes=fixed))
-    seconds = time.perf_counter() - start
-    loaded = relaxc.load(output, threads=threads)
-    return Engine("relaxc", lambda feed: list(loaded.run(feed).values())), seconds
+def measure(model: Path, threads: Sequence[int], batch: int, args: Any) -> Iterator[Row]:
+    """All engines on one file, at every thread count."""
+    feed = make_feed(model)
+    with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as folder:
+        artifact = Path(folder, "model.rxc")
+        begin = time.perf_counter()
+        with quiet():
+            manifest = relaxc.compile(model, artifact).manifest
+        compile_s = time.perf_counter() - begin
+        for count in threads:
+            engines = [
+                relaxc_engine(artifact, count),
+                onnxruntime_engine(model, count),
+                openvino_engine(model, count, is_float32=True),
+                openvino_engine(model, count, is_float32=False),
+            ]
+            error = difference(engines[0].run(feed), engines[1].run(feed))
+            for _ in range(args.rounds):
+                for engine in engines:
+                    engine.measure(feed, args.seconds)
+            times = {engine.name: engine.times_ms for engine in engines}
+            yield Row(
+                model=model.stem.removesuffix(f"_b{batch}"),
+                threads=count,
+                batch=batch,
+                min_ms={name: min(times[name]) for name in ENGINES},
+                median_ms={name: statistics.median(times[name]) for name in ENGINES},
+                error=error,
+                roofline_ms=bound_s(manifest, feed, count) * 1e3,
+                compile_s=compile_s,
+            )
 
 
-def make_feed(inputs: list[Any], batch: int, sequence: int) -> Feed:
-    """Seeded inputs; the first symbolic dimension is the batch, others are the sequence."""
-    rng = np.random.default_rng(0)
-    feed: Feed = {}
-    for info in inputs:
-        shape = [
-            d if isinstance(d, int) else batch if axis == 0 else sequence
-            for axis, d in enumerate(info.shape)
-        ]
-        if "float" in info.type:
-            feed[info.name] = rng.standard_normal(shape).astype(np.float32)
-        elif "mask" in info.name:
-            feed[info.name] = np.ones(shape, np.int64)
-        elif "type" in info.name:
-            feed[info.name] = np.zeros(shape, np.int64)
-        else:
-            feed[info.name] = rng.integers(0, 1000, shape)
-    return feed
+def bound_s(manifest: dict[str, Any], feed: dict[str, Any], threads: int) -> float:
+    """What one inference takes at least: its multiply-adds, or one look at weights and inputs."""
+    flops = 2 * sum(layer["macs"] for layer in manifest["layers"])
+    size = manifest["memory"]["weight_bytes"] + sum(array.nbytes for array in feed.values())
+    return roofline(threads).seconds(flops, size)
 
 
-def measure(engines: list[Engine], feed: Feed, rounds: int, seconds: float) -> None:
-    """Give every engine `seconds` per round, in turn."""
-    for _ in range(rounds):
-        for engine in engines:
-            engine.run(feed)
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                start = time.perf_counter()
-                engine.run(feed)
-                engine.times_ms.append((time.perf_counter() - start) * 1e3)
+def table(rows: Sequence[Row]) -> str:
+    """Markdown, one line per model."""
+    heads = ("model", *ENGINES, "ratio", "of roofline", "error")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in rows:
+        cells = [f"{row.min_ms[name]:.2f} / {row.median_ms[name]:.2f}" for name in ENGINES]
+        ratio = f"{row.ratio(row.min_ms):.2f} / {row.ratio(row.median_ms):.2f}"
+        share = f"{row.roofline_ms / row.min_ms[OURS]:.0%}"
+        verdict = f"{row.error:.0e}" + ("" if row.is_ok else " **differs**")
+        lines.append(f"| {row.model} | " + " | ".join([*cells, ratio, share, verdict]) + " |")
+    return "\n".join(lines)
 
 
-def benchmark(model: Path, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All engines on one model."""
-    reference, inputs = onnxruntime_engine(model, arguments.threads)
-    feed = make_feed(inputs, arguments.batch, arguments.sequence)
-    shapes = {name: list(array.shape) for name, array in feed.items()}
-    ours, compile_s = relaxc_engine(model, arguments.threads, shapes, folder)
-    engines = [ours, reference]
-    for bf16 in (False, True):
-        engines.append(openvino_engine(model, arguments.threads, shapes, bf16))
-    error = max(
-        float(np.linalg.norm(a - b) / (np.linalg.norm(b) + 1e-30))
-        for a, b in zip(ours.run(feed), reference.run(feed))
-    )
-    if not error < 1e-3:
-        sys.exit(f"{model.stem}: outputs differ from ONNX Runtime's, relative norm {error:.1e}")
-    measure(engines, feed, arguments.rounds, arguments.seconds)
-    times = {
-        e.name: {"min_ms": min(e.times_ms), "median_ms": statistics.median(e.times_ms)}
-        for e in engines
-    }
-    peer = {
-        key: min(times["onnxruntime"][key], times["openvino"][key])
-        for key in ("min_ms", "median_ms")
-    }
+def judge(rows: Sequence[Row]) -> dict[str, list[Verdict]]:
+    """The promises, by minimum and by median."""
     return {
-        "model": model.stem,
-        "error": error,
-        "compile_s": compile_s,
-        "times": times,
-        "ratio_min": times["relaxc"]["min_ms"] / peer["min_ms"],
-        "ratio_median": times["relaxc"]["median_ms"] / peer["median_ms"],
+        "minimum": verdicts({row.model: row.ratio(row.min_ms) for row in rows}),
+        "median": verdicts({row.model: row.ratio(row.median_ms) for row in rows}),
     }
 
 
-def line(result: dict[str, Any]) -> str:
-    """One row of the table."""
-    times = result["times"]
-    cells = [f"{times[name]['min_ms']:.2f} / {times[name]['median_ms']:.2f}" for name in ENGINES]
-    ratio = f"{result['ratio_min']:.2f} / {result['ratio_median']:.2f}"
-    return f"| {result['model']} | " + " | ".join(cells) + f" | {ratio} | {result['error']:.0e} |"
+def configurations(rows: Sequence[Row]) -> dict[tuple[int, int], list[Row]]:
+    """Rows by (threads, batch)."""
+    groups: dict[tuple[int, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.threads, row.batch), []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: (item[0][1], -item[0][0])))
 
 
-def main() -> None:
-    """Run the benchmark and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--sequence", type=int, default=128)
+def report(rows: Sequence[Row]) -> str:
+    """All tables and promises."""
+    parts = []
+    for (threads, batch), group in configurations(rows).items():
+        parts.append(f"### {threads} thread{'s' * (threads > 1)}, batch {batch}")
+        parts.append(table(group))
+        for kind, found in judge(group).items():
+            parts.append(f"By {kind}: " + "; ".join(map(str, found)))
+    return "\n\n".join(parts)
+
+
+def document(rows: Sequence[Row]) -> dict[str, Any]:
+    """The machine-readable form."""
+    packages = ("relaxc", "apache-tvm", "onnxruntime", "openvino")
+    return {
+        "machine": asdict(this_machine()),
+        "roofline": [asdict(roofline(n)) for n in sorted({row.threads for row in rows})],
+        "versions": {name: version(name) for name in packages},
+        "rows": [
+            {
+                **asdict(row),
+                "ratio_min": row.ratio(row.min_ms),
+                "ratio_median": row.ratio(row.median_ms),
+            }
+            for row in rows
+        ],
+        "verdicts": [
+            {"threads": threads, "batch": batch, "by": kind, **asdict(verdict)}
+            for (threads, batch), group in configurations(rows).items()
+            for kind, found in judge(group).items()
+            for verdict in found
+        ],
+    }
+
+
+def main() -> int:
+    """Measure, print, and fail when an output differs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=MODELS, default=MODELS)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=0.3)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    print(f"{model_name()}, {arguments.threads} threads, batch {arguments.batch}; min / median ms")
-    print("| model | " + " | ".join(ENGINES) + " | relaxc / best f32 peer | error |")
-    print("|---" * (len(ENGINES) + 3) + "|")
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.models:
-            results.append(benchmark(model, arguments, Path(folder)))
-            print(line(results[-1]), flush=True)
-    for key in ("ratio_min", "ratio_median"):
-        print(f"geometric mean {key}: {statistics.geometric_mean(r[key] for r in results):.3f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+    parser.add_argument("--seconds", type=float, default=0.25, help="per engine and round")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="a .svg or .png")
+    args = parser.parse_args()
+    rows: list[Row] = []
+    for name in args.only:
+        for batch in args.batch:
+            path = args.folder / (f"{name}.onnx" if batch == 1 else f"{name}_b{batch}.onnx")
+            for row in measure(path, args.threads, batch, args):
+                rows.append(row)
+                times = ", ".join(f"{k} {row.min_ms[k]:.2f}" for k in ENGINES)
+                note = f"{name}, {row.threads} threads, batch {batch}: {times} ms"
+                print(note, file=sys.stderr, flush=True)
+                # Written every time: a long run that is cut short is not lost.
+                if args.json:
+                    args.json.write_text(json.dumps(document(rows), indent=1) + "\n")
+    machine = this_machine()
+    print(f"{machine.cpu}, {machine.cores} cores; minimum / median in milliseconds\n")
+    print(report(rows))
+    if args.plot:
+        from plot import plot_ratios
+
+        plot_ratios(configurations(rows), args.plot)
+    return 0 if all(row.is_ok for row in rows) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The picture of `benchmarks/cpu.py`: relaxc's time relative to the better float32 peer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from suite import FAMILIES
+
+
+class Measured(Protocol):
+    """A row of the benchmark."""
+
+    @property
+    def model(self) -> str:
+        """What was run."""
+
+    @property
+    def min_ms(self) -> dict[str, float]:
+        """Milliseconds by engine."""
+
+    def ratio(self, times: dict[str, float]) -> float:
+        """relaxc's time relative to the better float32 peer's."""
+
+
+def plot_ratios(configurations: Mapping[tuple[int, int], Sequence[Measured]], path: Path) -> None:
+    """Draw one bar per model in one panel per configuration of (threads, batch)."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    colors = dict(zip((f.name for f in FAMILIES), ("#1b7f79", "#e08e1b", "#5b5ea6", "#8a8a8a")))
+    family = {model: f for f in FAMILIES for model in f.models}
+    count = len(configurations)
+    figure, panels = pyplot.subplots(
+        1, count, figsize=(2.2 + 3.2 * count, 5.2), sharey=True, squeeze=False
+    )
+    for panel, ((threads, batch), rows) in zip(panels[0], configurations.items()):
+        names = [row.model for row in rows]
+        ratios = [row.ratio(row.min_ms) for row in rows]
+        hues = [colors[family[name].name] for name in names]
+        panel.barh(range(len(rows)), ratios, color=hues, height=0.72)
+        for place, ratio in enumerate(ratios):
+            panel.text(0.03, place, f"{ratio:.2f}", va="center", color="white")
+        panel.axvline(1, color="black", linewidth=1)
+        panel.set_title(f"{threads} thread{'s' * (threads > 1)}, batch {batch}", fontsize=10)
+        panel.set_yticks(range(len(rows)), names)
+        panel.set_xlim(0, max(1.1, *ratios))
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].invert_yaxis()
+    figure.supxlabel("time of relaxc / better of ONNX Runtime and OpenVINO float32", fontsize=10)
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=hue) for hue in colors.values()]
+    figure.legend(handles, list(colors), loc="upper center", ncols=len(colors), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
