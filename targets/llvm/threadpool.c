@@ -6,9 +6,9 @@
  * the rows it wrote before); whoever finishes its range steals from the others (balance: a core
  * that a neighbour slows down does not hold up the rest).
  *
- * Callers on different threads share the workers, and workers join only while fewer threads compute
- * than there are cores: concurrent models never run more threads than that. Workers spin briefly
- * between loops, then sleep.
+ * Callers on different threads share the workers. Workers join only while fewer threads compute than
+ * there are cores, and leave after the task at hand when another caller needs theirs. Workers spin
+ * briefly between loops, then sleep.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -39,6 +39,8 @@ typedef struct {
   int32_t num_task;
 } env_t;
 typedef int (*body_t)(int task_id, env_t *env, void *data);
+/* TVMFFIFunctionCall. */
+typedef int (*call_t)(void *function, const void *args, int32_t count, void *result);
 
 typedef struct {
   _Alignas(64) atomic_int next;
@@ -63,12 +65,11 @@ static atomic_int jobs_used;
 static atomic_uint epoch;   /* grows with every published job */
 static atomic_int sleepers;
 static atomic_int workers;
-static atomic_int callers;  /* between begin and end */
+static atomic_int callers;  /* inside of relaxc_pool_call */
 static atomic_int working;  /* workers inside of a loop */
 static atomic_int cores = 1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static __thread int my_threads = 1;
 static __thread int inside_loop;
@@ -79,18 +80,33 @@ static int64_t now_ns(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Run tasks of the own range, then of the others'. */
-static void work(job_t *job, int seat) {
+/* Stop being one of the threads that work if there are too many; exactly as many as that leave. */
+static int leave_if_crowded(void) {
+  int now = atomic_load_explicit(&working, memory_order_relaxed);
+  while (now + atomic_load_explicit(&callers, memory_order_relaxed) >
+         atomic_load_explicit(&cores, memory_order_relaxed))
+    if (atomic_compare_exchange_weak(&working, &now, now - 1)) return 1;
+  return 0;
+}
+
+/* Run tasks of the own range, then of the others'. The caller (seat 0) stays to the end; 0 tells
+ * that a worker left earlier. */
+static int work(job_t *job, int seat) {
   inside_loop = 1;
   for (int k = 0; k < job->ranges; ++k) {
     range_t *range = &job->range[(seat + k) % job->ranges];
     while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
+      if (seat != 0 && leave_if_crowded()) {
+        inside_loop = 0;
+        return 0;
+      }
       int task = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
       if (task >= range->end) break;
       if (job->body(task, &job->env, job->data)) atomic_store(&job->failed, 1);
     }
   }
   inside_loop = 0;
+  return 1;
 }
 
 static int join_any(void) {
@@ -103,16 +119,16 @@ static int join_any(void) {
       return 0;
     }
     atomic_fetch_add(&job->inside, 1);
-    int joined = 0;
+    int joined = 0, left = 0;
     if (atomic_load(&job->open)) {
       int seat = atomic_fetch_sub(&job->seats, 1);
       if (seat > 0) {
-        work(job, seat);
         joined = 1;
+        left = !work(job, seat);
       }
     }
     atomic_fetch_sub(&job->inside, 1);
-    atomic_fetch_sub(&working, 1);
+    if (!left) atomic_fetch_sub(&working, 1);
     if (joined) return 1;
   }
   return 0;
@@ -138,7 +154,7 @@ static void *worker_main(void *unused) {
   return NULL;
 }
 
-/* Threads do not survive fork(): the child starts its own when it needs them. */
+/* Threads do not survive fork(), whether workers or callers: the child starts with none. */
 static void after_fork(void) {
   atomic_store(&workers, 0);
   atomic_store(&sleepers, 0);
@@ -153,10 +169,10 @@ static void after_fork(void) {
   }
 }
 
-static void set_up(void) { pthread_atfork(NULL, NULL, after_fork); }
+/* On loading, not with the first worker: callers are counted before there is any. */
+__attribute__((constructor)) static void set_up(void) { pthread_atfork(NULL, NULL, after_fork); }
 
 static void start_workers(int wanted) {
-  pthread_once(&once, set_up);
   pthread_mutex_lock(&mutex);
   while (atomic_load(&workers) < wanted) {
     pthread_t thread;
@@ -188,18 +204,22 @@ static int run_alone(body_t body, void *data) {
   return body(0, &env, data);
 }
 
-/* The calling thread is about to compute: how many threads its parallel loops may use, itself
- * included, and how many may compute in the whole process. */
-EXPORT void relaxc_pool_begin(int threads, int all_cores) {
+/* Call `call(function, args, count, result)`, TVM's way to run a compiled function, whose parallel
+ * loops may use so many threads, the calling one included, while so many compute in the whole
+ * process (a model that wants more threads than there are cores brings its own number; that of the
+ * latest call counts). One function and not a begin and an end around the call, so that no
+ * interrupt of the host language gets between them. */
+EXPORT int relaxc_pool_call(int threads, int all_cores, call_t call, void *function,
+                            const void *args, int32_t count, void *result) {
   my_threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
   atomic_store_explicit(&cores, all_cores, memory_order_relaxed);
   atomic_fetch_add(&callers, 1);
   if (my_threads - 1 > atomic_load_explicit(&workers, memory_order_relaxed))
     start_workers(my_threads - 1);
+  int status = call(function, args, count, result);
+  atomic_fetch_sub(&callers, 1);
+  return status;
 }
-
-/* It has computed. */
-EXPORT void relaxc_pool_end(void) { atomic_fetch_sub(&callers, 1); }
 
 /* Replaces TVMBackendParallelLaunch: 0 on success. */
 EXPORT int relaxc_pool_launch(body_t body, void *data, int num_task) {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from relaxc.errors import OptionError
+from relaxc.errors import InputError, OptionError
 from relaxc.measure.bench import BenchOptions, bench
 from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
+from relaxc.runtime.session import Model
 
 
 def test_a_short_measurement(conv_artifact: Path) -> None:
@@ -29,6 +33,23 @@ def test_several_streams_and_inferences_per_sample(relu_artifact: Path) -> None:
     result = bench(relu_artifact, options)
     assert len(result.latencies_ms) == 10
     assert result.inferences == 30
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_an_error_in_a_stream_ends_all(
+    relu_artifact: Path, monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    good, calls = Model.run, itertools.count()
+
+    def run(self: Model, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if next(calls) == 10:
+            raise InputError("the tenth fails")
+        return good(self, feed)
+
+    monkeypatch.setattr(Model, "run", run)
+    options = BenchOptions(shapes={}, warmup_ms=0, duration_s=600, streams=streams)
+    with pytest.raises(InputError, match="the tenth fails"):
+        bench(relu_artifact, options)
 
 
 def test_the_duration_is_kept(relu_artifact: Path) -> None:

@@ -64,6 +64,14 @@ def test_another_model_is_noticed(conv_artifact: Path, tmp_path: Path) -> None:
     assert "compiled from another file" in result.warnings[0]
 
 
+def test_outputs_of_other_names_are_refused(conv_artifact: Path, tmp_path: Path) -> None:
+    other = conv_model()
+    other.graph.node[-1].output[0] = other.graph.output[0].name = "z"
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(OptionError, match=r"outputs of .* \(`y`\) are not .* \(`z`\); give"):
+        check(conv_artifact, CheckOptions(model=tmp_path / "other.onnx"))
+
+
 def test_the_first_layer_that_diverges_is_named(
     conv_onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,15 @@ def test_code_that_is_none(relu_artifact: Path, tmp_path: Path) -> None:
         relaxc.load(path)
 
 
+def test_a_thread_pool_of_another_relaxc(relu_artifact: Path, tmp_path: Path) -> None:
+    def swap(_manifest: dict[str, Any], members: dict[str, Any]) -> None:
+        members["lib/threadpool.so"] = members["lib/model.so"]
+
+    path = rewritten(relu_artifact, tmp_path / "a.rxc", swap)
+    with pytest.raises(ArtifactError, match="was made by another relaxc, .* compile the model ag"):
+        relaxc.load(path)
+
+
 def test_an_incomplete_manifest(relu_artifact: Path, tmp_path: Path) -> None:
     def drop(manifest: dict[str, Any], _members: dict[str, Any]) -> None:
         del manifest["requirements"]

@@ -13,6 +13,8 @@ from onnx import TensorProto, helper
 
 import relaxc
 from relaxc.errors import ArtifactError, InputError, OptionError
+from relaxc.runtime.ffi import Object
+from relaxc.runtime.tensors import aligned_empty, to_array
 
 X = np.array([[1, -2, 3]], np.float32)
 
@@ -164,6 +166,20 @@ def test_words(relu: relaxc.Model) -> None:
         relu([["a", "b", "c"]])
 
 
+def test_a_failed_call_costs_nothing(compiled: Callable[..., Path]) -> None:
+    """Shapes that only the compiled code can refuse; its virtual machine serves later calls."""
+    graph = """g (float[n,3] x) => (float[n,3] y) {
+        s = Shape<start=0, end=1>(x)  zero = Constant<value_ints=[0]>()
+        own = Slice(table, zero, s, zero)  y = Add(x, own) }"""
+    model = relaxc.load(compiled(onnx_model(graph, table=np.ones((4, 3), np.float32))))
+    (machine,) = model._idle
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"fails on inputs of these shapes \(x \[5, 3\]\): "):
+            model(np.ones((5, 3), np.float32))
+        assert model(X).tolist() == [[2, -1, 4]]
+    assert model._idle == [machine]
+
+
 # Kinds of models.
 
 
@@ -217,6 +233,29 @@ def test_writing_to_outputs_changes_neither_inputs_nor_weights(through: relaxc.M
         output[:] = 7
     assert not x.any()
     assert through(x)[1].tolist() == [1] * 600
+
+
+def test_a_large_aligned_input_is_not_copied(
+    compiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `Identity` returns tells where compiled code found its input."""
+    model = relaxc.load(compiled(onnx_model("g (float[n] x) => (float[n] y) { y = Identity(x) }")))
+    seen: list[int] = []
+
+    def spy(tensor: Object, dtype: np.dtype[np.generic]) -> np.ndarray:
+        seen.append(tensor.dl_tensor.data)
+        return to_array(tensor, dtype)
+
+    monkeypatch.setattr("relaxc.runtime.runner.to_array", spy)
+    large = aligned_empty((1 << 16,), np.dtype(np.float32))
+    large[:] = np.arange(large.size)
+    for x, is_copied in ((large, False), (large[1:], True), (large[::2], True), (large[:9], True)):
+        y = model(x)
+        np.testing.assert_array_equal(y, x)
+        assert (seen.pop() != x.ctypes.data) == is_copied
+        y[:] = -1  # nobody's but the caller's
+        np.testing.assert_array_equal(x, model(x))
+        seen.clear()
 
 
 def test_an_input_of_zero_size(compiled: Callable[..., Path]) -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,24 +155,25 @@ def _warm_up(model: Model, feed: Mapping[str, np.ndarray], seconds: float) -> No
 def _sample_all(
     model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions
 ) -> list[np.ndarray]:
-    if options.streams == 1:
-        return [_sample(model, feed, options)]
-    results: list[np.ndarray] = []
-    callers = [
-        threading.Thread(target=lambda: results.append(_sample(model, feed, options)), daemon=True)
-        for _ in range(options.streams)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    return results
+    stop = threading.Event()
+    with ThreadPoolExecutor(options.streams) as callers:
+        try:
+            sampling = [
+                callers.submit(_sample, model, feed, options, stop) for _ in range(options.streams)
+            ]
+            return [future.result() for future in as_completed(sampling)]
+        finally:  # an error of one, or an interrupt, ends all
+            stop.set()
 
 
-def _sample(model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions) -> np.ndarray:
+def _sample(
+    model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions, stop: threading.Event
+) -> np.ndarray:
     latencies: list[float] = []
     end = time.perf_counter() + options.duration_s
     while len(latencies) < options.iterations or time.perf_counter() < end:
+        if stop.is_set():
+            break
         start = time.perf_counter()
         for _ in range(options.number):
             model.run(feed)

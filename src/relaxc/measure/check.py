@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,7 +87,8 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
     """Compare an artifact or an ONNX model with ONNX Runtime.
 
     Raises:
-        OptionError: an artifact was given without its ONNX model.
+        OptionError: an artifact was given without its ONNX model, or with another one whose
+            outputs have other names.
         RelaxcError: the model cannot be compiled, loaded or run.
     """
     with tempfile.TemporaryDirectory(prefix="relaxc-") as name:
@@ -104,7 +105,13 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
             feed = read_feed(options.inputs, model.inputs)
         else:
             feed = make_feed(model.inputs, shapes, options.fill_mode, options.seed)
-        outputs = _compare_all(model.run(feed), run_reference(source, feed), options.tolerance)
+        ours, theirs = model.run(feed), run_reference(source, feed)
+        if ours.keys() != theirs.keys():
+            raise OptionError(
+                f"the outputs of `{path}` ({_listed(ours)}) are not those of `{source}` "
+                f"({_listed(theirs)}); give the ONNX model that the artifact was compiled from"
+            )
+        outputs = _compare_all(ours, theirs, options.tolerance)
         layers = []
         if options.per_layer:
             layers = _check_layers(source, feed, compile_options, options.tolerance, folder)
@@ -124,6 +131,10 @@ def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, 
     return source, model, () if is_same else (warning,)
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _options_of(model: Model) -> CompileOptions:
     """How an artifact was compiled."""
     recorded = model.manifest["options"]
@@ -138,11 +149,7 @@ def _options_of(model: Model) -> CompileOptions:
 def _compare_all(
     ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], tolerance: Tolerance
 ) -> dict[str, Agreement]:
-    return {
-        name: compare(name, ours[name], np.asarray(theirs[name]), tolerance)
-        for name in ours
-        if name in theirs
-    }
+    return {name: compare(name, ours[name], np.asarray(theirs[name]), tolerance) for name in ours}
 
 
 def _check_layers(
@@ -155,7 +162,9 @@ def _check_layers(
     exposed, artifact = folder / "exposed.onnx", folder / "exposed.rxc"
     layers = expose_layers(source, exposed)
     compile(exposed, artifact, options)
-    results = _compare_all(load(artifact).run(feed), run_reference(exposed, feed), tolerance)
+    ours, theirs = load(artifact).run(feed), run_reference(exposed, feed)
+    shared = {name: array for name, array in ours.items() if name in theirs}
+    results = _compare_all(shared, theirs, tolerance)
     return [
         LayerAgreement(layer, tuple(results[name] for name in layer.outputs if name in results))
         for layer in layers

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import importlib.util
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +166,19 @@ def call(function: Object, *args: Object | str | int | bool) -> Any:
     return invoke(function, (Value * len(args))(*values))
 
 
-def invoke(function: Object, values: ctypes.Array[Value]) -> Any:
-    """Call a function with prepared arguments; the GIL is released meanwhile."""
+def invoke(
+    function: Object, values: ctypes.Array[Value], caller: Callable[..., int] | None = None
+) -> Any:
+    """Call a function with prepared arguments; the GIL is released meanwhile.
+
+    Args:
+        function: what to call.
+        values: its arguments.
+        caller: takes the place of `TVMFFIFunctionCall`.
+    """
     result = Value()
-    _check(library().TVMFFIFunctionCall(function.handle, values, len(values), ctypes.byref(result)))
+    caller = caller or library().TVMFFIFunctionCall
+    _check(caller(function.handle, values, len(values), ctypes.byref(result)))
     return _result(result)
 
 

@@ -84,12 +84,20 @@ def load_model(artifact: Artifact, cache_dir: Path | None) -> tuple[ffi.Object, 
             raise ArtifactError(
                 f"the code in `{artifact.path}` cannot be loaded: {str(err).splitlines()[0]}"
             ) from err
-        _use_pool(path, pool)
+        try:
+            _use_pool(path, pool)
+        except AttributeError as err:
+            raise ArtifactError(
+                f"`{artifact.path}` was made by another relaxc, whose thread pool this one does "
+                "not know; compile the model again"
+            ) from err
         return module, pool
 
 
 def _use_pool(path: Path, pool: ctypes.CDLL) -> None:
     """Point the model's parallel loops at our pool instead of TVM's."""
+    number, pointer = ctypes.c_int32, ctypes.c_void_p
+    pool.relaxc_pool_call.argtypes = [number, number, *[pointer] * 3, number, pointer]
     library = ctypes.CDLL(str(path))
     for symbol, function in (
         ("__TVMBackendParallelLaunch", pool.relaxc_pool_launch),

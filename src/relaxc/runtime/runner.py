@@ -8,7 +8,7 @@ that a result might alias.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,9 +25,14 @@ class Runner:
     """Runs `main` of a virtual machine."""
 
     def __init__(
-        self, main: ffi.Object, weights: Weights, outputs: Sequence[np.dtype[np.generic]]
+        self,
+        main: ffi.Object,
+        weights: Weights,
+        outputs: Sequence[np.dtype[np.generic]],
+        caller: Callable[..., int],
     ) -> None:
         self._main = main
+        self._caller = caller
         self._weights = weights
         self._outputs = outputs
         self._shapes: list[tuple[int, ...]] | None = None
@@ -59,7 +64,7 @@ class Runner:
             buffer[...] = array
             self._values[i].payload = self._tensors[i].handle
             spans.append((self._addresses[i], buffer.nbytes))
-        result = ffi.invoke(self._main, self._values)
+        result = ffi.invoke(self._main, self._values, self._caller)
         results = [result] if isinstance(result, ffi.Object) else result
         return [self._detached(t, dtype, spans) for t, dtype in zip(results, self._outputs)]
 

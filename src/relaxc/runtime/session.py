@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from relaxc import cpu
 from relaxc.artifact import Artifact, numpy_dtype, read_artifact
 from relaxc.errors import ArtifactError, InputError, OptionError, near_matches
 from relaxc.runtime import ffi
 from relaxc.runtime.library import load_model, require_this_machine
 from relaxc.runtime.runner import Runner
 from relaxc.runtime.tensors import as_array
-from relaxc.runtime.threads import gate, resolve_threads
+from relaxc.runtime.threads import gate, pool_caller, resolve_threads
 from relaxc.runtime.weights import Weights
 
 _CPU, _POOLED_ALLOCATOR = 1, 2
@@ -51,8 +50,7 @@ class Model:
         self.outputs = _infos(self.manifest["outputs"])
         self.threads = threads
         self._module, pool = load_model(artifact, cache_dir)
-        self._begin, self._end = pool.relaxc_pool_begin, pool.relaxc_pool_end
-        self._all_threads = max(threads, cpu.available_cores())
+        self._caller = pool_caller(pool, threads)
         self._names = frozenset(info.name for info in self.inputs)
         self._dtypes = [numpy_dtype(info.dtype) for info in self.inputs]
         self._output_dtypes = [numpy_dtype(info.dtype) for info in self.outputs]
@@ -92,24 +90,21 @@ class Model:
                 runner = self._idle.pop()
             except IndexError:
                 runner = self._new_runner()
-            self._begin(self.threads, self._all_threads)
             try:
-                results = runner.run(arrays)
+                return runner.run(arrays)
             except ffi.FfiError as err:
                 shapes = ", ".join(f"{i.name} {list(a.shape)}" for i, a in zip(self.inputs, arrays))
                 raise InputError(
                     f"the model fails on inputs of these shapes ({shapes}): "
                     f"{str(err).splitlines()[0]}"
                 ) from err
-            finally:
-                self._end()
-            self._idle.append(runner)
-        return results
+            finally:  # after a failure too: a machine keeps nothing of a call
+                self._idle.append(runner)
 
     def _new_runner(self) -> Runner:
         vm = ffi.call(self._module["vm_load_executable"])
         ffi.call(vm["vm_initialization"], _CPU, 0, _POOLED_ALLOCATOR)
-        return Runner(vm["main"], self._weights, self._output_dtypes)
+        return Runner(vm["main"], self._weights, self._output_dtypes, self._caller)
 
     def _checked(self, feed: Mapping[str, Any]) -> list[np.ndarray]:
         if not feed.keys() <= self._names:

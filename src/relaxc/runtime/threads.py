@@ -1,17 +1,22 @@
 """How many threads a run uses, so that concurrent models never oversubscribe the cores.
 
 The calling thread always works itself; the loops of its kernels are joined by idle workers of one
-process-wide pool (targets/llvm/threadpool.c). So it is enough to bound the callers: at most one
-per core runs at a time, the others wait their turn.
+process-wide pool (targets/llvm/threadpool.c). Callers are bounded here: at most one per core runs
+at a time, the others wait their turn. Workers are bounded by the pool: they join only while fewer
+threads compute than there are cores, and make way for a caller that comes later.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import threading
+from collections.abc import Callable
 
 from relaxc import cpu
 from relaxc.errors import OptionError
+from relaxc.runtime import ffi
 
 _gate = threading.BoundedSemaphore(cpu.available_cores())
 
@@ -37,3 +42,11 @@ def resolve_threads(threads: int | None) -> int:
     if threads < 1:
         raise OptionError(f"threads must be at least 1, not {threads}")
     return threads
+
+
+def pool_caller(pool: ctypes.CDLL, threads: int) -> Callable[..., int]:
+    """Stands in for `TVMFFIFunctionCall`: parallel loops of the callee use so many threads."""
+    call = ctypes.cast(ffi.library().TVMFFIFunctionCall, ctypes.c_void_p)
+    return functools.partial(
+        pool.relaxc_pool_call, threads, max(threads, cpu.available_cores()), call
+    )
