@@ -5,6 +5,7 @@ What follows (memory planning, VM code, machine code) depends on the target: see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from relaxc.passes.base import Pass
@@ -36,11 +37,12 @@ class Library(
     """What the passes ask of a target's kernels."""
 
 
-def default_passes(kernels: Library) -> list[Pass]:
+def default_passes(kernels: Library, quantization: Sequence[Pass] = ()) -> list[Pass]:
     """Return all passes; `compiler.py` leaves out what the options disable.
 
     Args:
         kernels: the target's kernel library.
+        quantization: what quantizes; these passes take calibration data, which the compiler has.
     """
     return [
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
@@ -53,6 +55,8 @@ def default_passes(kernels: Library) -> list[Pass]:
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         SinkPermute(),
+        # Quantize: weights are final now, and operators still say what they are.
+        *quantization,
         # Kernels: operators that the target computes well, each with the epilogue it can take.
         # Attention first: the next pass would take its softmax alone.
         GroupAttention(kernels),

@@ -12,9 +12,10 @@ from tvm import IRModule
 
 import relaxc
 from relaxc.artifact import read_artifact
-from relaxc.compiler import compile, require_writable, select_passes
+from relaxc.compiler import compile, require_writable
 from relaxc.errors import ModelError, OptionError, OutputError, PassError
 from relaxc.options import CompileOptions, Diagnostics
+from relaxc.pass_runner import select_passes
 from relaxc.passes.base import Pass
 
 

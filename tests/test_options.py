@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaxc.errors import OptionError
-from relaxc.options import CompileOptions, parse_input_shapes
+from relaxc.options import CompileOptions, QuantizeOptions, parse_input_shapes
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,16 @@ def test_the_optimization_level_has_four_values() -> None:
 def test_dimensions_are_positive() -> None:
     with pytest.raises(OptionError, match="dimension 0 of input `x` must be at least 1"):
         CompileOptions(input_shapes={"x": (0, 3)})
+
+
+def test_calibration_methods_are_checked() -> None:
+    with pytest.raises(OptionError, match=r"`minmx` \(did you mean `minmax`\?\)"):
+        QuantizeOptions(calibration="minmx")  # type: ignore[arg-type]
+
+
+def test_excluded_nodes_are_names_or_patterns() -> None:
+    options = QuantizeOptions(exclude=("/head/Gemm", "/layer4/.*"))
+    assert options.excludes("/head/Gemm") and options.excludes("/layer4/conv1/Conv")
+    assert not options.excludes("/layer3/conv1/Conv")
+    with pytest.raises(OptionError, match="neither a node's name nor a regular expression"):
+        QuantizeOptions(exclude=("conv(",))

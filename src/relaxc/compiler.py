@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +20,25 @@ import relaxc
 from relaxc import tvm_patches
 from relaxc.artifact import WEIGHTS as WEIGHTS_MEMBER
 from relaxc.artifact import Buffer, Manifest, pack_weights, write_artifact
-from relaxc.errors import OptionError, OutputError, PassError, RelaxcError, near_matches
+from relaxc.calibrate import Feed, observe
+from relaxc.errors import OptionError, OutputError, RelaxcError
 from relaxc.frontend.importer import ImportedModel, from_onnx
-from relaxc.options import CompileOptions, Diagnostics
+from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
+from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.memory import peak_activation_bytes
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
+from relaxc.passes.quantize.annotate import AnnotateQuantization
+from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
+from relaxc.passes.quantize.histogram import Histogram
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 
 tvm_patches.apply()
 
 _LICENSES = Path(__file__).parent / "licenses"
-
-
-@dataclass(frozen=True)
-class PassRecord:
-    """One pass that ran.
-
-    Attributes:
-        name: its name; repeated passes are numbered, as in `fold-constant-2`.
-        seconds: wall time.
-        changed: whether the module differs afterwards.
-    """
-
-    name: str
-    seconds: float
-    changed: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,7 @@ def compile(
     output: str | os.PathLike[str],
     options: CompileOptions | None = None,
     diagnostics: Diagnostics | None = None,
+    calibration_data: Iterable[Feed] | None = None,
 ) -> CompileResult:
     """Compile an ONNX model into an artifact.
 
@@ -82,10 +74,13 @@ def compile(
         output: the artifact to write; an existing file is replaced.
         options: what shapes the artifact.
         diagnostics: what to show on the way.
+        calibration_data: dictionaries from input names to arrays, one per sample or batch; read
+            once. Quantization measures the ranges of activations on them.
 
     Raises:
         ModelError: the model is unreadable, invalid or unsupported.
         OptionError: an option does not fit.
+        InputError: the calibration data does not fit the model.
         TargetError: no C++ compiler to link with.
         OutputError: the artifact cannot be written.
     """
@@ -93,54 +88,123 @@ def compile(
     output = Path(output)
     require_writable(output)
     backend = backend_for(options.target)
-    passes = select_passes(default_passes(backend.kernels), options, diagnostics)
+    if options.quantize is not None and calibration_data is None:
+        raise OptionError("quantization needs calibration data; give samples of real inputs")
+    warnings: list[str] = []
+
+    def collect(instrumented: IRModule) -> dict[int, Histogram]:
+        return _observe(imported, instrumented, backend, calibration_data or (), warnings)
+
+    passes = select_passes(
+        default_passes(backend.kernels, quantization_passes(options.quantize, collect)),
+        options,
+        diagnostics,
+    )
     clock = _Clock(diagnostics.on_phase)
     clock.start("import")
     imported = from_onnx(model, options.input_shapes)
     clock.start("passes")
-    runner = _PassRunner(diagnostics)
-    mod = imported.mod
-    runner.dump("imported", mod)
-    outputs = describe_outputs(imported)
-    layers, activation_bytes = layer_costs(mod), peak_activation_bytes(mod)
-    mod = runner.run(passes, mod)
-    weights = [w.numpy() for w in mod["main"].attrs[WEIGHTS]]
+    runner = PassRunner(diagnostics)
+    runner.dump("imported", imported.mod)
+    mod = runner.run(passes, imported.mod)
+    weights = mod["main"].attrs[WEIGHTS]
     mod = runner.lower(backend, mod)
     clock.start("codegen")
     compiled = _build(backend, mod, listing=diagnostics.dump_dir is not None)
     clock.start("write")
-    entries, chunks = pack_weights(weights)
+    names = [record.name for record in runner.records]
+    manifest = _write(output, imported, backend, compiled, weights, options, names)
+    clock.stop()
+    runner.dump_text("assembly.s", compiled.listing)
+    runner.dump_text("manifest.json", json.dumps(manifest, indent=1, sort_keys=True))
+    return CompileResult(
+        output,
+        manifest,
+        tuple(runner.records),
+        clock.laps,
+        (*imported.warnings, *warnings),
+    )
+
+
+def _write(
+    output: Path,
+    imported: ImportedModel,
+    backend: Backend,
+    compiled: CompiledModule,
+    weights: Iterable[tvm.runtime.Tensor],
+    options: CompileOptions,
+    passes: list[str],
+) -> Manifest:
+    """Write the artifact of a compiled module, and return its manifest."""
+    entries, chunks = pack_weights([w.numpy() for w in weights])
     members: dict[str, Iterable[Buffer]] = {
         f"lib/{name}": [data] for name, data in compiled.libraries.items()
     }
     members |= {f"licenses/{p.name}": [p.read_bytes()] for p in sorted(_LICENSES.iterdir())}
     if chunks:
         members[WEIGHTS_MEMBER] = chunks
-    manifest = write_artifact(
+    return write_artifact(
         output,
         {
             "model": {"name": imported.name, "sha256": imported.sha256, "opset": imported.opset},
             "inputs": describe_inputs(imported),
-            "outputs": outputs,
+            "outputs": describe_outputs(imported),
             "target": backend.describe(),
             "requirements": compiled.requirements,
             "versions": versions(),
             "options": _describe_options(options),
-            "passes": [record.name for record in runner.records],
-            "layers": layers,
+            "passes": passes,
+            "layers": layer_costs(imported.mod),
             "weights": entries,
             "memory": {
                 "weight_bytes": sum(entry["size_bytes"] for entry in entries),
-                "activation_bytes": activation_bytes,
+                "activation_bytes": peak_activation_bytes(imported.mod),
             },
             "measured": {"latency_ms": None, "accuracy": None},
         },
         members,
     )
-    clock.stop()
-    runner.dump_text("assembly.s", compiled.listing)
-    runner.dump_text("manifest.json", json.dumps(manifest, indent=1, sort_keys=True))
-    return CompileResult(output, manifest, tuple(runner.records), clock.laps, imported.warnings)
+
+
+def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> list[Pass]:
+    """The passes that quantize as the options say."""
+    if options is None:
+        return []
+    return [
+        AnnotateQuantization(options.per_channel, options.excludes),
+        CalibrateQuantization(collect, options.calibration, options.symmetric),
+    ]
+
+
+def _observe(
+    imported: ImportedModel,
+    instrumented: IRModule,
+    backend: Backend,
+    feeds: Iterable[Feed],
+    warnings: list[str],
+) -> dict[int, Histogram]:
+    """Build an instrumented module and run it on the calibration data."""
+    results = len(instrumented["main"].ret_ty.fields)
+    outputs = tuple(f"relaxc.result{i}" for i in range(results))
+    observed = replace(imported, mod=instrumented, outputs=outputs)
+    runner = PassRunner(Diagnostics())
+    mod = runner.run(default_passes(backend.kernels), instrumented)
+    weights = mod["main"].attrs[WEIGHTS]
+    compiled = _build(backend, runner.lower(backend, mod), listing=False)
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+        path = Path(folder) / "instrumented.rxc"
+        _write(path, observed, backend, compiled, weights, CompileOptions(), [])
+        histograms, count = observe(path, feeds)
+    if count < _FEW_SAMPLES:
+        warnings.append(
+            f"{count} calibration samples are few: ranges may be too narrow; "
+            f"{_ENOUGH_SAMPLES} are usually enough"
+        )
+    return histograms
+
+
+# Fewer calls than this say little about the range of an activation.
+_FEW_SAMPLES, _ENOUGH_SAMPLES = 8, 128
 
 
 def _build(backend: Backend, mod: IRModule, listing: bool) -> CompiledModule:
@@ -149,12 +213,7 @@ def _build(backend: Backend, mod: IRModule, listing: bool) -> CompiledModule:
     except RelaxcError:
         raise
     except Exception as err:
-        raise _bug("code generation failed", err) from err
-
-
-def _bug(what: str, err: Exception) -> PassError:
-    first = (str(err).strip().splitlines() or [type(err).__name__])[0]
-    return PassError(f"{what}: {first}; this is a bug of relaxc, please report it with the model")
+        raise pass_error("code generation failed", err) from err
 
 
 def require_writable(path: Path) -> None:
@@ -180,36 +239,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def select_passes(
-    passes: Sequence[Pass], options: CompileOptions, diagnostics: Diagnostics
-) -> list[Pass]:
-    """Leave out the passes that the options disable.
-
-    Raises:
-        OptionError: a name matches no pass, or a pass that cannot be left out.
-    """
-    known = {p.name: p for p in passes}
-    for name in (
-        *options.disabled_passes,
-        *diagnostics.print_ir_before,
-        *diagnostics.print_ir_after,
-    ):
-        if name not in known:
-            raise OptionError(
-                f"unknown pass `{name}`{near_matches(name, known)}; passes are "
-                + ", ".join(f"`{n}`" for n in known)
-            )
-    for name in options.disabled_passes:
-        if known[name].required:
-            raise OptionError(f"pass `{name}` cannot be disabled: nothing can be built without it")
-    return [
-        p
-        for p in passes
-        if p.required
-        or (p.opt_level <= options.opt_level and p.name not in options.disabled_passes)
-    ]
-
-
 class _Clock:
     """Wall time per phase."""
 
@@ -228,71 +257,6 @@ class _Clock:
     def stop(self) -> None:
         if self._phase:
             self.laps[self._phase] = time.perf_counter() - self._since
-
-
-class _PassRunner:
-    """Runs passes one by one: times, checks and dumps each."""
-
-    def __init__(self, diagnostics: Diagnostics) -> None:
-        self.diagnostics = diagnostics
-        self.records: list[PassRecord] = []
-        self._dumped = 0
-
-    def run(self, passes: Sequence[Pass], mod: IRModule) -> IRModule:
-        seen: dict[str, int] = {}
-        for item in passes:
-            seen[item.name] = seen.get(item.name, 0) + 1
-            label = item.name if seen[item.name] == 1 else f"{item.name}-{seen[item.name]}"
-            if item.name in self.diagnostics.print_ir_before:
-                self.diagnostics.echo(f"# IR before {label}\n{mod.script()}")
-            mod = self._step(label, item.as_tvm(), mod)
-            if item.name in self.diagnostics.print_ir_after:
-                self.diagnostics.echo(f"# IR after {label}\n{mod.script()}")
-            if self.diagnostics.verify:
-                _verify(label, mod)
-        return mod
-
-    def lower(self, backend: Backend, mod: IRModule) -> IRModule:
-        with backend.target:
-            for name, transform in backend.lowering_passes():
-                mod = self._step(name, transform, mod)
-        return mod
-
-    def _step(self, label: str, transform: tvm.transform.Pass, mod: IRModule) -> IRModule:
-        start = time.perf_counter()
-        try:
-            after = transform(mod)
-        except RelaxcError:
-            raise
-        except Exception as err:
-            raise _bug(f"pass `{label}` failed", err) from err
-        seconds = time.perf_counter() - start
-        self.records.append(PassRecord(label, seconds, not after.same_as(mod)))
-        self.dump(label, after)
-        return after
-
-    def dump(self, label: str, mod: IRModule) -> None:
-        if self.diagnostics.dump_dir is not None:
-            self.dump_text(f"{self._dumped:02}-{label}.py", mod.script())
-            self._dumped += 1
-
-    def dump_text(self, name: str, text: str) -> None:
-        folder = self.diagnostics.dump_dir
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-        except OSError as err:
-            raise OutputError(f"cannot write to dump folder `{folder}`: {err.strerror}") from err
-
-
-def _verify(label: str, mod: IRModule) -> None:
-    try:
-        relax.analysis.well_formed(mod)
-    except ValueError as err:
-        first = str(err).strip().splitlines()[0]
-        raise PassError(f"pass `{label}` left an ill-formed module: {first}") from err
 
 
 def describe_inputs(imported: ImportedModel) -> list[dict[str, Any]]:
@@ -320,4 +284,5 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
         "opt_level": options.opt_level,
         "disabled_passes": list(options.disabled_passes),
+        "quantize": None if options.quantize is None else asdict(options.quantize),
     }

@@ -6,10 +6,51 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
-from relaxc.errors import OptionError
+from relaxc.errors import OptionError, near_matches
 
 Shape = tuple["int | str", ...]
+
+
+CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
+CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """How convolutions and matrix products become integer arithmetic.
+
+    Attributes:
+        calibration: how the range of an activation is read off the calibration data.
+        per_channel: a scale per output channel of a weight, not one per weight.
+        symmetric: the zero point of activations that may be negative is the middle of the range.
+        exclude: ONNX nodes that stay float: names, or regular expressions that match whole names.
+    """
+
+    calibration: CalibrationMethod = "minmax"
+    per_channel: bool = True
+    symmetric: bool = False
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.calibration not in CALIBRATION_METHODS:
+            raise OptionError(
+                f"unknown calibration method `{self.calibration}`"
+                f"{near_matches(self.calibration, CALIBRATION_METHODS)}; methods are "
+                + ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
+            )
+        for pattern in self.exclude:
+            try:
+                re.compile(pattern)
+            except re.error as err:
+                raise OptionError(
+                    f"`{pattern}` is neither a node's name nor a regular expression: {err}"
+                ) from err
+
+    def excludes(self, node: str) -> bool:
+        """Whether a node stays float."""
+        return any(node == p or re.fullmatch(p, node) for p in self.exclude)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +62,14 @@ class CompileOptions:
         input_shapes: input name -> dimensions; an int fixes one, a string names a symbolic one.
         opt_level: 0 (only what is needed to run) to 3 (everything that pays).
         disabled_passes: names of passes to leave out.
+        quantize: how to quantize; None leaves the model in float.
     """
 
     target: str = "llvm"
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     opt_level: int = 3
     disabled_passes: tuple[str, ...] = ()
+    quantize: QuantizeOptions | None = None
 
     def __post_init__(self) -> None:
         if self.opt_level not in range(4):

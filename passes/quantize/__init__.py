@@ -1,0 +1,1 @@
+"""Quantize: annotate what, calibrate how far, realize as integers."""

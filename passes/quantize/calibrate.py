@@ -1,0 +1,102 @@
+"""Measure the range of every marked value on the user's data, and quantize.
+
+Before:                                        After:
+    q = marker(x, "activation", 0)                 lv = R.quantize(x, scale, zero_point)
+    q1 = marker(w, "weight", 0)                    q = R.dequantize(lv, scale, zero_point)
+    lv = R.nn.conv2d(q, q1)                        q1 = R.dequantize(int8 w, scales, zeros, axis=0)
+                                                   lv = R.nn.conv2d(q, q1)
+
+Runs an instrumented copy of the module: each marked value is handed to an observer, which keeps a
+histogram; nothing else of a sample outlives its run.
+Must run after: annotate-quantization. Must run before: anything that groups operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import tvm
+from tvm import IRModule, relax
+
+from relaxc.passes.base import Pass
+from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.quantize.affine import QuantParams, activation_params, weight_params
+from relaxc.passes.quantize.calibration import METHODS
+from relaxc.passes.quantize.histogram import Histogram
+from relaxc.passes.quantize.instrument import instrument
+from relaxc.passes.quantize.marker import Marker, read_marker
+
+# Given an instrumented module, the histogram of each observer.
+Collect = Callable[[IRModule], Mapping[int, Histogram]]
+
+
+@dataclass(frozen=True)
+class CalibrateQuantization(Pass):
+    """Replace markers by quantization with measured ranges.
+
+    Attributes:
+        collect: compiles and runs an instrumented module on the calibration data.
+        method: how a range is read off a histogram; a key of `calibration.METHODS`.
+        symmetric: whether activations that may be negative get the zero point 128.
+    """
+
+    collect: Collect
+    method: str = "minmax"
+    symmetric: bool = False
+
+    name: ClassVar[str] = "calibrate-quantization"
+    required: ClassVar[bool] = True
+
+    def apply(self, mod: IRModule) -> IRModule:
+        """Calibrate `main`."""
+        markers = [m for b in mod["main"].body.blocks for v in b.bindings if (m := read_marker(v))]
+        if not markers:
+            return mod
+        seen = self.collect(instrument(mod))
+        params = {number: self._params(histogram) for number, histogram in seen.items()}
+
+        def quantize(block: relax.BindingBlock) -> Sequence[relax.Binding]:
+            result: list[relax.Binding] = []
+            for binding in block.bindings:
+                marker = read_marker(binding)
+                if marker is None:
+                    result.append(binding)
+                elif marker.kind == "weight":
+                    result.append(_quantized_weight(binding.var, marker))
+                else:
+                    result.extend(_quantized(binding.var, marker.value, params[marker.number]))
+            return result
+
+        return rewrite_main(relax.BlockBuilder(mod), quantize)
+
+    def _params(self, histogram: Histogram) -> QuantParams:
+        low, high = METHODS[self.method](histogram, self.symmetric)
+        return activation_params(low, high, self.symmetric)
+
+
+def _quantized(var: relax.Var, value: relax.Expr, params: QuantParams) -> list[relax.Binding]:
+    scale, zero = _constant(params.scale), _constant(params.zero_point)
+    builder = relax.BlockBuilder()
+    integers = builder.normalize(relax.op.quantize(value, scale, zero, out_dtype=params.dtype.name))
+    held = relax.DataflowVar(f"{var.name}.integers", integers.ty)
+    real = builder.normalize(relax.op.dequantize(held, scale, zero))
+    return [relax.VarBinding(held, integers), relax.VarBinding(var, real)]
+
+
+def _quantized_weight(var: relax.Var, marker: Marker) -> relax.Binding:
+    weight = np.asarray(marker.value.value.numpy())
+    params = weight_params(weight, marker.axis)
+    call = relax.op.dequantize(
+        _constant(params.quantize(weight)),
+        _constant(params.scale),
+        _constant(params.zero_point),
+        axis=-1 if params.axis is None else params.axis,
+    )
+    return relax.VarBinding(var, relax.BlockBuilder().normalize(call))
+
+
+def _constant(array: np.ndarray) -> tvm.ir.GenericConst:
+    return relax.const(array, array.dtype.name)

@@ -1,0 +1,66 @@
+"""Quantizing with calibration data, from the ONNX model to the artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from builders import conv_model, relu_model
+
+import relaxc
+from relaxc.errors import InputError, OptionError
+from relaxc.options import CompileOptions, QuantizeOptions
+
+QUANTIZED = CompileOptions(quantize=QuantizeOptions())
+
+
+def samples(count: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_a_quantized_model_stays_close_to_float(method: str, tmp_path: Path) -> None:
+    model = conv_model()
+    options = CompileOptions(quantize=QuantizeOptions(calibration=method))  # type: ignore[arg-type]
+    feeds = samples(16)
+    result = relaxc.compile(model, tmp_path / "m.rxc", options, calibration_data=feeds)
+    assert result.warnings == ()
+    assert result.manifest["options"]["quantize"]["calibration"] == method
+    quantized = relaxc.load(tmp_path / "m.rxc")
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    expected = np.concatenate([session.run(None, feed)[0] for feed in feeds])
+    actual = np.concatenate([quantized(**feed) for feed in feeds])
+    noise = ((actual - expected) ** 2).sum() / (expected**2).sum()
+    assert 0 < noise < 1e-3
+
+
+def test_quantization_needs_data(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="needs calibration data"):
+        relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED)
+    with pytest.raises(InputError, match="no calibration data"):
+        relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=[])
+    assert not list(tmp_path.iterdir())
+
+
+def test_few_samples_are_worth_a_warning(tmp_path: Path) -> None:
+    result = relaxc.compile(
+        conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=samples(1)
+    )
+    assert any("calibration samples are few" in warning for warning in result.warnings)
+
+
+def test_data_that_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing"):
+        relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=[{}])
+    nan = [{"x": np.full((1, 3, 8, 8), np.nan, np.float32)}]
+    with pytest.raises(InputError, match="sample 1 leads to NaN"):
+        relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=nan)
+
+
+def test_nothing_to_quantize(tmp_path: Path) -> None:
+    relaxc.compile(relu_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=[])
+    x = np.array([[-1, 0, 2]], np.float32)
+    np.testing.assert_array_equal(relaxc.load(tmp_path / "m.rxc")(x), [[0, 0, 2]])
