@@ -10,6 +10,7 @@ from typing import Protocol
 
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
+from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from relaxc.passes.canonicalize.fold_constant import FoldConstant
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
@@ -52,6 +53,7 @@ def default_passes(kernels: Library, quantization: Sequence[Pass] = ()) -> list[
         DecomposeComposites(),
         # Again: folded batch norms and decomposed ones leave arithmetic on constants behind.
         FoldConstant(),
+        FlattenMaps(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         SinkPermute(),

@@ -26,7 +26,7 @@ from tvm.ir import GenericConst
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_blocks
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     f"relax.{op}"
     for op in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "clip", "sigmoid")
 ) | {"relax.nn.relu", "relax.nn.gelu", "relax.nn.silu", "relax.tanh", "relax.erf", "relax.exp"}
@@ -74,7 +74,7 @@ def _binding(
         permuted[binding.var] = (call.args[0], tuple(int(a) for a in call.attrs.axes))
         out.append(binding)
         return
-    moved = _moved(call, permuted) if call.op.name in _ELEMENTWISE else None
+    moved = _moved(call, permuted) if call.op.name in ELEMENTWISE else None
     if moved is None:
         out.append(binding)
         return
