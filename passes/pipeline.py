@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from relaxc.layout import Element
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
@@ -24,6 +25,7 @@ from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
 from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
+from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
 from relaxc.passes.stock import (
     DecomposeComposites,
     EliminateCommonSubexpressions,
@@ -33,17 +35,26 @@ from relaxc.passes.stock import (
 
 
 class Library(
-    AttentionLibrary, KernelLibrary, LayoutLibrary, LoweringLibrary, RecurrentLibrary, Protocol
+    AttentionLibrary,
+    KernelLibrary,
+    LayoutLibrary,
+    LoweringLibrary,
+    PrecisionLibrary,
+    RecurrentLibrary,
+    Protocol,
 ):
     """What the passes ask of a target's kernels."""
 
 
-def default_passes(kernels: Library, quantization: Sequence[Pass] = ()) -> list[Pass]:
+def default_passes(
+    kernels: Library, quantization: Sequence[Pass] = (), element: Element = "float32"
+) -> list[Pass]:
     """Return all passes; `compiler.py` leaves out what the options disable.
 
     Args:
         kernels: the target's kernel library.
         quantization: what quantizes; these passes take calibration data, which the compiler has.
+        element: what tensors between kernels may be stored as.
     """
     return [
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
@@ -63,6 +74,8 @@ def default_passes(kernels: Library, quantization: Sequence[Pass] = ()) -> list[
         # Attention first: the next pass would take its softmax alone.
         GroupAttention(kernels),
         GroupOps(kernels),
+        # Before layouts, because tensors that share a buffer must be stored alike.
+        *([ChoosePrecision(kernels)] if element == "bfloat16" else []),
         ChooseLayout(kernels),
         LowerGroups(kernels),
         LowerRecurrent(kernels),

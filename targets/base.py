@@ -10,6 +10,8 @@ from typing import Any
 import tvm
 from tvm import IRModule
 
+from relaxc.layout import Element
+
 
 @dataclass(frozen=True)
 class CompiledModule:
@@ -35,6 +37,14 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def kernels(self) -> Any:
         """The kernel library that the grouping, layout and lowering passes ask."""
+
+    @abc.abstractmethod
+    def require_precision(self, element: Element) -> None:
+        """Fail unless the kernels can store and multiply tensors like this.
+
+        Raises:
+            OptionError: they cannot; the missing feature is named.
+        """
 
     @abc.abstractmethod
     def lowering_passes(self) -> Sequence[tuple[str, tvm.transform.Pass]]:

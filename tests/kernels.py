@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from relaxc.frontend.importer import from_onnx
+from relaxc.options import Precision
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.registry import backend_for
@@ -20,13 +21,16 @@ TARGETS = ("llvm", "llvm -mcpu=x86-64-v3")
 
 
 def run_model(
-    model: onnx.ModelProto, feed: Mapping[str, np.ndarray], target: str = "llvm"
+    model: onnx.ModelProto,
+    feed: Mapping[str, np.ndarray],
+    target: str = "llvm",
+    precision: Precision = "float32",
 ) -> tuple[list[np.ndarray], set[str]]:
     """Compile and run; returns the outputs and the names of the kernels, without numbers."""
     backend = backend_for(target)
     imported = from_onnx(model)
     mod = imported.mod
-    for item in default_passes(backend.kernels):
+    for item in default_passes(backend.kernels, element=precision):
         mod = item.apply(mod)
         relax.analysis.well_formed(mod)
     kernels = {

@@ -22,7 +22,20 @@ from typing import ClassVar, Protocol
 import tvm
 from tvm import IRModule, relax
 
-from relaxc.layout import CONCAT, KERNEL, LAYOUTS, PLAIN, VIEW, Border, Demand, Kind, Layout
+from relaxc.layout import (
+    CONCAT,
+    ELEMENTS,
+    KERNEL,
+    LAYOUTS,
+    MOVES,
+    PLAIN,
+    VIEW,
+    Border,
+    Demand,
+    Element,
+    Kind,
+    Layout,
+)
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
@@ -124,12 +137,17 @@ class _Chooser:
                 placeable.add(binding.var)
         return share_buffers(concatenations, channels, placeable, self.borders)
 
-    def _concatenate(self, binding: relax.Binding, out: list[relax.Binding]) -> None:
+    def _concatenate(
+        self, binding: relax.Binding, elements: Sequence[Element], out: list[relax.Binding]
+    ) -> None:
         """Copy into place what was not written there; the concatenation is then a view."""
         args, layouts = [], []
         for var, place in self.shared.parts[binding.var]:
             layout = replace(
-                self._layout("blocked"), border=self.shared.borders[place.buffer], slice=place
+                self._layout("blocked"),
+                border=self.shared.borders[place.buffer],
+                slice=place,
+                element=elements[-1],
             )
             args.append(var if self.layouts.get(var) == layout else self._move(var, layout, out))
             layouts.append(layout)
@@ -163,27 +181,29 @@ class _Chooser:
             out.append(self._with_plain_arguments(binding, out))
             return
         if func.attrs[KERNEL] == CONCAT:
-            self._concatenate(binding, out)
+            self._concatenate(binding, _elements(func), out)
             return
+        elements = _elements(func)
         call = binding.value
         args, layouts = [], []
         data = self.layouts.get(call.args[0], PLAIN) if call.args else PLAIN
-        for arg, demand in zip(call.args, self.library.demands(func, data)):
+        demands = self.library.demands(func, data)
+        for arg, demand, element in zip(call.args, demands, elements):
             layout = self.layouts.get(arg, PLAIN)
-            if not demand.met_by(layout):
+            if not demand.met_by(layout) or layout.element != element:
                 kind = layout.kind if layout.kind in demand.accepts else demand.accepts[0]
                 border = demand.border if demand.exact else self.borders[arg]
-                layout = self._layout(kind).with_border(border)
+                layout = self._layout(kind).with_border(border).with_element(element)
                 arg = self._move(arg, layout, out)
             args.append(arg)
             layouts.append(layout)
-        result = self.library.result_layout(func, layouts)
+        result = self.library.result_layout(func, layouts).with_element(elements[-1])
         place = self.shared.slices.get(binding.var)
         if place is not None and result.kind == "blocked":
             result = replace(result, border=self.shared.borders[place.buffer], slice=place)
         elif result.kind != "plain" and func.attrs[KERNEL] != VIEW:
             if binding.var in self.wanted_last and self._fills_vectors(binding.var):
-                result = Layout("last")
+                result = Layout("last", element=result.element)
             result = result.with_border(self.borders.get(binding.var, (0, 0, 0, 0)))
         self.layouts[binding.var] = result
         annotated = relax.utils.copy_with_new_vars(func).with_attr(
@@ -207,10 +227,14 @@ class _Chooser:
         value = getattr(binding, "value", None)
         if value is None:
             return binding
+        wanted = PLAIN
+        if is_move(value):
+            element = self.layouts.get(value.args[0], PLAIN).element
+            wanted = self.layouts[binding.var] = PLAIN.with_element(element)
         changed = {
-            var: self._move(var, PLAIN, out)
+            var: self._move(var, wanted, out)
             for var in relax.analysis.free_vars(value)
-            if self.layouts.get(var, PLAIN) != PLAIN
+            if self.layouts.get(var, PLAIN) != wanted
         }
         if not changed:
             return binding
@@ -259,6 +283,24 @@ def _concatenated(func: relax.Function, call: relax.Call) -> tuple[relax.Var, ..
     """What a concatenation joins, in order; a tensor may occur more than once."""
     outer = dict(zip(func.params, call.args))
     return tuple(outer[field] for field in func.body.blocks[0].bindings[0].value.args[0].fields)
+
+
+def is_move(value: relax.Expr) -> bool:
+    """Whether an expression moves the elements of a float32 tensor without looking at them."""
+    return (
+        isinstance(value, relax.Call)
+        and isinstance(value.op, tvm.ir.Op)
+        and str(value.op.name) in MOVES
+        and str(value.args[0].ty.dtype.dtype) == "float32"
+    )
+
+
+def _elements(func: relax.Function) -> list[Element]:
+    """How the parameters and the result of a group are stored; float32 if nothing else is said."""
+    stored = func.attrs.get(ELEMENTS)
+    if stored is None:
+        return ["float32"] * (len(func.params) + 1)
+    return ["bfloat16" if str(e) == "bfloat16" else "float32" for e in stored]
 
 
 def _is_group(func: tvm.ir.BaseFunc) -> bool:

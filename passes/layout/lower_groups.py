@@ -20,7 +20,7 @@ import numpy as np
 import tvm
 from tvm import IRModule, relax, tirx
 
-from relaxc.layout import CONCAT, KERNEL, LAYOUTS, PLAIN, VIEW, Layout
+from relaxc.layout import CONCAT, KERNEL, LAYOUTS, MOVES, PLAIN, VIEW, Layout
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 
@@ -79,7 +79,7 @@ class _Lowering:
     def _binding(self, binding: relax.Binding) -> relax.Binding | None:
         value = getattr(binding, "value", None)
         if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
-            return binding
+            return self._moved(binding, value)
         func = self.mod[value.op]
         name = _kernel_name(func)
         if name is None:
@@ -114,12 +114,23 @@ class _Lowering:
             self.buffers[result.slice.buffer] = var
         return relax.VarBinding(var, self.builder.normalize(call))
 
+    def _moved(self, binding: relax.Binding, value: Any) -> relax.Binding:
+        """An operator outside of groups; it may move elements that are not stored as float32."""
+        if not isinstance(value, relax.Call) or not any(a in self.values for a in value.args):
+            return binding
+        assert str(value.op.name) in MOVES, "choose-layout gives others plain float32"
+        args = [self.values.get(arg, arg) for arg in value.args]
+        call = self.builder.normalize(relax.Call(value.op, args, value.attrs, value.ty_args))
+        var = self.values[binding.var] = relax.DataflowVar(binding.var.name, call.ty)
+        return relax.VarBinding(var, call)
+
     @staticmethod
     def _physical_type(logical: relax.TensorType, layout: Layout) -> relax.TensorType:
         if layout == PLAIN:
             return logical
         shape = layout.physical_shape(list(logical.shape.values))
-        return relax.TensorType(shape, str(logical.dtype.dtype))
+        stored = layout.storage if layout.element != "float32" else str(logical.dtype.dtype)
+        return relax.TensorType(shape, stored)
 
 
 def _kernel_name(func: Any) -> str | None:

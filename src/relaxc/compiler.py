@@ -79,7 +79,7 @@ def compile(
 
     Raises:
         ModelError: the model is unreadable, invalid or unsupported.
-        OptionError: an option does not fit.
+        OptionError: an option does not fit, such as a precision that the target lacks.
         InputError: the calibration data does not fit the model.
         TargetError: no C++ compiler to link with.
         OutputError: the artifact cannot be written.
@@ -90,13 +90,16 @@ def compile(
     backend = backend_for(options.target)
     if options.quantize is not None and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
+    backend.require_precision(options.precision)
     warnings: list[str] = []
 
     def collect(instrumented: IRModule) -> dict[int, Histogram]:
         return _observe(imported, instrumented, backend, calibration_data or (), warnings)
 
     passes = select_passes(
-        default_passes(backend.kernels, quantization_passes(options.quantize, collect)),
+        default_passes(
+            backend.kernels, quantization_passes(options.quantize, collect), options.precision
+        ),
         options,
         diagnostics,
     )
@@ -285,4 +288,5 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "opt_level": options.opt_level,
         "disabled_passes": list(options.disabled_passes),
         "quantize": None if options.quantize is None else asdict(options.quantize),
+        "precision": options.precision,
     }

@@ -7,7 +7,8 @@ Three kinds, for a logical tensor (n, c, h, w):
     last       (n, h, w, c)                        channels last
 
 Each spatial axis may have a border of zeros around it (a convolution's padding, laid down by
-whoever writes the tensor), so that kernels need no bounds checks.
+whoever writes the tensor), so that kernels need no bounds checks. The elements of a float32 tensor
+may be stored as bfloat16: half the bytes, rounded to eight bits of precision.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["plain", "blocked", "last"]
+Element = Literal["float32", "bfloat16"]
 Border = tuple[int, int, int, int]
 
 _TEXT = re.compile(
-    r"(plain|last|blocked(?P<block>\d+))(\+(?P<border>\d+,\d+,\d+,\d+))?"
+    r"(plain|last|blocked(?P<block>\d+))(:(?P<element>\w+))?(\+(?P<border>\d+,\d+,\d+,\d+))?"
     r"(@(?P<buffer>\d+):(?P<offset>\d+)/(?P<total>\d+))?"
 )
 
@@ -50,15 +52,19 @@ class Layout:
         block: channels per block; 0 unless `kind` is blocked.
         border: zeros around the spatial axes: top, left, bottom, right.
         slice: where in a larger buffer the channels lie, if they share one.
+        element: how a float32 element is stored.
     """
 
     kind: Kind = "plain"
     block: int = 0
     border: Border = (0, 0, 0, 0)
     slice: Slice | None = None
+    element: Element = "float32"
 
     def __str__(self) -> str:
         text = f"{self.kind}{self.block or ''}"
+        if self.element != "float32":
+            text += f":{self.element}"
         if any(self.border):
             text += "+" + ",".join(map(str, self.border))
         if self.slice is not None:
@@ -79,7 +85,8 @@ class Layout:
             else None
         )
         whole = (border[0], border[1], border[2], border[3])
-        return Layout(kind, int(match["block"] or 0), whole, place)
+        element: Any = match["element"] or "float32"
+        return Layout(kind, int(match["block"] or 0), whole, place, element)
 
     def with_border(self, border: Border) -> Layout:
         """This layout with another border."""
@@ -89,12 +96,25 @@ class Layout:
         """This layout in a buffer of its own."""
         return replace(self, slice=None)
 
+    def with_element(self, element: Element) -> Layout:
+        """This layout with elements stored otherwise."""
+        return replace(self, element=element)
+
+    def same_memory(self, other: Layout) -> bool:
+        """Whether both lay the same elements out alike, however each of them is stored."""
+        return self.with_element(other.element) == other
+
+    @property
+    def storage(self) -> str:
+        """The dtype of the buffer: bfloat16 travels as its bits, which every operator can move."""
+        return "uint16" if self.element == "bfloat16" else self.element
+
     def physical_shape(self, dims: Sequence[Any]) -> list[Any]:
         """The shape in memory of a logical (n, c, h, w), or of any shape when plain.
 
         For a slice it is the shape of the whole buffer.
         """
-        if self == Layout():
+        if self.same_memory(PLAIN):
             return list(dims)
         n, c, h, w = dims
         if self.slice is not None:
@@ -108,8 +128,10 @@ class Layout:
 
 PLAIN = Layout()
 
-# Attributes of a group: the kernel that computes it, and a layout per parameter and result.
+# Attributes of a group: the kernel that computes it, how its parameters and its result are stored,
+# and a layout for each of them.
 KERNEL = "kernel"
+ELEMENTS = "elements"
 LAYOUTS = "layouts"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
@@ -117,6 +139,11 @@ CONCAT = "concat"
 VIEW = "view"
 # Two products around a softmax.
 ATTENTION = "attention"
+# Operators that move elements without looking at them: their result is stored as the argument is.
+MOVES = frozenset(
+    f"relax.{name}"
+    for name in ("expand_dims", "flatten", "permute_dims", "reshape", "squeeze", "strided_slice")
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 from relaxc.errors import OptionError, near_matches
 
 Shape = tuple["int | str", ...]
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
@@ -63,6 +65,8 @@ class CompileOptions:
         opt_level: 0 (only what is needed to run) to 3 (everything that pays).
         disabled_passes: names of passes to leave out.
         quantize: how to quantize; None leaves the model in float.
+        precision: what tensors are stored and multiplied as between inputs and outputs, which
+            keep their dtype; sums are float32. `bfloat16` needs a CPU with avx512bf16.
     """
 
     target: str = "llvm"
@@ -70,8 +74,14 @@ class CompileOptions:
     opt_level: int = 3
     disabled_passes: tuple[str, ...] = ()
     quantize: QuantizeOptions | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise OptionError(
+                f"unknown precision `{self.precision}`{near_matches(self.precision, PRECISIONS)}; "
+                f"use {' or '.join(f'`{p}`' for p in PRECISIONS)}"
+            )
         if self.opt_level not in range(4):
             raise OptionError(f"opt_level must be 0, 1, 2 or 3, not {self.opt_level}")
         for name, shape in self.input_shapes.items():

@@ -11,6 +11,8 @@ import tvm
 from tvm import IRModule, relax
 
 from relaxc import cpu
+from relaxc.errors import OptionError
+from relaxc.layout import Element
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.llvm.library import LlvmKernels
 from relaxc.targets.llvm.link import link_shared
@@ -37,6 +39,18 @@ class LlvmBackend(Backend):
     def kernels(self) -> LlvmKernels:
         """The kernels for this CPU."""
         return LlvmKernels(machine_of(self.target))
+
+    def require_precision(self, element: Element) -> None:
+        """Fail for bfloat16 on a CPU that has no dot products of it.
+
+        Raises:
+            OptionError: the CPU feature avx512bf16 is missing.
+        """
+        if element == "bfloat16" and not machine_of(self.target).has_bfloat16:
+            raise OptionError(
+                f"precision `bfloat16` needs the CPU feature `avx512bf16`, which target "
+                f"`{self.target.attrs['mcpu']}` does not have; use precision `float32`"
+            )
 
     @property
     def triple(self) -> str:

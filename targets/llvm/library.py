@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from relaxc.layout import ATTENTION, CONCAT, KERNEL, PLAIN, VIEW, Demand, Layout
+from relaxc.layout import ATTENTION, CONCAT, KERNEL, PLAIN, VIEW, Demand, Element, Layout
 from relaxc.targets.llvm.groups import attention
 from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.groups.conv2d import Conv2d
@@ -93,6 +93,21 @@ class LlvmKernels:
         if func.attrs[KERNEL] == VIEW:
             return PLAIN if _to_last(func) else Layout("last")
         return _kernel(func).result_layout(Group.of(func), params, self.machine)
+
+    def elements(self, func: relax.Function) -> list[Element | None]:
+        """How a group must have each parameter stored when precision is bfloat16; None: as it is.
+
+        All kernels but dot products compute in float32, whatever they read and write.
+        """
+        if func.attrs[KERNEL] in (CONCAT, VIEW, ATTENTION):
+            return [None] * len(func.params)
+        wanted = _kernel(func).elements(Group.of(func), self.machine)
+        return [wanted.get(param) for param in func.params]
+
+    def is_product(self, func: relax.Function) -> bool:
+        """Whether a group computes sums of products."""
+        kernel = func.attrs[KERNEL]
+        return kernel == ATTENTION or (kernel in _BY_NAME and _kernel(func).is_product)
 
     def lower_recurrent(
         self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray

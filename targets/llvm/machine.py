@@ -18,6 +18,7 @@ class Machine:
         registers: vector registers.
         l1_bytes, l2_bytes: data caches of one core.
         cores: cores that the code is tuned for.
+        has_bfloat16: whether dot products of bfloat16 are one instruction (avx512bf16).
     """
 
     lanes: int
@@ -25,6 +26,7 @@ class Machine:
     l1_bytes: int
     l2_bytes: int
     cores: int
+    has_bfloat16: bool = False
 
 
 def machine_of(target: tvm.target.Target) -> Machine:
@@ -32,7 +34,7 @@ def machine_of(target: tvm.target.Target) -> Machine:
     features = enabled_features(target)
     cores = int(target.attrs["num-cores"])
     if "avx512f" in features:
-        return Machine(16, 32, 48 << 10, 1 << 20, cores)
+        return Machine(16, 32, 48 << 10, 1 << 20, cores, "avx512bf16" in features)
     if "avx2" in features and "fma" in features:
         return Machine(8, 16, 32 << 10, 512 << 10, cores)
     if str(target.attrs["mtriple"]).startswith("aarch64"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from commands import Run
 
+from relaxc import cpu
 from relaxc.frontend.operators import CONVERTERS
 
 
@@ -64,3 +65,14 @@ def test_an_artifact_without_its_model(relaxc: Run, conv_artifact: Path) -> None
     done = relaxc("check", conv_artifact)
     assert done.code == 2
     assert "give the ONNX model that it was compiled from with `--model`" in done.err
+
+
+@pytest.mark.skipif("avx512bf16" not in cpu.features(), reason="needs dot products of bfloat16")
+def test_the_tolerance_fits_the_precision(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
+    limits = {"atol": 1e-2, "rtol": 0.2, "cos": 0.99}
+    document = relaxc("check", conv_onnx, "--precision", "bf16", "--json").json
+    assert document["passed"] and document["tolerance"] == limits
+    artifact = tmp_path / "a.rxc"
+    assert relaxc("compile", conv_onnx, "-o", artifact, "--precision", "bf16").code == 0
+    document = relaxc("check", artifact, "--model", conv_onnx, "--cos", 0.5, "--json").json
+    assert document["tolerance"] == {**limits, "cos": 0.5}

@@ -9,10 +9,9 @@ from conftest import MODELS
 
 import relaxc
 from relaxc.measure.check import CheckOptions, check
-from relaxc.measure.compare import Tolerance
 from relaxc.options import CompileOptions, Shape
 
-TOLERANCE = Tolerance(atol=1e-5, rtol=1e-4)
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
 CASES: list[tuple[str, dict[str, Shape]]] = [
     ("mnist_cnn/mnist", {}),
     ("mlperf_tiny/kws_ref_model_float32", {}),
@@ -25,9 +24,7 @@ CASES: list[tuple[str, dict[str, Shape]]] = [
 @pytest.mark.parametrize(("name", "shapes"), CASES, ids=[name for name, _ in CASES])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_outputs_agree(name: str, shapes: dict[str, Shape], seed: int) -> None:
-    options = CheckOptions(
-        seed=seed, tolerance=TOLERANCE, compile=CompileOptions(input_shapes=shapes)
-    )
+    options = CheckOptions(seed=seed, limits=TOLERANCE, compile=CompileOptions(input_shapes=shapes))
     result = check(MODELS / f"{name}.onnx", options)
     assert result.is_ok, result.outputs
 
@@ -41,7 +38,7 @@ def test_every_pass_leaves_a_well_formed_module(name: str, tmp_path: Path) -> No
 
 def test_a_batch(tmp_path: Path) -> None:
     options = CheckOptions(
-        tolerance=TOLERANCE, compile=CompileOptions(input_shapes={"input": (3, 1, 49, 10)})
+        limits=TOLERANCE, compile=CompileOptions(input_shapes={"input": (3, 1, 49, 10)})
     )
     assert check(MODELS / "mlperf_tiny" / "kws_ref_model_float32.onnx", options).is_ok
 
@@ -49,12 +46,12 @@ def test_a_batch(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["mobilenet_v1_025/mobilenet_v1_025"])
 def test_larger_models(name: str) -> None:
-    assert check(MODELS / f"{name}.onnx", CheckOptions(tolerance=TOLERANCE)).is_ok
+    assert check(MODELS / f"{name}.onnx", CheckOptions(limits=TOLERANCE)).is_ok
 
 
 @pytest.mark.parametrize("name", ["mnist_cnn/mnist", "mlperf_tiny/pretrainedResnet"])
 def test_every_layer_agrees(name: str) -> None:
-    result = check(MODELS / f"{name}.onnx", CheckOptions(per_layer=True, tolerance=TOLERANCE))
+    result = check(MODELS / f"{name}.onnx", CheckOptions(per_layer=True, limits=TOLERANCE))
     assert result.is_ok
     assert result.first_divergence is None
     assert len(result.layers) > 10

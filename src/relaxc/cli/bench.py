@@ -57,6 +57,7 @@ def bench(
     target: str,
     opt_level: int,
     disabled_passes: tuple[str, ...],
+    precision: str,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -69,7 +70,7 @@ def bench(
     from relaxc.measure.bench import bench as measure
     from relaxc.report import benching
 
-    flags = ["--target", target, f"-O{opt_level}"]
+    flags = ["--target", target, f"-O{opt_level}", "--precision", precision]
     flags += [word for name in disabled_passes for word in ("--disabled-pass", name)]
     flags += [word for text in input_shapes for word in ("--input-shapes", text)]
     with _compiled(path, flags) as artifact:

@@ -9,10 +9,13 @@ import click
 from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
-from relaxc.measure.compare import Tolerance
+from relaxc.measure.compare import TOLERANCES, Tolerance
 from relaxc.measure.feeds import FillMode
 
-_DEFAULT = Tolerance()
+
+def _default(limit: str) -> str:
+    exact, rounded = (getattr(TOLERANCES[p], limit) for p in ("float32", "bfloat16"))
+    return f"[default: {exact:g}; {rounded:g} for bf16]"
 
 
 @click.command()
@@ -25,14 +28,13 @@ _DEFAULT = Tolerance()
     show_default=True,
     help="What to compare with.",
 )
-@click.option("--atol", default=_DEFAULT.atol, show_default=True, help="Absolute tolerance.")
+@click.option("--atol", type=float, help=f"Absolute tolerance.  {_default('atol')}")
 @click.option(
     "--rtol",
-    default=_DEFAULT.rtol,
-    show_default=True,
-    help="Tolerance relative to the largest value of an output.",
+    type=float,
+    help=f"Tolerance relative to the largest value of an output.  {_default('rtol')}",
 )
-@click.option("--cos", default=_DEFAULT.cos, show_default=True, help="Least cosine.")
+@click.option("--cos", type=float, help=f"Least cosine.  {_default('cos')}")
 @click.option("--per-layer", is_flag=True, help="Name the first layer that diverges.")
 @parameters.feed
 @parameters.shapes
@@ -42,9 +44,9 @@ def check(
     path: Path,
     model: Path | None,
     reference: str,
-    atol: float,
-    rtol: float,
-    cos: float,
+    atol: float | None,
+    rtol: float | None,
+    cos: float | None,
     per_layer: bool,
     inputs: Path | None,
     fill_mode: FillMode,
@@ -53,6 +55,7 @@ def check(
     target: str,
     opt_level: int,
     disabled_passes: tuple[str, ...],
+    precision: str,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -62,8 +65,12 @@ def check(
     """
     from relaxc.report import checking
 
-    tolerance = Tolerance(atol=atol, rtol=rtol, cos=cos)
-    options = parameters.read_compile_options(target, opt_level, disabled_passes, input_shapes)
+    given = {"atol": atol, "rtol": rtol, "cos": cos}
+    limits = {name: value for name, value in given.items() if value is not None}
+    Tolerance(**limits)  # complains before the work
+    options = parameters.read_compile_options(
+        target, opt_level, disabled_passes, input_shapes, precision
+    )
     with progress("Checking", is_shown=not (as_json or debug)), quiet(debug):
         from relaxc.measure.check import CheckOptions
         from relaxc.measure.check import check as compare
@@ -73,14 +80,14 @@ def check(
             inputs=inputs,
             fill_mode=fill_mode,
             seed=seed,
-            tolerance=tolerance,
+            limits=limits,
             per_layer=per_layer,
             compile=options,
         )
         result = compare(path, check_options)
     parameters.warn(result.warnings)
     if as_json:
-        parameters.print_json("check", checking.as_json(result, tolerance))
+        parameters.print_json("check", checking.as_json(result))
     else:
-        click.echo(checking.as_text(result, tolerance))
+        click.echo(checking.as_text(result))
     return 0 if result.is_ok else 1

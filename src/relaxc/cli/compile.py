@@ -28,6 +28,7 @@ def compile_(
     target: str,
     opt_level: int,
     disabled_passes: tuple[str, ...],
+    precision: str,
     input_shapes: tuple[str, ...],
     verify: bool,
     dump_dir: Path | None,
@@ -38,7 +39,9 @@ def compile_(
     debug: bool,
 ) -> None:
     """Compile an ONNX MODEL into an artifact."""
-    options = parameters.read_compile_options(target, opt_level, disabled_passes, input_shapes)
+    options = parameters.read_compile_options(
+        target, opt_level, disabled_passes, input_shapes, precision
+    )
     with (
         progress("Loading the compiler", is_shown=not (as_json or debug)) as show,
         quiet(debug) as echo,

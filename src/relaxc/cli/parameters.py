@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import click
 
 from relaxc.measure.feeds import FILL_MODES
-from relaxc.options import CompileOptions, Shape, parse_input_shapes
+from relaxc.options import CompileOptions, Precision, Shape, parse_input_shapes
 
 # Bumped when a field is renamed or removed; new ones may appear at any time.
 JSON_SCHEMA_VERSION = 1
+
+PRECISION_NAMES: dict[str, Precision] = {"f32": "float32", "bf16": "bfloat16"}
 
 PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -90,6 +92,13 @@ def compiling(command: _Command) -> _Command:
             metavar="NAME",
             help="Leave out a pass; may be repeated.",
         ),
+        click.option(
+            "--precision",
+            type=click.Choice(tuple(PRECISION_NAMES)),
+            default="f32",
+            show_default=True,
+            help="How tensors between inputs and outputs are stored and multiplied.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -105,7 +114,11 @@ def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:
 
 
 def read_compile_options(
-    target: str, opt_level: int, disabled_passes: tuple[str, ...], input_shapes: Iterable[str]
+    target: str,
+    opt_level: int,
+    disabled_passes: tuple[str, ...],
+    input_shapes: Iterable[str],
+    precision: str,
 ) -> CompileOptions:
     """Read the options of `compiling` and `shapes`."""
     return CompileOptions(
@@ -113,6 +126,7 @@ def read_compile_options(
         opt_level=opt_level,
         disabled_passes=disabled_passes,
         input_shapes=read_shapes(input_shapes),
+        precision=PRECISION_NAMES[precision],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from relaxc.artifact import is_artifact
 from relaxc.compiler import compile
 from relaxc.errors import OptionError
 from relaxc.frontend.load import read_model
-from relaxc.measure.compare import Agreement, Tolerance, compare
+from relaxc.measure.compare import TOLERANCES, Agreement, Tolerance, compare
 from relaxc.measure.expose import Layer, expose_layers
 from relaxc.measure.feeds import FillMode, make_feed, read_feed
 from relaxc.measure.reference import run_reference
@@ -30,7 +30,7 @@ class CheckOptions:
         inputs: `.npz` file with the inputs; made up by default.
         fill_mode: what to make up.
         seed: of the random inputs.
-        tolerance: when two tensors agree.
+        limits: fields of `Tolerance` that replace those fitting the precision.
         per_layer: also look for the first layer that diverges.
         compile: how to compile a model that is not yet an artifact. Of an artifact, the input
             shapes give sizes to symbolic dimensions.
@@ -40,7 +40,7 @@ class CheckOptions:
     inputs: Path | None = None
     fill_mode: FillMode = "random"
     seed: int = 0
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    limits: Mapping[str, float] = field(default_factory=dict)
     per_layer: bool = False
     compile: CompileOptions = field(default_factory=CompileOptions)
 
@@ -66,11 +66,13 @@ class CheckResult:
         outputs: the model's outputs.
         layers: every node, in topological order; empty unless asked for.
         warnings: what weakens the result, one sentence each.
+        tolerance: when two tensors agree.
     """
 
     outputs: tuple[Agreement, ...]
     layers: tuple[LayerAgreement, ...]
     warnings: tuple[str, ...]
+    tolerance: Tolerance = field(default_factory=Tolerance)
 
     @property
     def is_ok(self) -> bool:
@@ -111,11 +113,12 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
                 f"the outputs of `{path}` ({_listed(ours)}) are not those of `{source}` "
                 f"({_listed(theirs)}); give the ONNX model that the artifact was compiled from"
             )
-        outputs = _compare_all(ours, theirs, options.tolerance)
+        tolerance = replace(TOLERANCES[compile_options.precision], **options.limits)
+        outputs = _compare_all(ours, theirs, tolerance)
         layers = []
         if options.per_layer:
-            layers = _check_layers(source, feed, compile_options, options.tolerance, folder)
-        return CheckResult(tuple(outputs.values()), tuple(layers), warnings)
+            layers = _check_layers(source, feed, compile_options, tolerance, folder)
+        return CheckResult(tuple(outputs.values()), tuple(layers), warnings, tolerance)
 
 
 def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, ...]]:
@@ -143,6 +146,7 @@ def _options_of(model: Model) -> CompileOptions:
         input_shapes={name: tuple(shape) for name, shape in recorded["input_shapes"].items()},
         opt_level=recorded["opt_level"],
         disabled_passes=tuple(recorded["disabled_passes"]),
+        precision=recorded.get("precision", "float32"),
     )
 
 

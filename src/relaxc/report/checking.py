@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from relaxc.report import units
@@ -9,17 +10,18 @@ from relaxc.report.tables import table
 
 if TYPE_CHECKING:
     from relaxc.measure.check import CheckResult, LayerAgreement
-    from relaxc.measure.compare import Agreement, Tolerance
+    from relaxc.measure.compare import Agreement
 
 _HEADINGS = ("Output", "Type", "", "Max abs", "Max rel", "Cosine")
 
 
-def as_text(result: CheckResult, tolerance: Tolerance) -> str:
+def as_text(result: CheckResult) -> str:
     """The table of outputs, the verdict, and where the results part."""
     parts = [table(_HEADINGS, [_row(a) for a in result.outputs], left=3)]
     if result.layers:
         parts.append(_layers(result))
     failed = [a.name for a in result.outputs if not a.is_ok]
+    tolerance = result.tolerance
     limits = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}, cos {tolerance.cos:g}"
     verdict = f"FAILED: {', '.join(failed)} differ" if failed else "PASSED"
     parts.append(f"{verdict} ({limits}; reference: ONNX Runtime)")
@@ -52,13 +54,13 @@ def _layers(result: CheckResult) -> str:
     return "\n".join(lines)
 
 
-def as_json(result: CheckResult, tolerance: Tolerance) -> dict[str, Any]:
+def as_json(result: CheckResult) -> dict[str, Any]:
     """The machine-readable form."""
     first = result.first_divergence
     return {
         "passed": result.is_ok,
         "reference": "onnxruntime",
-        "tolerance": {"atol": tolerance.atol, "rtol": tolerance.rtol, "cos": tolerance.cos},
+        "tolerance": dataclasses.asdict(result.tolerance),
         "outputs": [_agreement(a) for a in result.outputs],
         "layers": [_layer(layer) for layer in result.layers],
         "first_divergence": None if first is None else _layer(first),

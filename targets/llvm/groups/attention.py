@@ -121,11 +121,11 @@ def demands(func: relax.Function) -> list[Demand]:
 def lower(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
     """Write the kernel."""
     group = AttentionGroup.of(func)
-    assert group is not None and all(layout == PLAIN for layout in layouts)
+    assert group is not None and all(layout.same_memory(PLAIN) for layout in layouts)
     b = KernelBuilder("attention", machine.lanes)
     buffers: dict[relax.Expr, Buffer] = {}
-    for i, param in enumerate(func.params):
-        buffers[param] = b.param(f"x{i}", list(param.ty.shape.values))
+    for i, (param, layout) in enumerate(zip(func.params, layouts)):
+        buffers[param] = b.param(f"x{i}", list(param.ty.shape.values), layout.element)
     constants: list[np.ndarray] = []
 
     def buffer_of(expr: relax.Expr) -> Buffer:
@@ -152,7 +152,7 @@ def lower(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> 
         *(o for o in operands if o not in inner),
     ):
         buffer_of(expr)
-    y = b.param("y", list(func.ret_ty.shape.values))
+    y = b.param("y", list(func.ret_ty.shape.values), layouts[-1].element)
 
     def heads(view: Strided) -> Heads:
         s = view.strides

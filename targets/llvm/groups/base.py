@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm import relax
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import Demand, Element, Layout
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.domain import Dims, Domain, MapDomain, RowDomain, same
 from relaxc.targets.llvm.kernels.elementwise import OPERATORS, Epilogue, scalar_value
@@ -51,6 +51,8 @@ class GroupKernel(abc.ABC):
     """One kind of group: when it applies, what layouts it wants, and how it becomes code."""
 
     name: ClassVar[str]
+    # Whether results are sums of products, over channels or taps.
+    is_product: ClassVar[bool] = False
 
     @abc.abstractmethod
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
@@ -71,6 +73,10 @@ class GroupKernel(abc.ABC):
     def result_layout(self, group: Group, params: Sequence[Layout], machine: Machine) -> Layout:
         """How the result lies in memory, without its border."""
         return Layout("blocked", machine.lanes)
+
+    def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
+        """How parameters must be stored to be multiplied as bfloat16; others may be as they are."""
+        return {}
 
     @abc.abstractmethod
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
@@ -147,7 +153,9 @@ class KernelFrame:
 
     def _declare(self, name: str, shape: tuple[Any, ...], layout: Layout) -> View:
         dims = self._domain.operand_dims(shape)
-        buffer = self.b.param(name, shape if layout == PLAIN else layout.physical_shape(dims))
+        plain = layout.kind == "plain" and not any(layout.border)
+        physical = shape if plain else layout.physical_shape(dims)
+        buffer = self.b.param(name, physical, layout.element)
         # Rows of a plain matrix are pixels with their channels last.
         if isinstance(self._domain, RowDomain):
             layout = Layout("last")

@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.kernels import (
     conv_banded,
@@ -17,6 +17,7 @@ from relaxc.targets.llvm.kernels import (
     conv_packed,
     conv_winograd,
 )
+from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.builder import Buffer
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.conv_winograd import Plan, Transform
@@ -29,6 +30,7 @@ class Conv2d(GroupKernel):
     """Convolution with constant weights and an elementwise epilogue."""
 
     name = "conv2d"
+    is_product = True
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether channels and pixels are static."""
@@ -47,6 +49,15 @@ class Conv2d(GroupKernel):
         return operand_demands(
             group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
         )
+
+    def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
+        """Pairs of neighbouring channels, where convolution is direct."""
+        spec = _spec(group)
+        if _algorithm(spec, winograd_plan(spec, machine), machine) != "direct":
+            return {}
+        # Fewer channels than lanes are read plain: their neighbours are pixels.
+        has_pairs = spec.in_channels % 2 == 0 and spec.in_channels >= machine.lanes
+        return {group.anchor.args[0]: "bfloat16" if has_pairs else "float32"}
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel of the algorithm that suits the shape."""
@@ -79,9 +90,10 @@ class Conv2d(GroupKernel):
             conv_banded.emit(frame.b, spec, bands, x, *buffers, y, operands)
         else:
             tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
-            w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes))
+            arithmetic = arithmetic_of(x)
+            w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes, arithmetic))
             operands, y = frame.operands(), frame.result()
-            conv_direct.emit(frame.b, spec, tile, x, w, y, operands)
+            conv_direct.emit(frame.b, spec, tile, x, w, y, operands, arithmetic)
         return frame.finish()
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.kernels import conv_banded, conv_direct, conv_packed
+from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.conv_transpose import TransposeSpec
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
@@ -21,6 +22,7 @@ class ConvTranspose(GroupKernel):
     """Transposed convolution with constant weights and an elementwise epilogue."""
 
     name = "conv2d_transpose"
+    is_product = True
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether channels and pixels are static."""
@@ -34,6 +36,13 @@ class ConvTranspose(GroupKernel):
         domain = self.domain(group.result_shape)
         return operand_demands(group, domain, {group.anchor.args[0]: wanted})
 
+    def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
+        """Pairs of neighbouring channels."""
+        if _spec(group).groups > 1:
+            return {}
+        has_pairs = _spec(group).in_channels % 2 == 0
+        return {group.anchor.args[0]: "bfloat16" if has_pairs else "float32"}
+
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """One convolution per phase, in one kernel."""
         spec = _spec(group)
@@ -44,17 +53,20 @@ class ConvTranspose(GroupKernel):
             _emit_grouped(frame, spec, weight, group.anchor.args[0], machine)
             return frame.finish()
         phases = spec.phases()
-        packed = [conv_direct.pack_weights(p.weights(weight), machine.lanes) for p in phases]
+        x = frame.views[group.anchor.args[0]]
+        arithmetic = arithmetic_of(x)
+        packed = [
+            conv_direct.pack_weights(p.weights(weight), machine.lanes, arithmetic) for p in phases
+        ]
         buffer = frame.constant("w", np.concatenate([p.reshape(-1) for p in packed]))
         operands, y = frame.operands(), frame.result()
-        x = frame.views[group.anchor.args[0]]
         origin = 0
         for phase, panels in zip(phases, packed):
             length = int(np.prod(panels.shape[1:]))
             w = View(buffer, 0, 0, 0, machine.lanes, 0, 0, length, 0, origin, PLAIN)
             tile = conv_direct.choose_tile(phase.spec, machine.lanes, machine.registers)
             placement = conv_direct.Placement(phase.start, spec.stride)
-            conv_direct.emit(frame.b, phase.spec, tile, x, w, y, operands, placement)
+            conv_direct.emit(frame.b, phase.spec, tile, x, w, y, operands, arithmetic, placement)
             origin += panels.size
         return frame.finish()
 

@@ -116,7 +116,7 @@ def _choose(group: Group, data: Layout) -> Domain:
         for domain in _domains(group.anchor)
         if all(is_elementwise(call, domain) for call in bindings)
     ]
-    kind = RowDomain if data == PLAIN else MapDomain
+    kind = RowDomain if data.same_memory(PLAIN) else MapDomain
     return next((domain for domain in usable if isinstance(domain, kind)), usable[0])
 
 

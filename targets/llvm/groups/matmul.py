@@ -8,9 +8,10 @@ from typing import Any
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.kernels import matmul
+from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.domain import Domain, RowDomain, as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
@@ -20,6 +21,7 @@ class Matmul(GroupKernel):
     """(..., rows, depth) @ constant (depth, columns), with an elementwise epilogue."""
 
     name = "matmul"
+    is_product = True
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether the right side is a constant matrix and the left one float32 of known depth."""
@@ -47,6 +49,12 @@ class Matmul(GroupKernel):
         """Row-major."""
         return PLAIN
 
+    def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
+        """Pairs of neighbours in a row."""
+        data = group.anchor.args[0]
+        depth = as_int(data.ty.shape.values[-1])
+        return {data: "float32" if depth is None or depth % 2 else "bfloat16"}
+
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel."""
         domain = self.domain(group.result_shape)
@@ -54,8 +62,10 @@ class Matmul(GroupKernel):
         weight = group.anchor.args[1].value.numpy()
         rows = frame.dims[3]
         tiling = matmul.choose_tiling(rows, weight.shape[1], machine.lanes, machine.registers)
-        packed = frame.constant("w", matmul.pack_weights(weight, tiling, machine.lanes))
-        operands, y = frame.operands(), frame.result()
         x = frame.views[group.anchor.args[0]]
-        matmul.emit(frame.b, x, packed, y, operands, tiling)
+        arithmetic = arithmetic_of(x)
+        packed = matmul.pack_weights(weight, tiling, machine.lanes, arithmetic)
+        w = frame.constant("w", packed)
+        operands, y = frame.operands(), frame.result()
+        matmul.emit(frame.b, x, w, y, operands, tiling, arithmetic)
         return frame.finish()

@@ -18,11 +18,16 @@ from relaxc.targets.llvm.machine import Machine
 def lower_relayout(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
     """Copy a tensor from the first layout to the second."""
     logical = list(func.params[0].ty.shape.values)
-    dims = MapDomain(tuple(logical)).dims
     b = KernelBuilder("relayout", machine.lanes)
+    if all(layout.same_memory(PLAIN) for layout in layouts):
+        x, y = (b.param(n, logical, la.element) for n, la in zip(("x", "y"), layouts))
+        relayout.convert(b, x, y)
+        return Kernel("convert", b.finish())
+    dims = MapDomain(tuple(logical)).dims
     views = []
     for name, layout in zip(("x", "y"), layouts):
-        shape = logical if layout == PLAIN else layout.physical_shape(dims)
-        views.append(View.of(b.param(name, shape), dims, layout, machine.lanes))
+        shape = logical if layout.same_memory(PLAIN) else layout.physical_shape(dims)
+        buffer = b.param(name, shape, layout.element)
+        views.append(View.of(buffer, dims, layout, machine.lanes))
     relayout.emit(b, views[0], views[1], dims[0])
     return Kernel("relayout", b.finish())

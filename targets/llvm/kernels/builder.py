@@ -20,6 +20,8 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx import BufferLoad, BufferStore, ForKind, IntImm, Ramp
 
+from relaxc.targets.llvm.kernels import intrinsics
+
 # Tasks of a parallel loop; the thread pool gives each thread an equal share of neighbours.
 PARTS = 16
 
@@ -34,11 +36,19 @@ def index(value: Index) -> Expr:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A parameter or workspace, addressed by a flat element index."""
+    """A parameter or workspace, addressed by a flat element index.
+
+    Attributes:
+        data: the TIR buffer.
+        dtype: of the values that kernels compute with.
+        shape: sizes.
+        is_bfloat16: whether float32 values are stored as the bits of bfloat16 (uint16).
+    """
 
     data: Any
     dtype: str
     shape: tuple[Any, ...]
+    is_bfloat16: bool = False
 
 
 class Register:
@@ -76,20 +86,32 @@ class KernelBuilder:
         self._params: list[Any] = []
         self._blocks: list[list[Any]] = [[]]
         self._count = 0
+        self._imports = False
 
     # -- buffers ---------------------------------------------------------------------------
 
     def param(self, name: str, shape: Sequence[Any], dtype: str = "float32") -> Buffer:
         """Declare the next parameter, a tensor; the flat view of it is returned."""
         shape = tuple(index(d) for d in shape)
-        buffer = tirx.decl_buffer(shape, dtype, name)
+        stored = "uint16" if dtype == "bfloat16" else dtype
+        buffer = tirx.decl_buffer(shape, stored, name)
         self._params.append(buffer)
         size = index(1)
         for dim in shape:
             size = size * dim
-        flat = tirx.decl_buffer((size,), dtype, f"{name}_flat")
+        flat = tirx.decl_buffer((size,), stored, f"{name}_flat")
         self.emit(tirx.DeclBuffer(flat, data=buffer.data))
+        if dtype == "bfloat16":
+            return Buffer(flat, "float32", shape, is_bfloat16=True)
         return Buffer(flat, dtype, shape)
+
+    def grouped(self, buffer: Buffer, group: int) -> Buffer:
+        """The same memory as int32, each of which holds `group` neighbouring elements."""
+        flat = tirx.decl_buffer(
+            (buffer.data.shape[0] // group,), "int32", f"{buffer.data.name}_grouped"
+        )
+        self.emit(tirx.DeclBuffer(flat, data=buffer.data.data))
+        return Buffer(flat, "int32", buffer.shape)
 
     def scalar_param(self, name: str, before_last: bool = False) -> Expr:
         """Declare the next parameter, an int64; or the one before the last declared."""
@@ -196,18 +218,21 @@ class KernelBuilder:
         """Load consecutive elements."""
         lanes = self.lanes if lanes is None else lanes
         where = Ramp(index(at), index(1), lanes) if lanes > 1 else index(at)
-        return BufferLoad(buffer.data, [where])
+        value = BufferLoad(buffer.data, [where])
+        return intrinsics.from_bfloat16(value, lanes) if buffer.is_bfloat16 else value
 
     def broadcast(self, buffer: Buffer, at: Index, lanes: int | None = None) -> Expr:
         """Load one element into all lanes."""
         lanes = self.lanes if lanes is None else lanes
-        value = BufferLoad(buffer.data, [index(at)])
+        value = self.load(buffer, at, 1)
         return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
     def store(self, buffer: Buffer, at: Index, value: Expr, lanes: int | None = None) -> None:
         """Store consecutive elements."""
         lanes = self.lanes if lanes is None else lanes
         where = Ramp(index(at), index(1), lanes) if lanes > 1 else index(at)
+        if buffer.is_bfloat16:
+            value = self.to_bfloat16(value, lanes)
         self.emit(BufferStore(buffer.data, value, [where]))
 
     def store_partial(self, buffer: Buffer, at: Index, value: Expr, count: int) -> None:
@@ -243,6 +268,21 @@ class KernelBuilder:
         lanes = [i if i < count else self.lanes + i for i in range(self.lanes)]
         return tirx.Shuffle([value, zeros], [IntImm("int32", i) for i in lanes])
 
+    def dot_bfloat16(self, total: Expr, a: Expr, b: Expr) -> Expr:
+        """`intrinsics.dot_bfloat16`."""
+        self._imports = True
+        return intrinsics.dot_bfloat16(total, a, b)
+
+    def bfloat16_pairs(self, low: Expr, high: Expr) -> Expr:
+        """`intrinsics.bfloat16_pairs`."""
+        self._imports = True
+        return intrinsics.bfloat16_pairs(low, high)
+
+    def to_bfloat16(self, value: Expr, lanes: int) -> Expr:
+        """`intrinsics.to_bfloat16`."""
+        self._imports = True
+        return intrinsics.to_bfloat16(value, lanes)
+
     def prefetch(self, buffer: Buffer, at: Index, locality: int = 2) -> None:
         """Ask for the cache line of an element; `locality` 3 is L1, 2 is L2."""
         address = tirx.call_intrin(
@@ -261,7 +301,10 @@ class KernelBuilder:
 
     def finish(self, public: bool = False) -> tirx.PrimFunc:
         """The finished kernel; a public one keeps its name, for use outside of a Relax module."""
-        func = tirx.PrimFunc(self._params, self._sequence(self._blocks[0]))
+        body = self._sequence(self._blocks[0])
+        if self._imports:
+            body = intrinsics.with_intrinsics(body)
+        func = tirx.PrimFunc(self._params, body)
         func = func.with_attrs({"tirx.noalias": True, "tirx.is_scheduled": True})
         return func.with_attr("global_symbol", self.name) if public else func
 

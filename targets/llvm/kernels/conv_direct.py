@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.builder import (
     Index,
     KernelBuilder,
@@ -75,8 +76,8 @@ def choose_tile(spec: ConvSpec, lanes: int, registers: int) -> Tile:
     return Tile(best[1], best[2], rows_outer=data > weights)
 
 
-def pack_weights(weight: np.ndarray, lanes: int) -> np.ndarray:
-    """[out, in, kh, kw] -> [out block][in block][kh][kw][in lane][out lane], flattened per block.
+def pack_weights(weight: np.ndarray, lanes: int, arithmetic: Arithmetic) -> np.ndarray:
+    """[out, in, kh, kw] -> [out block][in block][kh][kw][in group][out lane], flat per block.
 
     The last block of inputs is as narrow as it is; outputs are padded with zeros.
     """
@@ -84,10 +85,10 @@ def pack_weights(weight: np.ndarray, lanes: int) -> np.ndarray:
     weight = np.pad(weight, ((0, -out % lanes), (0, 0), (0, 0), (0, 0)))
     weight = weight.reshape(-1, lanes, depth, kh, kw).transpose(0, 2, 3, 4, 1)
     parts = [
-        weight[:, i : i + lanes].transpose(0, 2, 3, 1, 4).reshape(len(weight), -1)
+        arithmetic.pack(weight[:, i : i + lanes].transpose(0, 2, 3, 1, 4)).reshape(len(weight), -1)
         for i in range(0, depth, lanes)
     ]
-    return np.ascontiguousarray(np.concatenate(parts, 1), np.float32)
+    return np.ascontiguousarray(np.concatenate(parts, 1))
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,12 @@ def emit(
     weight: View,
     y: View,
     operands: Operands,
+    arithmetic: Arithmetic,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
 ) -> None:
     """Write the kernel. `weight.row` is the length of one block's packed weights."""
-    _Writer(b, spec, tile, x, weight, y, operands, placement).write()
+    data = arithmetic.view(b, x)
+    _Writer(b, spec, tile, data, weight, y, operands, arithmetic, placement).write()
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class _Writer:
     weight: View
     y: View
     operands: Operands
+    arithmetic: Arithmetic
     placement: Placement
 
     def write(self) -> None:
@@ -190,9 +194,10 @@ class _Writer:
         block: Index,
         width: int,
     ) -> None:
-        """Accumulate over all taps and the `width` channels of an input block."""
+        """Accumulate over all taps and the `width` channels of an input block, by groups."""
         b, spec, x, weight = self.b, self.spec, self.x, self.weight
         lanes, panel = b.lanes, weight.row
+        inputs, width = lanes // self.arithmetic.group, width // self.arithmetic.group
         (kh, kw), (sh, sw), (dh, dw) = spec.kernel, spec.stride, spec.dilation
         top, left = spec.padding[:2]
         depth, blocks = spec.in_channels // spec.groups, -(-spec.out_channels // lanes)
@@ -200,7 +205,7 @@ class _Writer:
         with b.loop(kh) as i, b.loop(kw) as j, b.loop(width) as lane:
             row, column = h * sh + i * dh - top, w * sw + j * dw - left
             at = b.let(x.lane(n, group + block, lane, lanes, row, column))
-            tap = block * (lanes * kh * kw * lanes) + ((i * kw + j) * width + lane) * lanes
+            tap = block * (inputs * kh * kw * lanes) + ((i * kw + j) * width + lane) * lanes
             wat = b.let(first * panel + tap + weight.origin)
             for k in range(len(acc)):
                 b.prefetch(weight.buffer, wat + k * panel + _PREFETCH)
@@ -208,7 +213,8 @@ class _Writer:
             for c in range(len(acc[0])):
                 value = b.let(b.broadcast(x.buffer, at + c * sw * x.pixel))
                 for registers, factor in zip(acc, loaded):
-                    registers[c].set(registers[c].get() + value * factor)
+                    total = registers[c].get()
+                    registers[c].set(self.arithmetic.multiply_add(b, total, value, factor))
 
 
 # Elements ahead in the weight panel; hides L2 and L3 latency (resnet18: 9 % end to end).

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.builder import Buffer, Index, KernelBuilder, even_tiles
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
@@ -48,23 +49,31 @@ def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling
     return Tiling(largest, vectors, 16 * largest)
 
 
-def pack_weights(weight: np.ndarray, tiling: Tiling, lanes: int) -> np.ndarray:
-    """[depth, columns] -> [panel][depth][vectors * lanes], padded with zeros."""
+def pack_weights(
+    weight: np.ndarray, tiling: Tiling, lanes: int, arithmetic: Arithmetic
+) -> np.ndarray:
+    """[depth, columns] -> [panel][depth / group][vectors * lanes], padded with zeros."""
     depth, columns = weight.shape
     width = tiling.vectors * lanes
     padded = np.pad(weight, ((0, 0), (0, -columns % width)))
     packed = padded.reshape(depth, -1, width).transpose(1, 0, 2)
-    return np.ascontiguousarray(packed, np.float32)
+    return arithmetic.pack(packed)
 
 
 def emit(
-    b: KernelBuilder, x: View, weight: Buffer, y: View, operands: Operands, tiling: Tiling
+    b: KernelBuilder,
+    x: View,
+    weight: Buffer,
+    y: View,
+    operands: Operands,
+    tiling: Tiling,
+    arithmetic: Arithmetic,
 ) -> None:
     """Write the kernel: y[r, :] = epilogue(x[r, :] @ weight) for each row r.
 
     `x` and `y` are channels-last views with rows as pixels; their number may be symbolic.
     """
-    writer = _Writer(b, x, weight, y, operands, tiling)
+    writer = _Writer(b, arithmetic.view(b, x), weight, y, operands, tiling, arithmetic)
     if isinstance(x.width, int):
         writer.static_rows(x.width)
     else:
@@ -79,6 +88,7 @@ class _Writer:
     y: View
     operands: Operands
     tiling: Tiling
+    arithmetic: Arithmetic
 
     @property
     def panels(self) -> int:
@@ -141,7 +151,7 @@ class _Writer:
     def _tile(self, panel: Index, row: Index, size: int, blocks: int, tail: int) -> None:
         """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
         b, lanes, x = self.b, self.b.lanes, self.x
-        depth, width = x.channels, self.tiling.vectors * lanes
+        depth, width = x.channels // self.arithmetic.group, self.tiling.vectors * lanes
         acc = [[b.register() for _ in range(blocks)] for _ in range(size)]
         for registers in acc:
             for register in registers:
@@ -155,7 +165,8 @@ class _Writer:
             for r in range(size):
                 value = b.let(b.broadcast(x.buffer, base + r * x.pixel + k))
                 for v in range(blocks):
-                    acc[r][v].set(acc[r][v].get() + value * loaded[v])
+                    total = acc[r][v]
+                    total.set(self.arithmetic.multiply_add(b, total.get(), value, loaded[v]))
         for v in range(blocks):
             cb = panel * self.tiling.vectors + v
             count = tail if v == blocks - 1 else lanes

@@ -6,7 +6,8 @@ from typing import Any
 
 from tvm import tirx
 
-from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder
+from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
+from relaxc.targets.llvm.kernels.domain import simple
 from relaxc.targets.llvm.kernels.view import View
 
 
@@ -21,6 +22,19 @@ def emit(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
         _from_plain(b, x, y, batch)
     else:
         _to_plain(b, x, y, batch)
+
+
+def convert(b: KernelBuilder, x: Buffer, y: Buffer) -> None:
+    """Store the elements of `x` as those of `y` are, in the same order; any shape."""
+    size = x.data.shape[0]
+    step = 4 * b.lanes
+    with b.parallel(simple((size + (step - 1)) // step)) as t:
+        first = b.let(t * step)
+        with b.when(first + step <= size):
+            for i in range(4):
+                b.store(y, first + i * b.lanes, b.load(x, first + i * b.lanes))
+        with b.when(first + step > size), b.loop(b.let(size - first)) as i:
+            b.store(y, first + i, b.load(x, first + i, 1), 1)
 
 
 def _copy(b: KernelBuilder, x: View, y: View, batch: Any) -> None:

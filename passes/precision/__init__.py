@@ -1,0 +1,1 @@
+"""In how many bits tensors are stored and multiplied."""

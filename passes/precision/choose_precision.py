@@ -1,0 +1,150 @@
+"""Decide which tensors are stored, and hence multiplied, as bfloat16.
+
+Before:                                   After:
+    lv = matmul_0(x)                          groups carry the attribute `elements`, one per
+    lv1 = norm_1(lv, x)                       parameter and the last for the result:
+    gv = matmul_2(lv1)                        matmul_0 ["bfloat16", "bfloat16"]
+                                              norm_1   ["bfloat16", "float32", "bfloat16"]
+                                              matmul_2 ["bfloat16", "float32"]
+
+Types stay logical (float32): the target's kernels read and write what `elements` says, accumulate
+in float32, and compute norms, softmax and epilogues in float32. choose-layout inserts the
+conversions, above that of `x` for the first product.
+
+A group's result is bfloat16 when 1. a group reads it, directly or through moves (reshapes ...);
+                                 2. precision is at stake already: a product reads it, or it is a
+                                    product, or an operand of its group is bfloat16.
+So inputs, outputs, what operators outside of groups read, and arithmetic on positions and masks
+that no product has touched stay float32. Concatenations are bfloat16 throughout, because their
+operands lie in one buffer.
+Changes results by: 2**-9 relative per rounding; sums of n products by about 2**-9 of their norm.
+Must run after: group-ops; before: choose-layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import tvm
+from tvm import IRModule, relax
+
+from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, VIEW, Element
+from relaxc.passes.base import Pass
+
+
+class PrecisionLibrary(Protocol):
+    """What the pass asks of a target."""
+
+    def elements(self, func: relax.Function) -> Sequence[Element | None]:
+        """How a group must have each parameter stored; None where it reads either."""
+
+    def is_product(self, func: relax.Function) -> bool:
+        """Whether a group computes sums of products."""
+
+
+@dataclass(frozen=True)
+class ChoosePrecision(Pass):
+    """Annotate groups with the elements that they read and write.
+
+    Attributes:
+        library: the target's kernels.
+    """
+
+    library: PrecisionLibrary
+
+    name: ClassVar[str] = "choose-precision"
+    opt_level: ClassVar[int] = 0
+    required: ClassVar[bool] = True
+
+    def apply(self, mod: IRModule) -> IRModule:
+        """Walk `main` backward for the readers of every tensor, then forward."""
+        calls = set(_group_calls(mod))
+        readers = _Readers(self.library, mod)
+        stored: dict[relax.Var, Element] = {}
+        after = mod.clone()
+        for binding in _bindings(mod):
+            source = _moved(binding.value)
+            if source is not None:
+                stored[binding.var] = stored.get(source, "float32")
+            if binding.var not in calls:
+                continue
+            func = mod[binding.value.op]
+            elements = self._elements(func, binding, stored, readers)
+            stored[binding.var] = elements[-1]
+            after[binding.value.op] = func.with_attr(ELEMENTS, list(elements))
+        return after
+
+    def _elements(
+        self,
+        func: relax.Function,
+        binding: relax.Binding,
+        stored: dict[relax.Var, Element],
+        readers: _Readers,
+    ) -> list[Element]:
+        """One per parameter, and the result's."""
+        args = binding.value.args
+        if func.attrs[KERNEL] == CONCAT:
+            return ["bfloat16"] * (len(args) + 1)
+        found: list[Element] = [stored.get(arg, "float32") for arg in args]
+        if func.attrs[KERNEL] == VIEW:
+            return [*found, *found]
+        params = [wish or now for wish, now in zip(self.library.elements(func), found)]
+        rounded = (
+            binding.var in readers.products or self.library.is_product(func) or "bfloat16" in params
+        )
+        result: Element = "bfloat16" if rounded and binding.var in readers.groups else "float32"
+        return [*params, result]
+
+
+class _Readers:
+    """Which tensors are read by groups.
+
+    Attributes:
+        groups: read by any group, directly or through moves.
+        products: read by one that wants it as bfloat16.
+    """
+
+    def __init__(self, library: PrecisionLibrary, mod: IRModule) -> None:
+        self.groups: set[relax.Var] = set()
+        self.products: set[relax.Var] = set()
+        calls = set(_group_calls(mod))
+        for binding in reversed(list(_bindings(mod))):
+            source = _moved(binding.value)
+            if source is not None:
+                for known in (self.groups, self.products):
+                    if binding.var in known:
+                        known.add(source)
+            if binding.var not in calls:
+                continue
+            func = mod[binding.value.op]
+            joined = func.attrs[KERNEL] == CONCAT
+            wishes = [None] * len(func.params) if joined else library.elements(func)
+            for arg, wish in zip(binding.value.args, wishes):
+                self.groups.add(arg)
+                if wish == "bfloat16" or (joined and binding.var in self.products):
+                    self.products.add(arg)
+
+
+def _bindings(mod: IRModule) -> Iterator[relax.Binding]:
+    for block in mod["main"].body.blocks:
+        yield from (b for b in block.bindings if isinstance(b, relax.VarBinding))
+
+
+def _group_calls(mod: IRModule) -> Iterator[relax.Var]:
+    """Variables that hold a group's result."""
+    for binding in _bindings(mod):
+        value = binding.value
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+            func = mod[value.op]
+            if isinstance(func, relax.Function) and func.attrs and KERNEL in func.attrs:
+                yield binding.var
+
+
+def _moved(value: relax.Expr) -> relax.Var | None:
+    """The variable whose elements an operator outside of groups moves, if it does just that."""
+    if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
+        return None
+    moves = str(value.op.name) in MOVES and isinstance(value.args[0], relax.Var)
+    return value.args[0] if moves else None

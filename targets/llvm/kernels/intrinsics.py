@@ -1,0 +1,83 @@
+"""Instructions that TIR cannot name, as always-inlined functions of LLVM IR.
+
+TIR has no vectors of bfloat16 that reach LLVM (its legalization turns them into float32, and the
+dot product then fails LLVM's verifier), so that kernels carry them as integers of the same bits:
+pairs in an int32, single ones in a uint16. The functions below bring them to the right type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+Expr = Any
+
+_DOT = """
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+define <16 x float> @relaxc_dot_bfloat16(<16 x float> %c, <16 x i32> %a, <16 x i32> %b) {
+  %x = bitcast <16 x i32> %a to <32 x bfloat>
+  %y = bitcast <16 x i32> %b to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(
+    <16 x float> %c, <32 x bfloat> %x, <32 x bfloat> %y)
+  ret <16 x float> %r
+}
+declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)
+define <16 x i32> @relaxc_bfloat16_pairs(<16 x float> %low, <16 x float> %high) {
+  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(
+    <16 x float> %high, <16 x float> %low)
+  %b = bitcast <32 x bfloat> %r to <16 x i32>
+  ret <16 x i32> %b
+}
+"""
+
+
+def _rounding(lanes: int) -> str:
+    real, half, bits = (f"<{lanes} x {t}>" if lanes > 1 else t for t in ("float", "bfloat", "i16"))
+    return f"""
+define {bits} @relaxc_bfloat16_{lanes}({real} %x) {{
+  %r = fptrunc {real} %x to {half}
+  %b = bitcast {half} %r to {bits}
+  ret {bits} %b
+}}
+"""
+
+
+def dot_bfloat16(total: Expr, a: Expr, b: Expr) -> Expr:
+    """`total[i] + a[2i] * b[2i] + a[2i+1] * b[2i+1]` (float32x16) of pairs (int32x16).
+
+    Denormals count as zero; needs avx512bf16.
+    """
+    return tirx.call_extern("float32x16", "relaxc_dot_bfloat16", total, a, b)
+
+
+def bfloat16_pairs(low: Expr, high: Expr) -> Expr:
+    """Round two vectors of float32x16 to 32 bfloat16 in order, as pairs (int32x16)."""
+    return tirx.call_extern("int32x16", "relaxc_bfloat16_pairs", low, high)
+
+
+def to_bfloat16(value: Expr, lanes: int) -> Expr:
+    """Round float32 to the nearest bfloat16, ties to even, as uint16."""
+    dtype = f"uint16x{lanes}" if lanes > 1 else "uint16"
+    return tirx.call_extern(dtype, f"relaxc_bfloat16_{lanes}", value)
+
+
+def from_bfloat16(bits: Expr, lanes: int) -> Expr:
+    """The float32 values of bfloat16 given as uint16; exact."""
+
+    def spread(scalar: Expr) -> Expr:
+        return tirx.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+    suffix = f"x{lanes}" if lanes > 1 else ""
+    wide = tirx.Cast(f"uint32{suffix}", bits)
+    shifted = tirx.shift_left(wide, spread(tirx.IntImm("uint32", 16)))
+    return tirx.reinterpret(f"float32{suffix}", shifted)
+
+
+def with_intrinsics(body: Any) -> Any:
+    """A function's body that may call the functions above."""
+    text = _DOT + "".join(_rounding(1 << i) for i in range(5))
+    return tirx.AttrStmt(
+        tirx.IntImm("int32", 0), "pragma_import_llvm", tvm.ir.StringImm(text), body
+    )
