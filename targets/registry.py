@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from relaxc.targets.base import Backend
+from relaxc.targets.cuda.backend import CudaBackend
+from relaxc.targets.cuda.target import parse_target as parse_gpu
 from relaxc.targets.llvm.backend import LlvmBackend
-from relaxc.targets.llvm.target import parse_target
+from relaxc.targets.llvm.target import parse_target as parse_cpu
+from relaxc.targets.spelling import read_target
 
 
 def backend_for(text: str) -> Backend:
@@ -13,4 +16,6 @@ def backend_for(text: str) -> Backend:
     Raises:
         OptionError: the target is unknown or malformed.
     """
-    return LlvmBackend(parse_target(text))
+    if read_target(text)["kind"] == "cuda":
+        return CudaBackend(parse_gpu(text))
+    return LlvmBackend(parse_cpu(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
@@ -88,6 +88,16 @@ class LlvmBackend(Backend):
         """Generate machine code, link it, and add the runtime libraries it needs."""
         with self.target:
             executable = relax.build(mod, self.target, relax_pipeline=None)
+        compiled = self.link(executable)
+        return replace(compiled, listing=_assembly(executable)) if listing else compiled
+
+    def link(self, executable: relax.VMExecutable, more: Sequence[str] = ()) -> CompiledModule:
+        """Link a built module for this CPU.
+
+        Args:
+            executable: the module; it may hold code for other devices as well.
+            more: parts of TVM's runtime to carry for these devices.
+        """
         with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
             output = Path(folder, "model.so")
             linker = _Linker(self.triple)
@@ -95,6 +105,7 @@ class LlvmBackend(Backend):
             libraries = {"model.so": output.read_bytes(), "threadpool.so": self._threadpool()}
         arch = self.triple.partition("-")[0]
         names = runtime_libraries(needs_extra=_EXTRA_PREFIXES[0] in str(executable.as_text()))
+        names += more
         if arch == cpu.architecture():  # there is no runtime for other machines here
             here = Path(tvm.__file__).parent / "lib"
             libraries |= {name: (here / name).read_bytes() for name in names}
@@ -103,7 +114,7 @@ class LlvmBackend(Backend):
             "runtime": names,
             "cpu_features": sorted(enabled_features(self.target)),
         }
-        return CompiledModule(libraries, requirements, _assembly(executable) if listing else "")
+        return CompiledModule(libraries, requirements)
 
     def _threadpool(self) -> bytes:
         with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:

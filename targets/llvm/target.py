@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from typing import Any
 
 import tvm
@@ -11,8 +9,8 @@ from tvm.target import codegen
 
 from relaxc import cpu
 from relaxc.errors import OptionError, near_matches
+from relaxc.targets.spelling import read_target, require_keys
 
-_INT_KEYS = ("num-cores", "vector-width", "opt-level")
 _KEYS = ("mcpu", "mattr", "mtriple", "num-cores", "mabi", "opt-level", "vector-width")
 
 
@@ -25,12 +23,8 @@ def parse_target(text: str) -> tvm.target.Target:
     Raises:
         OptionError: unknown key, CPU or feature; near matches are named.
     """
-    config = _read(text)
-    unknown = [key for key in config if key not in (*_KEYS, "kind")]
-    if unknown:
-        raise OptionError(
-            f"unknown target option `{unknown[0]}` in `{text}`{near_matches(unknown[0], _KEYS)}"
-        )
+    config = read_target(text)
+    require_keys(config, _KEYS, text)
     native = "mcpu" not in config and "mtriple" not in config
     triple = str(config.setdefault("mtriple", default_triple(cpu.architecture())))
     arch = triple.partition("-")[0]
@@ -59,45 +53,6 @@ def enabled_features(target: tvm.target.Target) -> frozenset[str]:
     arch = str(target.attrs["mtriple"]).partition("-")[0]
     names = frozenset(str(f) for f in codegen.llvm_get_cpu_features(target))
     return names & cpu.checkable_features(arch)
-
-
-def _read(text: str) -> dict[str, Any]:
-    text = text.strip()
-    if text.startswith("{"):
-        try:
-            config = json.loads(text)
-        except json.JSONDecodeError as err:
-            raise OptionError(f"target is not valid JSON: {err}") from err
-        if config.get("kind") != "llvm":
-            raise OptionError(f"target kind `{config.get('kind')}` is not supported; use `llvm`")
-        return dict(config)
-    try:
-        words = shlex.split(text)
-    except ValueError as err:
-        raise OptionError(f"cannot read target `{text}`: {err}") from err
-    if not words or words[0] not in ("llvm", "host"):
-        kind = words[0] if words else ""
-        raise OptionError(
-            f"unknown target `{kind}`{near_matches(kind, ('llvm', 'host'))}; "
-            "write `llvm` for this CPU, or for example `llvm -mcpu=znver5 -num-cores=2`"
-        )
-    config = {"kind": "llvm"}
-    for word in words[1:]:
-        key, equals, value = word.lstrip("-").partition("=")
-        if not word.startswith("-") or not equals:
-            raise OptionError(f"cannot read `{word}` in target `{text}`; write `-key=value`")
-        config[key] = _value(key, value, text)
-    return config
-
-
-def _value(key: str, value: str, text: str) -> Any:
-    if key == "mattr":
-        return [part for part in value.split(",") if part]
-    if key in _INT_KEYS:
-        if not value.isdigit() or int(value) < 1:
-            raise OptionError(f"`{key}` in target `{text}` must be a positive number")
-        return int(value)
-    return value
 
 
 def _require_triple(triple: str) -> None:

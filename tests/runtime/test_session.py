@@ -276,7 +276,7 @@ def test_two_models_at_once(relu: relaxc.Model, two: relaxc.Model) -> None:
 
 
 def test_an_unknown_device(relu_artifact: Path) -> None:
-    with pytest.raises(OptionError, match=r"unknown device `cpuu` \(did you mean `cpu`\?\)"):
+    with pytest.raises(OptionError, match="unknown device `cpuu`; use `cpu`, `cuda` or"):
         relaxc.load(relu_artifact, device="cpuu")
 
 

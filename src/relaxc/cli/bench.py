@@ -36,6 +36,12 @@ from relaxc.measure.feeds import FillMode
 @click.option(
     "--streams", type=int, default=1, show_default=True, help="Inferences running at a time."
 )
+@click.option(
+    "--no-transfers",
+    is_flag=True,
+    help="On a GPU: inputs and outputs stay there; else copies count.",
+)
+@parameters.device
 @parameters.threads
 @parameters.feed
 @parameters.shapes
@@ -49,6 +55,8 @@ def bench(
     number: int,
     percentile: str,
     streams: int,
+    no_transfers: bool,
+    device: str | None,
     threads: int | None,
     inputs: Path | None,
     fill_mode: FillMode,
@@ -81,6 +89,8 @@ def bench(
             number=number,
             percentiles=_percentiles(percentile),
             threads=threads,
+            device=device,
+            transfers=not no_transfers,
             streams=streams,
             inputs=inputs,
             # The shapes of a model have gone into its artifact.

@@ -68,6 +68,13 @@ def threads(command: _Command) -> _Command:
     )(command)
 
 
+def device(command: _Command) -> _Command:
+    """Where to run."""
+    return click.option(
+        "--device", help="`cpu`, `cuda` or `cuda:1`.  [default: what the artifact is for]"
+    )(command)
+
+
 def compiling(command: _Command) -> _Command:
     """Options that shape an artifact."""
     options = [
@@ -75,7 +82,7 @@ def compiling(command: _Command) -> _Command:
             "--target",
             default="llvm",
             show_default=True,
-            help='`llvm` or `host` for this CPU, or for example "llvm -mcpu=znver5"; also JSON.',
+            help='`llvm` for this CPU, or for example "llvm -mcpu=znver5", "cuda -arch=sm_90".',
         ),
         click.option(
             "-O",

@@ -16,7 +16,7 @@ from relaxc.measure.feeds import FillMode
 @parameters.feed
 @parameters.shapes
 @click.option("-o", "--outputs", type=parameters.PATH, help="Write the outputs to this .npz file.")
-@click.option("--device", default="cpu", show_default=True, help="Where to run.")
+@parameters.device
 @parameters.threads
 @click.option("--print-time", is_flag=True, help="Print how long the inferences took.")
 @click.option(
@@ -48,7 +48,7 @@ def run(
     seed: int,
     input_shapes: tuple[str, ...],
     outputs: Path | None,
-    device: str,
+    device: str | None,
     threads: int | None,
     print_time: bool,
     print_top: int,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class BenchOptions:
         number: inferences per sample; a sample's latency is their mean.
         percentiles: which to report, in percent.
         threads: threads per inference; one per core by default.
+        device: where to run; what the artifact is for by default.
+        transfers: whether inputs come from the host and outputs go there, or stay on the GPU.
         streams: callers that run inferences at the same time.
         inputs: `.npz` file with the inputs; made up by default.
         shapes: sizes of symbolic dimensions, by input.
@@ -43,6 +46,8 @@ class BenchOptions:
     number: int = 1
     percentiles: tuple[float, ...] = (90, 95, 99)
     threads: int | None = None
+    device: str | None = None
+    transfers: bool = True
     streams: int = 1
     inputs: Path | None = None
     shapes: Mapping[str, Shape]
@@ -65,6 +70,8 @@ class BenchResult:
     Attributes:
         machine: where and under which load.
         threads: threads per inference.
+        device: where the model ran.
+        transfers: whether copies between host and GPU count; None on the CPU, which has none.
         streams: callers at the same time.
         shapes: input name -> the dimensions that were run.
         latencies_ms: one per sample.
@@ -78,6 +85,8 @@ class BenchResult:
 
     machine: Machine
     threads: int
+    device: str
+    transfers: bool | None
     streams: int
     shapes: dict[str, tuple[int, ...]]
     latencies_ms: np.ndarray
@@ -114,14 +123,22 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     """
     machine = this_machine()
     start = time.perf_counter()
-    model = load(path, threads=options.threads)
+    model = load(path, options.device, options.threads)
+    if not options.transfers and model.device == "cpu":
+        raise OptionError("the artifact runs on the CPU, where there are no transfers to leave out")
     load_ms = _ms_since(start)
     if options.inputs is None:
-        feed = make_feed(model.inputs, options.shapes, options.fill_mode, options.seed)
+        feed: Mapping[str, Any] = make_feed(
+            model.inputs, options.shapes, options.fill_mode, options.seed
+        )
     else:
         feed = read_feed(options.inputs, model.inputs)
+    shapes = {name: array.shape for name, array in feed.items()}
+    if not options.transfers:
+        feed = {name: model.put(array) for name, array in feed.items()}
     start = time.perf_counter()
     model.run(feed)
+    model.synchronize()
     first_ms = _ms_since(start)
     _warm_up(model, feed, options.warmup_ms / 1e3)
     start = time.perf_counter()
@@ -130,8 +147,10 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     return BenchResult(
         machine=machine,
         threads=model.threads,
+        device=model.device,
+        transfers=None if model.device == "cpu" else options.transfers,
         streams=options.streams,
-        shapes={name: array.shape for name, array in feed.items()},
+        shapes=shapes,
         latencies_ms=np.concatenate(samples),
         wall_s=wall_s,
         inferences=options.number * sum(map(len, samples)),
@@ -146,15 +165,14 @@ def _ms_since(start: float) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _warm_up(model: Model, feed: Mapping[str, np.ndarray], seconds: float) -> None:
+def _warm_up(model: Model, feed: Mapping[str, Any], seconds: float) -> None:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         model.run(feed)
+        model.synchronize()
 
 
-def _sample_all(
-    model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions
-) -> list[np.ndarray]:
+def _sample_all(model: Model, feed: Mapping[str, Any], options: BenchOptions) -> list[np.ndarray]:
     stop = threading.Event()
     with ThreadPoolExecutor(options.streams) as callers:
         try:
@@ -167,7 +185,7 @@ def _sample_all(
 
 
 def _sample(
-    model: Model, feed: Mapping[str, np.ndarray], options: BenchOptions, stop: threading.Event
+    model: Model, feed: Mapping[str, Any], options: BenchOptions, stop: threading.Event
 ) -> np.ndarray:
     latencies: list[float] = []
     end = time.perf_counter() + options.duration_s
@@ -177,5 +195,6 @@ def _sample(
         start = time.perf_counter()
         for _ in range(options.number):
             model.run(feed)
+        model.synchronize()
         latencies.append(_ms_since(start) / options.number)
     return np.array(latencies)

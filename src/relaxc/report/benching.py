@@ -11,8 +11,13 @@ from relaxc.artifact import Manifest
 from relaxc.measure.bench import BenchResult
 from relaxc.report import units
 from relaxc.report.tables import facts
+from relaxc.report.target import spelled
 
-INCLUDED = "checks of the inputs, copies where they are unaligned, every kernel; not file access"
+_INCLUDED = {
+    None: "checks of the inputs, copies where they are unaligned, every kernel; not file access",
+    True: "checks of the inputs, transfers to the GPU and back, every kernel; not file access",
+    False: "checks of the inputs, every kernel; no transfers to or from the GPU; no file access",
+}
 
 
 def as_text(path: Path, manifest: Manifest, digest: str, result: BenchResult) -> str:
@@ -21,12 +26,12 @@ def as_text(path: Path, manifest: Manifest, digest: str, result: BenchResult) ->
     shapes = ", ".join(f"{name} {units.dims(shape)}" for name, shape in result.shapes.items())
     header = [
         ("Artifact", f"{path} (sha256 {digest[:16]})"),
-        ("Device", f"cpu: {machine.cpu}, {machine.cores} cores available"),
-        ("Target", f"{target['kind']} -mcpu={target['mcpu']}"),
+        ("Device", _device(result)),
+        ("Target", spelled(target)),
         ("Threads", f"{result.threads} per inference"),
         ("Streams", f"{result.streams} at a time"),
         ("Inputs", shapes or "none"),
-        ("Included", INCLUDED),
+        ("Included", _INCLUDED[result.transfers]),
         ("Load average", ", ".join(f"{load:.2f}" for load in machine.load_average)),
     ]
     lines = [facts(header), *_noise(result), "", "=== Performance summary ==="]
@@ -44,6 +49,12 @@ def as_text(path: Path, manifest: Manifest, digest: str, result: BenchResult) ->
     lines.append(f"First inference: {result.first_ms:.6g} ms")
     lines.append(f"Peak memory: {units.size(result.peak_memory_bytes)}")
     return "\n".join(lines)
+
+
+def _device(result: BenchResult) -> str:
+    machine = result.machine
+    cpu = f"{machine.cpu}, {machine.cores} cores available"
+    return f"cpu: {cpu}" if result.device == "cpu" else f"{result.device}, beside {cpu}"
 
 
 def _latency(result: BenchResult) -> dict[str, float]:
@@ -81,13 +92,14 @@ def as_json(path: Path, manifest: Manifest, digest: str, result: BenchResult) ->
         "artifact_sha256": digest,
         "model": manifest["model"],
         "target": manifest["target"],
-        "device": "cpu",
+        "device": result.device,
+        "transfers_included": result.transfers,
         "cpu": result.machine.cpu,
         "cores": result.machine.cores,
         "load_average": list(result.machine.load_average),
         "threads": result.threads,
         "streams": result.streams,
-        "included": INCLUDED,
+        "included": _INCLUDED[result.transfers],
         "input_shapes": {name: list(shape) for name, shape in result.shapes.items()},
         "samples": len(result.latencies_ms),
         "wall_s": result.wall_s,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from relaxc.report import units
 from relaxc.report.tables import facts, table
+from relaxc.report.target import spelled
 
 if TYPE_CHECKING:
     from relaxc.compiler import CompileResult
@@ -19,7 +20,7 @@ def as_text(result: CompileResult) -> str:
     weights = units.size(manifest["memory"]["weight_bytes"])
     entries = [
         ("Artifact", f"{result.path} ({units.size(_size(result))}, {weights} of it weights)"),
-        ("Target", _target(manifest["target"])),
+        ("Target", spelled(manifest["target"])),
         *(("Input", units.tensor(entry)) for entry in manifest["inputs"]),
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
         ("Compiled in", f"{total} ({phases})"),
@@ -52,7 +53,3 @@ def as_json(result: CompileResult) -> dict[str, Any]:
 
 def _size(result: CompileResult) -> int:
     return result.path.stat().st_size
-
-
-def _target(target: dict[str, Any]) -> str:
-    return f"{target['kind']} -mcpu={target['mcpu']} ({target['mtriple']})"

@@ -9,6 +9,7 @@ from relaxc.describe import Description
 from relaxc.measure.roofline import Roofline
 from relaxc.report import units
 from relaxc.report.tables import facts, table
+from relaxc.report.target import spelled
 
 
 def as_text(described: Description, roofline: Roofline | None, limit: int | None) -> str:
@@ -53,7 +54,7 @@ def _manifest(manifest: Manifest) -> str:
     summary = facts(
         [
             ("Model", f"{model['name']} (opset {model['opset']}, sha256 {model['sha256'][:16]})"),
-            ("Target", f"{target['kind']} -mcpu={target['mcpu']} ({target['mtriple']})"),
+            ("Target", spelled(target)),
             ("CPU features", ", ".join(needs["cpu_features"]) or "none beyond the base"),
             ("Made by", ", ".join(f"{name} {version}" for name, version in versions.items())),
             ("Passes", ", ".join(manifest["passes"])),

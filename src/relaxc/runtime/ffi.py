@@ -19,11 +19,12 @@ from typing import Any
 
 from relaxc.errors import TargetError
 
-_NONE, _INT, _BOOL, _RAW_STRING = 0, 1, 2, 8
+_NONE, _INT, _BOOL, _DTYPE, _DEVICE, _RAW_STRING = 0, 1, 2, 5, 6, 8
 _ERROR, _FUNCTION, _TENSOR, _ARRAY, _MODULE = 67, 68, 70, 71, 73
 # Every object starts with its reference counts, its type and its deleter.
 _HEADER_BYTES = 24
-_CPU = 1
+# DLPack's device types.
+CPU, CUDA = 1, 2
 
 
 class Value(ctypes.Structure):
@@ -125,6 +126,7 @@ def library() -> ctypes.CDLL:
     lib.TVMFFIErrorMoveFromRaised.restype = None
     flag = ctypes.c_int32
     lib.TVMFFITensorFromDLPack.argtypes = [handle, flag, flag, ctypes.POINTER(handle)]
+    lib.TVMFFITensorToDLPack.argtypes = [handle, ctypes.POINTER(handle)]
     return lib
 
 
@@ -182,22 +184,55 @@ def invoke(
     return _result(result)
 
 
-def tensor(data: int, shape: Sequence[int], code: int, bits: int) -> Object:
+def tensor(
+    data: int, shape: Sequence[int], code: int, bits: int, device: tuple[int, int] = (CPU, 0)
+) -> Object:
     """A tensor over the caller's memory, which must stay alive while compiled code may read it."""
     libc = _libc()
     rank = len(shape)
     block = libc.malloc(64 + 8 * rank)
     header = struct.pack(
         "=QiiiBBHQQQQQ",
-        *(data, _CPU, 0, rank, code, bits, 1, block + 64, 0, 0, 0),
+        *(data, *device, rank, code, bits, 1, block + 64, 0, 0, 0),
         # DLPack's deleter gets the block itself: the C library's `free` is all it takes.
         ctypes.cast(libc.free, ctypes.c_void_p).value,
     )
     ctypes.memmove(block, header + struct.pack(f"={rank}q", *shape), 64 + 8 * rank)
+    return from_dlpack(block)
+
+
+def from_dlpack(managed: int) -> Object:
+    """A tensor that takes over a `DLManagedTensor`, given by its address."""
     handle = ctypes.c_void_p()
-    _check(library().TVMFFITensorFromDLPack(block, 0, 0, ctypes.byref(handle)))
+    _check(library().TVMFFITensorFromDLPack(managed, 0, 0, ctypes.byref(handle)))
     assert handle.value is not None
     return Object(handle.value, _TENSOR)
+
+
+def to_dlpack(tensor: Object) -> int:
+    """The address of a new `DLManagedTensor` that keeps the tensor's memory alive."""
+    managed = ctypes.c_void_p()
+    _check(library().TVMFFITensorToDLPack(tensor.handle, ctypes.byref(managed)))
+    assert managed.value is not None
+    return managed.value
+
+
+def free_dlpack(managed: int) -> None:
+    """Free a `DLManagedTensor` that nobody took over."""
+    # It holds a tensor, a context and the deleter.
+    address = ctypes.c_void_p.from_address(managed + ctypes.sizeof(DLTensor) + 8).value
+    if address is not None:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(managed)
+
+
+def dtype_value(code: int, bits: int) -> Value:
+    """An element type as an argument."""
+    return Value(_DTYPE, 0, code | bits << 8 | 1 << 16)
+
+
+def device_value(kind: int, index: int) -> Value:
+    """A device as an argument."""
+    return Value(_DEVICE, 0, kind | index << 32)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from relaxc import cpu
 from relaxc.artifact import Artifact
 from relaxc.errors import ArtifactError, OutputError, TargetError
 from relaxc.runtime import ffi
+from relaxc.runtime.cuda import load_runtime
 
 _lock = threading.Lock()
 _loaded: dict[str, ctypes.CDLL] = {}
@@ -70,6 +71,8 @@ def load_model(artifact: Artifact, cache_dir: Path | None) -> tuple[ffi.Object, 
         TargetError: this process already runs another build of TVM.
     """
     cache = (cache_dir or default_cache_dir()) / "lib"
+    if "cuda" in artifact.manifest["requirements"]:
+        load_runtime()  # TVM's library for CUDA finds it by name
     with _lock:
         for name in artifact.manifest["requirements"]["runtime"]:
             if f"lib/{name}" in artifact.spans:

@@ -9,16 +9,50 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from relaxc.artifact import Artifact
 from relaxc.runtime import ffi
-from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, to_array, to_tensor
+from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, as_array, to_array, to_tensor
 from relaxc.runtime.weights import Weights
 
 # Larger inputs are handed over where they lie, if their alignment allows it: a tensor of their own
 # costs less than the copy.
 _COPY_BYTES = 1 << 17
+# TVM's number of the memory manager that keeps what a call freed for the next one.
+POOLED_ALLOCATOR = 2
+
+
+class CpuEngine:
+    """A model on the CPU: makes the runners that serve calls, which share the weights."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        module: ffi.Object,
+        outputs: Sequence[np.dtype[Any]],
+        caller: Callable[..., int],
+    ) -> None:
+        self._module = module
+        self._caller = caller
+        self._weights = Weights(artifact)
+        self._outputs = outputs
+
+    def new_runner(self) -> Runner:
+        """A virtual machine of its own."""
+        vm = ffi.call(self._module["vm_load_executable"])
+        ffi.call(vm["vm_initialization"], ffi.CPU, 0, POOLED_ALLOCATOR)
+        return Runner(vm["main"], self._weights, self._outputs, self._caller)
+
+    def as_input(self, value: Any, dtype: np.dtype[Any]) -> np.ndarray:
+        """What a runner takes: an array.
+
+        Raises:
+            ValueError: the value cannot be viewed as one.
+        """
+        return as_array(value, dtype)
 
 
 class Runner:

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from relaxc.artifact import Artifact, numpy_dtype, read_artifact
-from relaxc.errors import ArtifactError, InputError, OptionError, near_matches
+from relaxc.errors import ArtifactError, InputError, OptionError, TargetError, near_matches
 from relaxc.runtime import ffi
+from relaxc.runtime.cuda import Gpu, parse_device
+from relaxc.runtime.cuda_runner import CudaEngine, CudaRunner
+from relaxc.runtime.device_tensor import DeviceTensor
 from relaxc.runtime.library import load_model, require_this_machine
-from relaxc.runtime.runner import Runner
-from relaxc.runtime.tensors import as_array
+from relaxc.runtime.runner import CpuEngine, Runner
 from relaxc.runtime.threads import gate, pool_caller, resolve_threads
-from relaxc.runtime.weights import Weights
-
-_CPU, _POOLED_ALLOCATOR = 1, 2
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,34 @@ class TensorInfo:
 class Model:
     """A loaded artifact. Any number of Python threads may call it at the same time."""
 
-    def __init__(self, artifact: Artifact, threads: int, cache_dir: Path | None) -> None:
+    def __init__(
+        self, artifact: Artifact, device: str | None, threads: int, cache_dir: Path | None
+    ) -> None:
+        kind, index = _device_of(artifact, device)
         require_this_machine(artifact)
+        gpu = None
+        if kind == "cuda":
+            gpu = Gpu(artifact.path, index, artifact.manifest["requirements"]["cuda"])
+        self.device = "cpu" if gpu is None else f"cuda:{index}"
         self.manifest = artifact.manifest
         self.inputs = _infos(self.manifest["inputs"])
         self.outputs = _infos(self.manifest["outputs"])
         self.threads = threads
-        self._module, pool = load_model(artifact, cache_dir)
-        self._caller = pool_caller(pool, threads)
+        module, pool = load_model(artifact, cache_dir)
         self._names = frozenset(info.name for info in self.inputs)
         self._dtypes = [numpy_dtype(info.dtype) for info in self.inputs]
-        self._output_dtypes = [numpy_dtype(info.dtype) for info in self.outputs]
-        self._weights = Weights(artifact)
-        # A virtual machine serves one call at a time; idle ones wait here. list.pop and
-        # list.append are atomic.
-        self._idle: list[Runner] = [self._new_runner()]
+        dtypes = [numpy_dtype(info.dtype) for info in self.outputs]
+        try:
+            self._engine: CpuEngine | CudaEngine = (
+                CpuEngine(artifact, module, dtypes, pool_caller(pool, threads))
+                if gpu is None
+                else CudaEngine(artifact, module, dtypes, gpu)
+            )
+            # A virtual machine serves one call at a time; idle ones wait here. list.pop and
+            # list.append are atomic.
+            self._idle: list[Runner | CudaRunner] = [self._engine.new_runner()]
+        except ffi.FfiError as err:
+            raise self._without_memory(err) or err from err
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on positional or named inputs; return the output, or a tuple of them.
@@ -75,24 +87,28 @@ class Model:
         results = self._run(feed | kwargs)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, feed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """Run on named inputs and return the outputs by name.
+
+        On a GPU, outputs are `DeviceTensor` if an input lies there already, else arrays.
 
         Raises:
             InputError: an input is missing, unknown, or of another dtype or shape.
         """
         return dict(zip((info.name for info in self.outputs), self._run(feed)))
 
-    def _run(self, feed: Mapping[str, Any]) -> list[np.ndarray]:
+    def _run(self, feed: Mapping[str, Any]) -> list[Any]:
         arrays = self._checked(feed)
         with gate():
             try:
                 runner = self._idle.pop()
             except IndexError:
-                runner = self._new_runner()
+                runner = self._engine.new_runner()
             try:
                 return runner.run(arrays)
             except ffi.FfiError as err:
+                if (lacking := self._without_memory(err)) is not None:
+                    raise lacking from err
                 shapes = ", ".join(f"{i.name} {list(a.shape)}" for i, a in zip(self.inputs, arrays))
                 raise InputError(
                     f"the model fails on inputs of these shapes ({shapes}): "
@@ -101,12 +117,31 @@ class Model:
             finally:  # after a failure too: a machine keeps nothing of a call
                 self._idle.append(runner)
 
-    def _new_runner(self) -> Runner:
-        vm = ffi.call(self._module["vm_load_executable"])
-        ffi.call(vm["vm_initialization"], _CPU, 0, _POOLED_ALLOCATOR)
-        return Runner(vm["main"], self._weights, self._output_dtypes, self._caller)
+    def _without_memory(self, err: ffi.FfiError) -> TargetError | None:
+        """What to say when the reason is that memory ran out."""
+        if "out of memory" not in str(err):
+            return None
+        return TargetError(
+            f"{self.device} has too little free memory for this model; free some, use smaller "
+            "inputs, or load the model on another GPU"
+        )
 
-    def _checked(self, feed: Mapping[str, Any]) -> list[np.ndarray]:
+    def put(self, array: np.ndarray) -> DeviceTensor:
+        """Copy an array to the model's GPU, to be used as an input any number of times.
+
+        Raises:
+            OptionError: the model runs on the CPU.
+        """
+        if not isinstance(self._engine, CudaEngine):
+            raise OptionError("the model runs on the CPU; give it arrays as they are")
+        return self._engine.put(array)
+
+    def synchronize(self) -> None:
+        """Wait until outputs that are still being computed on a GPU are ready."""
+        if isinstance(self._engine, CudaEngine):
+            self._engine.synchronize()
+
+    def _checked(self, feed: Mapping[str, Any]) -> list[Any]:
         if not feed.keys() <= self._names:
             unknown = [name for name in feed if name not in self._names]
             names = [info.name for info in self.inputs]
@@ -120,7 +155,7 @@ class Model:
             if info.name not in feed:
                 raise InputError(f"input `{info.name}` is missing; it is {info}")
             try:
-                array = as_array(feed[info.name], dtype)
+                array = self._engine.as_input(feed[info.name], dtype)
             except ValueError as err:
                 raise InputError(f"input `{info.name}` cannot be read: {err}") from err
             if array.dtype != dtype:
@@ -153,9 +188,21 @@ def _fits(
     )
 
 
+def _device_of(artifact: Artifact, device: str | None) -> tuple[str, int]:
+    """The device to use: the one asked for if the artifact has code for it, else its own."""
+    built = "cuda" if artifact.manifest["target"]["kind"] == "cuda" else "cpu"
+    kind, index = parse_device(built if device is None else device)
+    if kind != built:
+        raise OptionError(
+            f"`{artifact.path}` is compiled for `{built}`, not for `{device}`; "
+            "compile the model with another `--target`"
+        )
+    return kind, index
+
+
 def load(
     path: str | os.PathLike[str],
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -164,20 +211,21 @@ def load(
 
     Args:
         path: the `.rxc` file.
-        device: where to run; `cpu`.
+        device: `cpu`, `cuda` or `cuda:1`; what the artifact is compiled for by default.
         threads: threads per run; one per available physical core by default.
         cache_dir: folder for the extracted libraries; the user's cache folder by default.
 
     Raises:
         ArtifactError: the file is missing, damaged or of a newer schema.
         TargetError: this machine lacks what the artifact needs.
-        OptionError: unknown device, or less than one thread.
+        OptionError: unknown device, one that the artifact is not for, or less than one thread.
     """
-    if device != "cpu":
-        raise OptionError(f"unknown device `{device}`{near_matches(device, ['cpu'])}; use `cpu`")
+    if device is not None:
+        parse_device(device)
     count = resolve_threads(threads)
     try:
-        return Model(read_artifact(path), count, None if cache_dir is None else Path(cache_dir))
+        folder = None if cache_dir is None else Path(cache_dir)
+        return Model(read_artifact(path), device, count, folder)
     except KeyError as err:
         raise ArtifactError(
             f"the manifest of `{path}` lacks {err}; compile the model again with this relaxc"
@@ -188,11 +236,11 @@ class InferenceSession:
     """An artifact behind ONNX Runtime's interface, for drop-in use."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, threads: int | None = None, device: str = "cpu"
+        self, path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None
     ) -> None:
         self.model = load(path, device, threads)
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[np.ndarray]:
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
         """Run on named inputs; return the outputs asked for (all when `output_names` is None)."""
         results = self.model.run(feed)
         for name in output_names or ():

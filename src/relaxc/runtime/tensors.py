@@ -13,7 +13,6 @@ from relaxc.runtime import ffi
 
 # Compiled code loads vectors with aligned moves.
 ALIGNMENT = 64
-_CPU = 1
 # DLPack's type codes.
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _NARROW_FLOATS = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
@@ -40,7 +39,7 @@ def as_array(value: Any, dtype: np.dtype[Any]) -> np.ndarray:
         if not hasattr(value, "__dlpack__"):
             array = np.asarray(value)
             return array.astype(dtype, casting="same_kind", copy=False)
-        if value.__dlpack_device__()[0] != _CPU:
+        if value.__dlpack_device__()[0] != ffi.CPU:
             raise ValueError("the tensor lives on another device; move it to the CPU first")
         return _from_dlpack(value)
     except (BufferError, RuntimeError, TypeError) as err:
@@ -72,11 +71,13 @@ def to_tensor(array: np.ndarray) -> tuple[ffi.Object, np.ndarray]:
         copy = aligned_empty(array.shape, array.dtype)
         np.copyto(copy, array)
         array = copy
-    dtype = array.dtype
+    return ffi.tensor(array.ctypes.data, array.shape, *dlpack_type(array.dtype)), array
+
+
+def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """DLPack's type code, and the bits of an element."""
     code = _NARROW_FLOATS.get(dtype.name)
-    if code is None:
-        code = _CODES[dtype.kind]
-    return ffi.tensor(array.ctypes.data, array.shape, code, dtype.itemsize * 8), array
+    return _CODES[dtype.kind] if code is None else code, dtype.itemsize * 8
 
 
 def to_array(tensor: ffi.Object, dtype: np.dtype[Any]) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_another_host_gets_a_safe_default_cpu() -> None:
     [
         ("", "unknown target ``"),
         ("lvm", "unknown target `lvm` .did you mean `llvm`"),
-        ("cuda", "unknown target `cuda`"),
+        ("opencl", "unknown target `opencl`"),
         ("llvm mcpu=x", "cannot read `mcpu=x` .* write `-key=value`"),
         ("llvm -mcpu", "cannot read `-mcpu`"),
         ("llvm -mcp=znver5", "unknown target option `mcp` .* .did you mean `mcpu`"),
@@ -71,7 +71,7 @@ def test_another_host_gets_a_safe_default_cpu() -> None:
         ("llvm -num-cores=0", "`num-cores` in target .* must be a positive number"),
         ("llvm -mtriple=sparc-linux-gnu", "target triple `sparc-linux-gnu` is not supported"),
         ('{"kind": "llvm"', "target is not valid JSON"),
-        ('{"kind": "cuda"}', "target kind `cuda` is not supported"),
+        ('{"kind": "metal"}', "target kind `metal` is not supported"),
         ("llvm -mcpu='", "cannot read target"),
     ],
 )

@@ -1,0 +1,131 @@
+"""NVIDIA GPUs through CUDA: from fused loop nests and CUDA C++ to cubins in one shared library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import tvm
+import tvm_ffi
+from tvm import IRModule, relax
+from tvm.s_tir import dlight
+
+from relaxc.targets.base import Backend, CompiledModule
+from relaxc.targets.cuda.driver_stub import load_cuda_support
+from relaxc.targets.cuda.kernels.launch import take_sources
+from relaxc.targets.cuda.library import CudaKernels
+from relaxc.targets.cuda.target import CudaTarget
+from relaxc.targets.cuda.toolchain import CudaCompiler, find_compiler
+from relaxc.targets.llvm.backend import LlvmBackend
+from relaxc.targets.shape_functions import sort_shape_functions
+
+# The CUDA version of TVM's own library, and so the oldest driver that it runs on.
+_DRIVER_VERSION = "13.0"
+_RUNTIME = "libtvm_runtime_cuda.so"
+
+
+@dataclass(frozen=True)
+class CudaBackend(Backend):
+    """Compiles for one GPU architecture.
+
+    Attributes:
+        gpu_target: the GPU and the CPU beside it.
+    """
+
+    gpu_target: CudaTarget
+
+    @property
+    def target(self) -> tvm.target.Target:  # type: ignore[override]
+        """As TVM has it."""
+        return self.gpu_target.tvm
+
+    @property
+    def kernels(self) -> CudaKernels:
+        """The kernels for this GPU."""
+        return CudaKernels(self.gpu_target.gpu)
+
+    @property
+    def _host(self) -> LlvmBackend:
+        return LlvmBackend(self.gpu_target.host)
+
+    def describe(self) -> dict[str, object]:
+        """The target as the manifest shows it."""
+        host = {k: v for k, v in self._host.describe().items() if k in ("mcpu", "mtriple")}
+        return {"kind": "cuda", "arch": self.gpu_target.arch, "host": host}
+
+    def lowering_passes(self) -> Sequence[tuple[str, tvm.transform.Pass]]:
+        """From fused PrimFuncs to VM code."""
+        transform = relax.transform
+        return [
+            ("dispatch-sort-scan", relax.backend.DispatchSortScan()),
+            ("schedule", schedule),
+            ("to-non-dataflow", transform.ToNonDataflow()),
+            ("remove-purity-checking", transform.RemovePurityChecking()),
+            ("call-tir-rewrite", transform.CallTIRRewrite()),
+            ("plan-memory", transform.StaticPlanBlockMemory()),
+            ("capture-graphs", capture_graphs),
+            ("lower-alloc-tensor", transform.LowerAllocTensor()),
+            ("kill-after-last-use", transform.KillAfterLastUse()),
+            ("lower-runtime-builtin", transform.LowerRuntimeBuiltin()),
+            ("compute-prim-value", transform.ComputePrimValue()),
+            ("lower-shapes", transform.VMShapeLower()),
+            ("sort-shape-functions", sort_shape_functions),
+            ("attach-global-symbol", transform.AttachGlobalSymbol()),
+        ]
+
+    def build(self, mod: IRModule, listing: bool = False) -> CompiledModule:
+        """Generate machine code, link it, and add the runtime libraries it needs."""
+        compiler = find_compiler()
+        load_cuda_support()
+        mod, sources = take_sources(mod)
+        arch = self.gpu_target.arch
+        with ThreadPoolExecutor() as pool:
+            cubins = list(pool.map(lambda s: compiler.compile(s.source, arch), sources))
+        modules = [source.as_module(cubin) for source, cubin in zip(sources, cubins)]
+        if modules:
+            mod = mod.with_attr("external_mods", modules)
+        collector = _Collector(compiler, arch)
+        tvm_ffi.register_global_func("tvm_callback_cuda_compile", collector, override=True)
+        with self.target:
+            executable = relax.build(mod, self.target, relax_pipeline=None)
+        host = self._host.link(executable, (_RUNTIME,))
+        requirements = host.requirements | {
+            "cuda": {"arch": arch, "driver": _DRIVER_VERSION},
+        }
+        texts = [source.source for source in sources] + collector.sources
+        return CompiledModule(host.libraries, requirements, "\n".join(texts) if listing else "")
+
+
+class _Collector:
+    """What TVM calls with the CUDA C++ of its own kernels."""
+
+    def __init__(self, compiler: CudaCompiler, arch: str) -> None:
+        self.compiler = compiler
+        self.arch = arch
+        self.sources: list[str] = []
+
+    def __call__(self, source: str) -> bytes:
+        self.sources.append(source)
+        return self.compiler.compile(source, self.arch)
+
+
+@tvm.transform.module_pass(opt_level=0, name="schedule")
+def schedule(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
+    """Give every loop nest that is no finished kernel one of TVM's default GPU schedules."""
+    rules = dlight.ApplyDefaultSchedule(
+        dlight.gpu.Matmul(),
+        dlight.gpu.GEMV(),
+        dlight.gpu.Reduction(),
+        dlight.gpu.GeneralReduction(),
+        dlight.gpu.Fallback(),
+    )
+    # It changes the module that it is given.
+    return rules(IRModule(dict(mod.functions_items()), attrs=mod.attrs))
+
+
+@tvm.transform.module_pass(opt_level=0, name="capture-graphs")
+def capture_graphs(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
+    """Record launches of static shapes once, and replay them as one CUDA graph."""
+    with tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": True}):
+        return relax.transform.RewriteCUDAGraph()(mod)

@@ -1,0 +1,1 @@
+"""Kernels in CUDA C++, and how compiled code launches them."""

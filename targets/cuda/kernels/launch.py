@@ -1,0 +1,104 @@
+"""PrimFuncs that launch kernels written in CUDA C++.
+
+Passes see an ordinary PrimFunc over buffers, marked as scheduled. Its body runs on the CPU and
+launches the kernel; the kernel's source travels as an attribute until the backend compiles it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import IRModule, tirx
+
+_SOURCE = "relaxc.cuda"
+_TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x")
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """One kernel in CUDA C++.
+
+    Attributes:
+        name: of the `extern "C"` function.
+        source: the whole translation unit.
+        arguments: TVM's types of the arguments: `handle` for pointers.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[str, ...]
+
+    def as_module(self, cubin: bytes) -> tvm.runtime.Module:
+        """The compiled kernel as TVM launches it."""
+        info = {
+            "name": "",
+            "arg_types": list(self.arguments),
+            "launch_param_tags": [*_TAGS, "tirx.use_dyn_shared_memory"],
+        }
+        text = json.dumps({"tvm_version": tvm.__version__, "func_info": {self.name: info}})
+        functions = tvm_ffi.get_global_func("runtime.LoadMetaDataFromJSON")(text)
+        return tvm_ffi.get_global_func("ffi.Module.create.cuda")(cubin, "cubin", functions, {})
+
+
+def launch(
+    name: str,
+    source: str,
+    buffers: Sequence[tuple[Sequence[Any], str]],
+    grid: Sequence[Any],
+    threads: int,
+    shared_bytes: int = 0,
+    scalars: Sequence[Any] = (),
+) -> tirx.PrimFunc:
+    """A PrimFunc that launches a kernel.
+
+    Args:
+        name: what profiles show.
+        source: CUDA C++ with one `extern "C" __global__ void KERNEL(...)`; `KERNEL` becomes a name
+            that no other source has.
+        buffers: shape and dtype of each parameter; the kernel gets pointers in this order.
+        grid: blocks in up to three dimensions; may depend on symbolic dimensions of the buffers.
+        threads: per block.
+        shared_bytes: dynamic shared memory of a block.
+        scalars: further arguments, of type int, which may be symbolic.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    unique = f"{name}_{digest}"
+    handles = [tirx.Var(f"p{i}", "handle") for i in range(len(buffers))]
+    declared = [
+        tirx.decl_buffer(list(shape), dtype, name=f"b{i}")
+        for i, (shape, dtype) in enumerate(buffers)
+    ]
+    blocks = [*grid, *([1] * (3 - len(grid)))]
+    numbers = [tirx.Cast("int32", s) if isinstance(s, tirx.Expr) else s for s in scalars]
+    arguments = [b.data for b in declared] + [_int(s) for s in numbers]
+    call = tirx.call_packed(
+        unique, *arguments, *(_int(b) for b in blocks), _int(threads), _int(shared_bytes)
+    )
+    kinds = ("handle",) * len(buffers) + ("int32",) * len(numbers)
+    attrs = {"name": unique, "source": source.replace("KERNEL", unique), "arguments": list(kinds)}
+    func = tirx.PrimFunc(handles, tirx.Evaluate(call), buffer_map=dict(zip(handles, declared)))
+    return func.with_attrs({"tirx.is_scheduled": True, "tirx.noalias": True, _SOURCE: attrs})
+
+
+def take_sources(mod: IRModule) -> tuple[IRModule, list[KernelSource]]:
+    """Take the sources out of a module; kernels that occur several times come once."""
+    out = mod.clone()
+    found: dict[str, KernelSource] = {}
+    for gvar, func in mod.functions_items():
+        if isinstance(func, tirx.PrimFunc) and _SOURCE in func.attrs:
+            attrs = func.attrs[_SOURCE]
+            name = str(attrs["name"])
+            kinds = tuple(str(kind) for kind in attrs["arguments"])
+            found[name] = KernelSource(name, str(attrs["source"]), kinds)
+            out[gvar] = func.without_attr(_SOURCE)
+    return out, [found[name] for name in sorted(found)]
+
+
+def _int(value: Any) -> Any:
+    return tirx.IntImm("int32", value) if isinstance(value, int) else value

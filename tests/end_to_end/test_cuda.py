@@ -1,0 +1,89 @@
+"""Models on a GPU against ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from builders import conv_model, dense_model, onnx_model, relu_model
+from conftest import MODELS
+from gpu import needs_gpu
+
+import relaxc
+from relaxc.errors import InputError
+from relaxc.runtime.device_tensor import DeviceTensor
+
+pytestmark = [pytest.mark.cuda, needs_gpu]
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def expected(model: onnx.ModelProto | Path, feed: dict[str, np.ndarray]) -> np.ndarray:
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source)
+    return np.asarray(session.run(None, feed)[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "shape"),
+    [
+        (conv_model(), "x", (1, 3, 8, 8)),
+        (dense_model(), "x", (5, 4)),
+        (MODELS / "mnist_cnn" / "mnist.onnx", "Input3", (1, 1, 28, 28)),
+        (MODELS / "resnet_cifar" / "resnet20_cifar10.onnx", "input", (3, 3, 32, 32)),
+    ],
+)
+def test_it_computes_what_onnx_runtime_does(
+    compiled: Callable[..., Path],
+    model: onnx.ModelProto | Path,
+    name: str,
+    shape: tuple[int, ...],
+) -> None:
+    loaded = relaxc.load(compiled(model, target="cuda"), device="cuda")
+    for scale in (1.0, 0.5, 1.0):  # fresh inputs: a replayed graph must read them
+        x = random(*shape) * np.float32(scale)
+        want = expected(model, {name: x})
+        np.testing.assert_allclose(loaded(x), want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_dimensions_may_change_between_calls(compiled: Callable[..., Path]) -> None:
+    model = relaxc.load(compiled(relu_model(), target="cuda"))
+    for rows in (1, 7, 1000, 7):
+        x = random(rows, 3)
+        np.testing.assert_array_equal(model(x), np.maximum(x, 0))
+
+
+def test_tensors_stay_on_the_gpu(compiled: Callable[..., Path]) -> None:
+    model = relaxc.load(compiled(relu_model(), target="cuda"))
+    x = random(7, 3)
+    first = model(model.put(x))
+    assert isinstance(first, DeviceTensor)
+    second = model(first)
+    np.testing.assert_array_equal(second.numpy(), np.maximum(x, 0))
+
+
+def test_tensors_of_other_libraries(compiled: Callable[..., Path]) -> None:
+    torch = pytest.importorskip("torch")
+    model = relaxc.load(compiled(relu_model(), target="cuda"))
+    x = torch.randn(7, 3, device="cuda")
+    y = torch.from_dlpack(model(x))
+    assert torch.equal(y, x.relu())
+    del x, model
+    gc.collect()
+    assert float(y.min()) >= 0
+    with pytest.raises(InputError, match="not contiguous"):
+        relaxc.load(compiled(relu_model(), target="cuda"))(torch.randn(3, 7, device="cuda").T)
+
+
+def test_an_output_that_is_an_input_is_a_copy(compiled: Callable[..., Path]) -> None:
+    graph = "g (float[4] x) => (float[4] y, float[4] z) { y = Identity (x)\n z = Relu (x) }"
+    model = relaxc.load(compiled(onnx_model(graph), target="cuda"))
+    x = model.put(random(4))
+    assert model(x)[0].address != x.address

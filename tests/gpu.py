@@ -1,0 +1,33 @@
+"""What a machine must have for tests of GPUs."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+
+from relaxc.errors import TargetError
+from relaxc.targets.cuda.toolchain import find_compiler
+
+
+def _has_compiler() -> bool:
+    try:
+        find_compiler()
+    except TargetError:
+        return False
+    return True
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU and its driver."""
+    try:
+        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+        return driver.cuInit(0) == 0 and not driver.cuDeviceGetCount(ctypes.byref(count))
+    except (OSError, AttributeError):
+        return False
+
+
+needs_cuda_compiler = pytest.mark.skipif(
+    not _has_compiler(), reason="neither nvcc nor NVRTC is installed"
+)
+needs_gpu = pytest.mark.skipif(not has_gpu(), reason="this machine has no NVIDIA GPU")
