@@ -11,6 +11,8 @@ import tvm_ffi
 from tvm import IRModule, relax
 from tvm.s_tir import dlight
 
+from relaxc.errors import OptionError
+from relaxc.layout import Element
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.cuda.driver_stub import load_cuda_support
 from relaxc.targets.cuda.kernels.launch import take_sources
@@ -48,6 +50,17 @@ class CudaBackend(Backend):
     @property
     def _host(self) -> LlvmBackend:
         return LlvmBackend(self.gpu_target.host)
+
+    def require_precision(self, element: Element) -> None:
+        """Fail unless the kernels can store and multiply tensors like this.
+
+        Raises:
+            OptionError: they cannot.
+        """
+        if element != "float32":
+            raise OptionError(
+                f"precision `{element}` is not supported on GPUs yet; use precision `float32`"
+            )
 
     def describe(self) -> dict[str, object]:
         """The target as the manifest shows it."""

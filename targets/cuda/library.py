@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.machine import Gpu
 
@@ -52,6 +52,14 @@ class CudaKernels:
     def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
         """How a group writes its result, given how its parameters lie."""
         return PLAIN
+
+    def elements(self, func: relax.Function) -> list[Element | None]:
+        """How a group must have each parameter stored; None where it reads either."""
+        return [None] * len(func.params)
+
+    def is_product(self, func: relax.Function) -> bool:
+        """Whether a group computes sums of products."""
+        return False
 
     def lower_recurrent(
         self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
