@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import relax
 from tvm.ir import GenericConst
 
@@ -30,4 +32,32 @@ def _number(value: relax.Expr | None) -> float | None:
     return None
 
 
-CONVERTERS: dict[str, Converter] = {"Clip": clip}
+def chain(join: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Converter:
+    """Sum, Max and Min of any number of tensors, one operator per pair.
+
+    The stock converters stack the tensors and reduce the stack.
+    """
+
+    def convert(ctx: NodeContext) -> relax.Expr:
+        result = ctx.input(0)
+        for i in range(1, len(ctx.inputs)):
+            result = ctx.bb.normalize(join(result, ctx.input(i)))
+        return result
+
+    return convert
+
+
+def mean(ctx: NodeContext) -> relax.Expr:
+    """Mean of any number of tensors."""
+    total = chain(relax.op.add)(ctx)
+    count = relax.const(len(ctx.inputs), total.ty.dtype.dtype)
+    return relax.op.divide(total, count) if len(ctx.inputs) > 1 else total
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Clip": clip,
+    "Max": chain(relax.op.maximum),
+    "Mean": mean,
+    "Min": chain(relax.op.minimum),
+    "Sum": chain(relax.op.add),
+}
