@@ -99,7 +99,9 @@ class LlvmKernels:
 
         All kernels but dot products compute in float32, whatever they read and write.
         """
-        if func.attrs[KERNEL] in (CONCAT, VIEW, ATTENTION):
+        if func.attrs[KERNEL] == ATTENTION:
+            return attention.elements(func)
+        if func.attrs[KERNEL] in (CONCAT, VIEW):
             return [None] * len(func.params)
         wanted = _kernel(func).elements(Group.of(func), self.machine)
         return [wanted.get(param) for param in func.params]

@@ -9,9 +9,10 @@ import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.llvm.kernels import attention
-from relaxc.targets.llvm.kernels.attention import AttentionSpec, Heads
+from relaxc.targets.llvm.kernels.arithmetic import BFLOAT16, FLOAT32
+from relaxc.targets.llvm.kernels.attention_operands import AttentionSpec, Heads, has_groups
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
 from relaxc.targets.llvm.kernels.elementwise import OPERATORS, apply_operator, scalar_value
 from relaxc.targets.llvm.kernels.kernel import Kernel
@@ -38,6 +39,12 @@ class AttentionGroup:
     scores: relax.Var
     chain: tuple[tuple[relax.Var, relax.Call], ...]
     out_strides: tuple[int, int, int, int]
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether queries and keys can be multiplied in pairs along the depth."""
+        views = (self.q, self.k)
+        return self.spec.depth % 2 == 0 and all(has_groups(v.strides, v.offset, 2) for v in views)
 
     @staticmethod
     def of(func: relax.Function) -> AttentionGroup | None:
@@ -118,6 +125,15 @@ def demands(func: relax.Function) -> list[Demand]:
     return [Demand(("plain",)) for _ in func.params]
 
 
+def elements(func: relax.Function) -> list[Element | None]:
+    """Queries, keys and values as bfloat16, where they can be multiplied in pairs."""
+    group = AttentionGroup.of(func)
+    if group is None or not group.has_pairs:
+        return [None] * len(func.params)
+    bases = (group.q.base, group.k.base, group.v.base)
+    return ["bfloat16" if any(p.same_as(b) for b in bases) else None for p in func.params]
+
+
 def lower(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
     """Write the kernel."""
     group = AttentionGroup.of(func)
@@ -160,7 +176,10 @@ def lower(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> 
 
     epilogue = _ScoreEpilogue(b, group, buffer_of)
     out = Heads(y, group.out_strides, 0)
-    attention.emit(b, group.spec, heads(group.q), heads(group.k), heads(group.v), out, epilogue)
+    q, k, v = heads(group.q), heads(group.k), heads(group.v)
+    paired = group.has_pairs and all(view.buffer.is_bfloat16 for view in (q, k, v))
+    arithmetic = BFLOAT16 if paired else FLOAT32
+    attention.emit(b, group.spec, q, k, v, out, epilogue, arithmetic)
     return Kernel("attention", b.finish(), constants)
 
 

@@ -5,69 +5,25 @@ queries by one panel accumulates over the depth like a matrix product. The score
 mask, bias) is applied to the accumulators; then softmax over the rows of the tile, all rows
 together because one row alone is bound by latency; then the product with the values, divided by
 the sums at the end.
+
+In bfloat16, queries and keys are multiplied in pairs along the depth, exponentiated scores and
+values in pairs of keys. The scores, their exponentials and the sums are float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
 from relaxc.targets.llvm.kernels import vector_math as vm
-from relaxc.targets.llvm.kernels.builder import (
-    Buffer,
-    Expr,
-    Index,
-    KernelBuilder,
-    even_tiles,
-    index,
-)
-from relaxc.targets.llvm.kernels.relayout import transpose
+from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
+from relaxc.targets.llvm.kernels.attention_operands import AttentionSpec, Heads, PackedOperands
+from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder, even_tiles, index
 from relaxc.targets.llvm.kernels.rows import across
 
 _LOWEST = -3.4028234663852886e38
-
-
-@dataclass(frozen=True)
-class Heads:
-    """A (batch, head, position, depth) view of a buffer.
-
-    Attributes:
-        buffer: where the elements lie.
-        strides: elements per step of batch, head, position and depth.
-        offset: elements before the first.
-    """
-
-    buffer: Buffer
-    strides: tuple[int, int, int, int]
-    offset: int
-
-    def at(self, batch: Index, head: Index, position: Index, depth: Index = 0) -> Expr:
-        """Index of an element."""
-        b, h, p, d = self.strides
-        return batch * b + head * h + position * p + depth * d + self.offset
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Sizes of an attention.
-
-    Attributes:
-        batch, heads: how many independent problems.
-        queries, keys: lengths.
-        depth: elements of a query and of a key.
-        width: elements of a value.
-    """
-
-    batch: int
-    heads: int
-    queries: int
-    keys: int
-    depth: int
-    width: int
-
 
 # (value, batch, head, query, first key, count of keys) -> value
 ScoreEpilogue = Callable[[Expr, Index, Index, Index, Index, int], Expr]
@@ -81,197 +37,115 @@ def emit(
     v: Heads,
     y: Heads,
     epilogue: ScoreEpilogue,
+    arithmetic: Arithmetic,
 ) -> None:
-    """Write the kernel. `v` and `y` are contiguous along their last dimension."""
-    writer = _Writer(b, spec, q, k, v, y, epilogue)
-    problems = spec.batch * spec.heads
-    tiles = -(-spec.queries // writer.rows)
-    if problems >= 8 or tiles < 4:
+    """Write the kernel.
+
+    `v` and `y` are contiguous along their last dimension; for bfloat16 `q` and `k` are too, in
+    whole pairs.
+    """
+    problems, rows = spec.batch * spec.heads, 8 if b.lanes == 16 else 4
+    q = q.grouped(b, arithmetic.group)
+    if problems >= 8 or -(-spec.queries // rows) < 4:
         with b.parallel(problems) as t:
             batch, head = b.let(t // spec.heads), b.let(t % spec.heads)
-            packed = b.workspace(writer.panel_elements)
-            scores = b.workspace(writer.rows * writer.score_stride)
-            writer.pack_keys(packed, 0, batch, head)
-            for start, size, count in even_tiles(spec.queries, writer.rows):
+            packed = PackedOperands(b, spec, k, v, arithmetic, 1)
+            packed.pack(index(0), batch, head)
+            writer = _Writer(b, spec, q, y, epilogue, arithmetic, packed, rows)
+            for start, size, count in even_tiles(spec.queries, rows):
                 with b.loop(count) as i:
-                    writer.tile(packed, 0, scores, batch, head, b.let(i * size + start), size)
+                    writer.tile(index(0), batch, head, b.let(i * size + start), size)
         return
     # Few heads: pack all keys first, then share out the queries as well.
-    packed = b.workspace(problems * writer.panel_elements)
+    packed = PackedOperands(b, spec, k, v, arithmetic, problems)
     with b.parallel(problems) as t:
-        writer.pack_keys(
-            packed, t * writer.panel_elements, b.let(t // spec.heads), b.let(t % spec.heads)
-        )
-    for start, size, count in even_tiles(spec.queries, writer.rows):
+        packed.pack(t, b.let(t // spec.heads), b.let(t % spec.heads))
+    for start, size, count in even_tiles(spec.queries, rows):
         with b.parallel(problems * count) as t:
             problem = b.let(t // count)
             batch, head = b.let(problem // spec.heads), b.let(problem % spec.heads)
-            scores = b.workspace(writer.rows * writer.score_stride)
-            first = b.let(t % count * size + start)
-            writer.tile(packed, problem * writer.panel_elements, scores, batch, head, first, size)
+            writer = _Writer(b, spec, q, y, epilogue, arithmetic, packed, rows)
+            writer.tile(problem, batch, head, b.let(t % count * size + start), size)
 
 
 class _Writer:
+    """Scores, softmax and output of tiles of at most `rows` queries; owns their workspace."""
+
     def __init__(
         self,
         b: KernelBuilder,
         spec: AttentionSpec,
         q: Heads,
-        k: Heads,
-        v: Heads,
         y: Heads,
         epilogue: ScoreEpilogue,
-    ) -> None:
-        self.b, self.spec, self.epilogue = b, spec, epilogue
-        self.q, self.k, self.v, self.y = q, k, v, y
-        self.vectors = 2
-        self.panel = self.vectors * b.lanes
-        self.rows = 8 if b.lanes == 16 else 4
-        self.panels = -(-spec.keys // self.panel)
-        self.panel_elements = self.panels * spec.depth * self.panel
-        # One line of padding: rows at power-of-two strides would share cache sets.
-        self.score_stride = self.panels * self.panel + b.lanes
-
-    # -- keys ------------------------------------------------------------------------------
-
-    def pack_keys(self, packed: Buffer, origin: Index, batch: Index, head: Index) -> None:
-        """[panel][depth][key in panel]; keys beyond the last are zero."""
-        b, lanes = self.b, self.b.lanes
-        vectors, rest = divmod(self.spec.keys, lanes)
-        if vectors:
-            with b.loop(vectors) as i:
-                self._pack_vector(packed, origin, batch, head, i, lanes)
-        if rest:
-            self._pack_vector(packed, origin, batch, head, index(vectors), rest)
-        for i in range(vectors + bool(rest), self.panels * self.vectors):
-            with b.loop(self.spec.depth) as d:
-                b.store(packed, self._packed_at(origin, i, d), b.splat(0.0))
-
-    def _packed_at(self, origin: Index, vector: Index, d: Index) -> Expr:
-        panel = vector // self.vectors
-        return (
-            origin
-            + (panel * self.spec.depth + d) * self.panel
-            + vector % self.vectors * self.b.lanes
-        )
-
-    def _pack_vector(
-        self, packed: Buffer, origin: Index, batch: Index, head: Index, vector: Index, count: int
-    ) -> None:
-        b, lanes, k = self.b, self.b.lanes, self.k
-        base = b.let(k.at(batch, head, vector * lanes))
-        where = b.let(self._packed_at(origin, vector, 0))
-
-        def rows(d: Index, depth: int) -> list[Expr]:
-            loaded: list[Expr] = []
-            for i in range(lanes):
-                if i >= count:
-                    loaded.append(b.splat(0.0))
-                    continue
-                at = base + i * k.strides[2] + d
-                loaded.append(b.let(b.load_partial(k.buffer, at, depth)))
-            return loaded
-
-        if k.strides[3] != 1:  # keys are transposed already: a vector of keys may be contiguous
-            with b.loop(self.spec.depth) as d:
-                if k.strides[2] == 1:
-                    value = b.load_partial(k.buffer, base + d * k.strides[3], count)
-                else:
-                    value = self._strided(k.buffer, base + d * k.strides[3], k.strides[2], count)
-                b.store(packed, where + d * self.panel, value)
-            return
-        whole, rest = divmod(self.spec.depth, lanes)
-        if whole:
-            with b.loop(whole) as block:
-                d = b.let(block * lanes)
-                for i, value in enumerate(transpose(b, rows(d, lanes))):
-                    b.store(packed, where + (d + i) * self.panel, value)
-        if rest:
-            for i, value in enumerate(transpose(b, rows(whole * lanes, rest))[:rest]):
-                b.store(packed, where + (whole * lanes + i) * self.panel, value)
-
-    def _strided(self, buffer: Buffer, at: Index, stride: int, count: int) -> Expr:
-        b = self.b
-        values = [
-            b.load(buffer, at + i * stride, 1) if i < count else tirx.FloatImm("float32", 0.0)
-            for i in range(b.lanes)
-        ]
-        return tirx.Shuffle(values, [tirx.IntImm("int32", i) for i in range(b.lanes)])
-
-    # -- one tile of queries ---------------------------------------------------------------
-
-    def tile(
-        self,
-        packed: Buffer,
-        origin: Index,
-        scores: Buffer,
-        batch: Index,
-        head: Index,
-        query: Index,
+        arithmetic: Arithmetic,
+        packed: PackedOperands,
         rows: int,
     ) -> None:
-        """`rows` queries from `query` on: scores, softmax, output."""
-        b = self.b
+        self.b, self.spec, self.epilogue = b, spec, epilogue
+        self.q, self.y = q, y
+        self.arithmetic, self.packed = arithmetic, packed
+        self.vectors, self.panel = packed.vectors, packed.panel
+        # One line of padding: rows at power-of-two strides would share cache sets.
+        self.stride = packed.panels * packed.panel + b.lanes
+        self.scores = b.workspace(rows * self.stride)
+        # Exponentiated scores as the second product reads them.
+        self.weights, self.weight_stride = self.scores, self.stride
+        if arithmetic.group > 1:
+            self.weight_stride = packed.panels * packed.panel // arithmetic.group + b.lanes
+            self.weights = b.workspace(rows * self.weight_stride, "int32")
+
+    def tile(self, problem: Index, batch: Index, head: Index, query: Index, rows: int) -> None:
+        """`rows` queries from `query` on."""
+        b, lanes = self.b, self.b.lanes
         largest = [b.register() for _ in range(rows)]
         for register in largest:
             register.set(b.splat(_LOWEST))
         whole, rest = divmod(self.spec.keys, self.panel)
         if whole:
             with b.loop(whole) as p:
-                self._scores(
-                    packed, origin, scores, largest, batch, head, query, rows, p, self.panel
-                )
+                self._scores(largest, problem, batch, head, query, p, self.panel)
         if rest:
-            self._scores(
-                packed, origin, scores, largest, batch, head, query, rows, index(whole), rest
-            )
-        sums = self._softmax(scores, largest, rows, whole, rest)
+            self._scores(largest, problem, batch, head, query, index(whole), rest)
+        sums = self._softmax(largest, whole, rest)
         inverse = [
             b.let(b.splat(tirx.FloatImm("float32", 1.0) / across(b, s.get(), lambda a, c: a + c)))
             for s in sums
         ]
-        blocks, tail = divmod(self.spec.width, b.lanes)
+        blocks, tail = divmod(self.spec.width, lanes)
         pairs, single = divmod(blocks, 2)
         if pairs:
             with b.loop(pairs) as i:
-                self._output(
-                    scores, inverse, batch, head, query, rows, b.let(i * 2 * b.lanes), 2, b.lanes
-                )
+                column = b.let(i * 2 * lanes)
+                self._output(inverse, problem, batch, head, query, column, 2, lanes)
         if single:
-            self._output(scores, inverse, batch, head, query, rows, pairs * 2 * b.lanes, 1, b.lanes)
+            self._output(inverse, problem, batch, head, query, pairs * 2 * lanes, 1, lanes)
         if tail:
-            self._output(scores, inverse, batch, head, query, rows, blocks * b.lanes, 1, tail)
+            self._output(inverse, problem, batch, head, query, blocks * lanes, 1, tail)
 
     def _scores(
         self,
-        packed: Buffer,
-        origin: Index,
-        scores: Buffer,
         largest: list[Any],
+        problem: Index,
         batch: Index,
         head: Index,
         query: Index,
-        rows: int,
         panel: Index,
         count: int,
     ) -> None:
-        b, lanes = self.b, self.b.lanes
+        b, lanes, rows = self.b, self.b.lanes, len(largest)
         acc = [[b.register() for _ in range(self.vectors)] for _ in range(rows)]
         for registers in acc:
             for register in registers:
                 register.set(b.splat(0.0))
-        start = b.let(origin + panel * (self.spec.depth * self.panel))
         base = b.let(self.q.at(batch, head, query))
-        with b.loop(self.spec.depth) as d:
-            keys = [
-                b.let(b.load(packed, start + d * self.panel + v * lanes))
-                for v in range(self.vectors)
-            ]
+        with b.loop(self.packed.depth) as d:
+            keys = [b.let(self.packed.key(problem, panel, d, v)) for v in range(self.vectors)]
             for r in range(rows):
                 at = base + r * self.q.strides[2] + d * self.q.strides[3]
                 value = b.let(b.broadcast(self.q.buffer, at))
-                for v in range(self.vectors):
-                    acc[r][v].set(acc[r][v].get() + value * keys[v])
+                for register, key in zip(acc[r], keys):
+                    register.set(self.arithmetic.multiply_add(b, register.get(), value, key))
         for r in range(rows):
             for v in range(self.vectors):
                 exist = min(max(count - v * lanes, 0), lanes)
@@ -283,62 +157,69 @@ class _Writer:
                     if exist < lanes:
                         value = b.let(_tail(b, value, exist, _LOWEST))
                     largest[r].set(tirx.max(largest[r].get(), value))
-                b.store(scores, r * self.score_stride + where, value)
+                b.store(self.scores, r * self.stride + where, value)
 
-    def _softmax(
-        self, scores: Buffer, largest: list[Any], rows: int, whole: int, rest: int
-    ) -> list[Any]:
-        """Exponentiate the tile in place; returns the sums, still one per lane."""
-        b, lanes = self.b, self.b.lanes
+    def _softmax(self, largest: list[Any], whole: int, rest: int) -> list[Any]:
+        """Exponentiate the tile; returns the sums, still one per lane."""
+        b, lanes, rows = self.b, self.b.lanes, len(largest)
         top = [b.let(b.splat(across(b, m.get(), tirx.max))) for m in largest]
         sums = [b.register() for _ in range(rows)]
         for register in sums:
             register.set(b.splat(0.0))
 
-        def exponentiate(first: Index, vectors: int, last: int) -> None:
-            for v in range(vectors):
-                for r in range(rows):
-                    at = r * self.score_stride + first + v * lanes
-                    value = b.let(vm.exp(b.load(scores, at) - top[r]))
-                    if v == vectors - 1 and last < lanes:
-                        value = b.let(b.keep(value, last))
-                    b.store(scores, at, value)
-                    sums[r].set(sums[r].get() + value)
+        def exponential(r: int, at: Index, count: int) -> Expr:
+            value = b.let(vm.exp(b.load(self.scores, r * self.stride + at) - top[r]))
+            if count < lanes:
+                value = b.let(b.keep(value, count))
+            sums[r].set(sums[r].get() + value)
+            return value
+
+        def exponentiate(panel: Index, count: int) -> None:
+            first = panel * self.panel
+            exist = [min(count - v * lanes, lanes) for v in range(-(-count // lanes))]
+            if self.arithmetic.group == 1:
+                for v, keys in enumerate(exist):
+                    for r in range(rows):
+                        value = exponential(r, first + v * lanes, keys)
+                        b.store(self.weights, r * self.stride + first + v * lanes, value)
+                return
+            for r in range(rows):
+                values = [exponential(r, first + v * lanes, n) for v, n in enumerate(exist)]
+                paired = b.bfloat16_pairs(*[*values, b.splat(0.0)][:2])
+                b.store(self.weights, r * self.weight_stride + panel * lanes, paired)
 
         if whole:
             with b.loop(whole) as p:
-                exponentiate(p * self.panel, self.vectors, lanes)
+                exponentiate(p, self.panel)
         if rest:
-            exponentiate(index(whole * self.panel), -(-rest // lanes), rest % lanes or lanes)
+            exponentiate(index(whole), rest)
         return sums
 
     def _output(
         self,
-        scores: Buffer,
         inverse: list[Expr],
+        problem: Index,
         batch: Index,
         head: Index,
         query: Index,
-        rows: int,
         column: Index,
         vectors: int,
         count: int,
     ) -> None:
-        b, lanes, v = self.b, self.b.lanes, self.v
+        b, lanes, rows = self.b, self.b.lanes, len(inverse)
         acc = [[b.register() for _ in range(vectors)] for _ in range(rows)]
         for registers in acc:
             for register in registers:
                 register.set(b.splat(0.0))
-        base = b.let(v.at(batch, head, 0, column))
-        with b.loop(self.spec.keys) as j:
+        with b.loop(self.packed.steps) as j:
             values = [
-                b.let(b.load_partial(v.buffer, base + j * v.strides[2] + i * lanes, count))
+                b.let(self.packed.value(problem, batch, head, j, column + i * lanes, count))
                 for i in range(vectors)
             ]
             for r in range(rows):
-                weight = b.let(b.broadcast(scores, r * self.score_stride + j))
-                for i in range(vectors):
-                    acc[r][i].set(acc[r][i].get() + weight * values[i])
+                weight = b.let(b.broadcast(self.weights, r * self.weight_stride + j))
+                for register, value in zip(acc[r], values):
+                    register.set(self.arithmetic.multiply_add(b, register.get(), weight, value))
         for r in range(rows):
             for i in range(vectors):
                 at = self.y.at(batch, head, query + r, column + i * lanes)

@@ -207,11 +207,12 @@ class KernelBuilder:
         self.emit(tirx.Bind(var, value))
         return var
 
-    def splat(self, value: float | Expr, lanes: int | None = None) -> Expr:
-        """A vector of equal elements."""
+    def splat(self, value: float | Expr, lanes: int | None = None, dtype: str = "float32") -> Expr:
+        """A vector of equal elements; `dtype` is that of a Python number."""
         lanes = self.lanes if lanes is None else lanes
         if isinstance(value, int | float):
-            value = tirx.FloatImm("float32", float(value))
+            is_float = dtype == "float32"
+            value = tirx.FloatImm(dtype, float(value)) if is_float else IntImm(dtype, int(value))
         return tirx.Broadcast(value, lanes) if lanes > 1 else value
 
     def load(self, buffer: Buffer, at: Index, lanes: int | None = None) -> Expr:
@@ -257,7 +258,7 @@ class KernelBuilder:
             piece = 1 << ((count - done).bit_length() - 1)
             pieces.append(self.load(buffer, at + done, piece))
             done += piece
-        pieces.append(self.splat(fill, self.lanes - count))
+        pieces.append(self.splat(fill, self.lanes - count, buffer.dtype))
         return tirx.Shuffle(pieces, [IntImm("int32", i) for i in range(self.lanes)])
 
     def keep(self, value: Expr, count: int) -> Expr:

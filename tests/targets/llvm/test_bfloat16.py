@@ -139,3 +139,33 @@ def test_a_cpu_without_bfloat16_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(OptionError, match="unknown precision `bf16`.*use `float32` or `bfloat16`"):
         relaxc.CompileOptions(precision="bf16")  # type: ignore[arg-type]
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("queries, keys, depth, width", [(16, 16, 32, 32), (9, 37, 24, 40)])
+def test_attention(queries: int, keys: int, depth: int, width: int) -> None:
+    model = onnx_model(
+        f"""g (float[1,3,{queries},{depth}] q, float[1,3,{keys},{depth}] k,
+               float[1,3,{keys},{width}] v) => (float[1,3,{queries},{width}] y) {{
+            t = Transpose <perm=[0,1,3,2]> (k)
+            s = MatMul (q, t)
+            m = Mul (s, scale)
+            p = Softmax <axis=-1> (m)
+            y = MatMul (p, v)
+        }}""",
+        scale=np.array(0.25, np.float32),
+    )
+    feed = {
+        "q": _random(1, 3, queries, depth),
+        "k": _random(1, 3, keys, depth),
+        "v": _random(1, 3, keys, width),
+    }
+    (actual,), kernels = run_model(model, feed, precision="bfloat16")
+    assert "attention" in kernels
+    q, k, v = (rounded(a).astype(np.float64) for a in feed.values())
+    scores = 0.25 * np.einsum("bhqd,bhkd->bhqk", q, k)
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    weights = rounded(powers.astype(np.float32)).astype(np.float64)
+    exact = np.einsum("bhqk,bhkd->bhqd", weights, v) / powers.sum(-1, keepdims=True)
+    # A power that lies between two bfloat16 may be rounded to the other one: 2**-9 of one weight.
+    np.testing.assert_allclose(actual, exact, rtol=0, atol=1e-3 * np.abs(exact).max())
