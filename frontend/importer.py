@@ -43,6 +43,7 @@ class ImportedModel:
         outputs: ONNX names of the outputs, in the order of `main`'s results.
         sha256: hex digest of the model file and its external data.
         opset: version of the default operator set in the file.
+        operators: type of every node in the file, with those of branches and loop bodies.
         warnings: oddities that do not stop the compilation.
     """
 
@@ -52,6 +53,7 @@ class ImportedModel:
     outputs: tuple[str, ...]
     sha256: str
     opset: int
+    operators: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -72,6 +74,7 @@ def from_onnx(
     """
     model = read_model(source)
     version = opset(model.proto)
+    types = tuple(node.op_type for node in nodes(model.proto.graph))
     refuse_foreign_domains(model)
     simplify(model, input_shapes or {}, operators_to_inline(model))
     refuse_unsupported(model)
@@ -80,7 +83,7 @@ def from_onnx(
     converter = _Converter(model)
     mod = normalize(converter.convert(), converter.names)
     return ImportedModel(
-        mod, model.name, inputs, outputs, model.sha256, version, tuple(model.warnings)
+        mod, model.name, inputs, outputs, model.sha256, version, types, tuple(model.warnings)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -86,6 +87,8 @@ def test_a_backend_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_output_is_checked_first(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="it is a folder; give a file name"):
         require_writable(tmp_path)
+    with pytest.raises(OutputError, match="it is not a regular file; give a file name"):
+        require_writable(Path(os.devnull))
     with pytest.raises(OutputError, match="folder `.*nosuch` does not exist"):
         require_writable(tmp_path / "nosuch" / "a.rxc")
 

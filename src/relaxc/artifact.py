@@ -14,7 +14,6 @@ Nothing depends on the time or the machine: equal contents give equal bytes.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import mmap
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from relaxc.errors import ArtifactError, OutputError
+from relaxc.replacing import replacing
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -93,12 +93,8 @@ def write_artifact(
         "members": {name: _describe(chunks) for name, chunks in sorted(members.items())},
     }
     text = json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False).encode()
-    import tempfile  # slow to import, and not needed to load
-
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.comment = b"relaxc manifest sha256=" + _hex(text).encode()
                 _write_member(archive, MANIFEST, [text])
@@ -106,14 +102,8 @@ def write_artifact(
                     _write_member(archive, name, chunks)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
     except OSError as err:
         raise OutputError(f"cannot write `{path}`: {err.strerror or err}") from err
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
     return full
 
 
@@ -203,12 +193,17 @@ def is_artifact(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artifact:
-    """Open an artifact and verify it.
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a whole file, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
-    Args:
-        path: the file.
-        verify: also check the SHA-256 of every member, not only of the manifest.
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Open an artifact and verify it, with the SHA-256 of every member.
 
     Raises:
         ArtifactError: missing, damaged, not an artifact, or of a newer schema.
@@ -235,12 +230,11 @@ def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artif
     listed = manifest["members"]
     if set(listed) != set(spans) - {MANIFEST}:
         raise ArtifactError(f"`{path}` is damaged: its members are not those of its manifest")
-    if verify:
-        for name, facts in listed.items():
-            if _hex(artifact.member(name)) != facts["sha256"]:
-                raise ArtifactError(
-                    f"`{path}` is damaged: the hash of `{name}` does not match; copy it again"
-                )
+    for name, facts in listed.items():
+        if _hex(artifact.member(name)) != facts["sha256"]:
+            raise ArtifactError(
+                f"`{path}` is damaged: the hash of `{name}` does not match; copy it again"
+            )
     return artifact
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -223,10 +224,12 @@ def require_writable(path: Path) -> None:
     """Fail before the work, not after it, when the result has nowhere to go.
 
     Raises:
-        OutputError: `path` is a folder, or its folder is missing or read-only.
+        OutputError: `path` is a folder or a device, or its folder is missing or read-only.
     """
     if path.is_dir():
         raise OutputError(f"cannot write `{path}`: it is a folder; give a file name")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write `{path}`: it is not a regular file; give a file name")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write `{path}`: folder `{path.parent}` does not exist")
     if not os.access(path.parent, os.W_OK):
@@ -277,8 +280,13 @@ def describe_outputs(imported: ImportedModel) -> list[dict[str, Any]]:
 def _tensor(name: str, ty: relax.TensorType) -> dict[str, Any]:
     known = isinstance(ty.shape, relax.ShapeExpr)
     dims = list(ty.shape.values) if known else ["?"] * ty.ndim
-    shape = [int(d) if isinstance(d, tvm.tirx.IntImm) else str(d) for d in dims]
+    shape = [int(d) if isinstance(d, tvm.tirx.IntImm) else _expression(d) for d in dims]
     return {"name": name, "dtype": str(ty.dtype.dtype), "shape": shape}
+
+
+def _expression(dim: object) -> str:
+    """A symbolic dimension as people write it: `n // 2`, not `n // T.int64(2)`."""
+    return re.sub(r"T\.int64\((-?\d+)\)", r"\1", str(dim))
 
 
 def _describe_options(options: CompileOptions) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def available_cores() -> int:
     return max(1, len(siblings))
 
 
+@functools.cache
 def _siblings(cpu: int) -> str:
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     try:

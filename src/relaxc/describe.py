@@ -90,8 +90,6 @@ def _describe_artifact(path: Path) -> Description:
 def _describe_model(path: Path, input_shapes: Mapping[str, Shape] | None) -> Description:
     from relaxc.compiler import describe_inputs, describe_outputs
     from relaxc.frontend.importer import from_onnx
-    from relaxc.frontend.load import read_model
-    from relaxc.frontend.simplify import nodes
     from relaxc.passes.analysis.cost import layer_costs
     from relaxc.passes.analysis.memory import peak_activation_bytes, weight_bytes
 
@@ -101,7 +99,7 @@ def _describe_model(path: Path, input_shapes: Mapping[str, Shape] | None) -> Des
         kind="onnx",
         inputs=describe_inputs(imported),
         outputs=describe_outputs(imported),
-        operators=_histogram(node.op_type for node in nodes(read_model(path).proto.graph)),
+        operators=_histogram(imported.operators),
         layers=layer_costs(imported.mod),
         weight_bytes=weight_bytes(imported.mod),
         activation_bytes=peak_activation_bytes(imported.mod),

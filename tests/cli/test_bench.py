@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from commands import Run
 
+from relaxc.measure.machine import Machine
+
 QUICK = ("--warmup", 0, "--duration", 0, "--iterations", 5)
 
 
@@ -39,6 +41,17 @@ def test_json(relaxc: Run, relu_artifact: Path) -> None:
         document["latency_ms"]
     )
     assert len(document["artifact_sha256"]) == 64
+
+
+def test_warnings_go_to_stderr(
+    relaxc: Run, relu_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = Machine("a CPU", 2, (7.5, 0, 0))
+    monkeypatch.setattr("relaxc.measure.bench.this_machine", lambda: busy)
+    done = relaxc("bench", relu_artifact, *QUICK, "--json")
+    assert done.err.startswith("warning: other work keeps this machine busy; ")
+    assert done.json["warnings"][0] in done.err
+    assert done.json["is_noisy"]
 
 
 def test_a_model_is_compiled_first(relaxc: Run, conv_onnx: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from builders import dense_model
+from builders import dense_model, onnx_model
 from commands import Run
 
 from relaxc.errors import TargetError
@@ -47,6 +48,15 @@ def test_symbols_are_pointed_out(relaxc: Run, tmp_path: Path) -> None:
     fixed = relaxc("inspect", tmp_path / "a.onnx", "--input-shapes", "x:[7,4]", "--json").json
     assert fixed["macs"] == 7 * 4 * 300
     assert fixed["symbols"] == []
+
+
+def test_warnings_go_to_stderr(relaxc: Run, tmp_path: Path) -> None:
+    weight = np.array([1, np.nan], np.float32)
+    model = onnx_model("g (float[2] x) => (float[2] y) { y = Mul(x, w) }", w=weight)
+    onnx.save(model, tmp_path / "a.onnx")
+    done = relaxc("inspect", tmp_path / "a.onnx", "--no-roofline")
+    assert done.err == "warning: weight `w` holds 1 NaN values\n"
+    assert "NaN" not in done.out
 
 
 def test_the_costliest_layers(relaxc: Run, conv_onnx: Path) -> None:

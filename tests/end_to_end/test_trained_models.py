@@ -9,6 +9,7 @@ from conftest import MODELS
 
 import relaxc
 from relaxc.measure.check import CheckOptions, check
+from relaxc.measure.feeds import FeedOptions
 from relaxc.options import CompileOptions, Shape
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
@@ -24,7 +25,11 @@ CASES: list[tuple[str, dict[str, Shape]]] = [
 @pytest.mark.parametrize(("name", "shapes"), CASES, ids=[name for name, _ in CASES])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_outputs_agree(name: str, shapes: dict[str, Shape], seed: int) -> None:
-    options = CheckOptions(seed=seed, limits=TOLERANCE, compile=CompileOptions(input_shapes=shapes))
+    options = CheckOptions(
+        feed=FeedOptions(seed=seed),
+        limits=TOLERANCE,
+        compile=CompileOptions(input_shapes=shapes),
+    )
     result = check(MODELS / f"{name}.onnx", options)
     assert result.is_ok, result.outputs
 

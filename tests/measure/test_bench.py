@@ -11,12 +11,13 @@ import pytest
 
 from relaxc.errors import InputError, OptionError
 from relaxc.measure.bench import BenchOptions, bench
+from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
 from relaxc.runtime.session import Model
 
 
 def test_a_short_measurement(conv_artifact: Path) -> None:
-    result = bench(conv_artifact, BenchOptions(shapes={}, warmup_ms=0, duration_s=0, iterations=7))
+    result = bench(conv_artifact, BenchOptions(warmup_ms=0, duration_s=0, iterations=7))
     assert len(result.latencies_ms) == 7
     assert result.inferences == 7
     assert (result.latencies_ms > 0).all()
@@ -28,7 +29,12 @@ def test_a_short_measurement(conv_artifact: Path) -> None:
 
 def test_several_streams_and_inferences_per_sample(relu_artifact: Path) -> None:
     options = BenchOptions(
-        shapes={"x": (2, 3)}, warmup_ms=0, duration_s=0, iterations=5, number=3, streams=2
+        feed=FeedOptions(shapes={"x": (2, 3)}),
+        warmup_ms=0,
+        duration_s=0,
+        iterations=5,
+        number=3,
+        streams=2,
     )
     result = bench(relu_artifact, options)
     assert len(result.latencies_ms) == 10
@@ -47,13 +53,13 @@ def test_an_error_in_a_stream_ends_all(
         return good(self, feed)
 
     monkeypatch.setattr(Model, "run", run)
-    options = BenchOptions(shapes={}, warmup_ms=0, duration_s=600, streams=streams)
+    options = BenchOptions(warmup_ms=0, duration_s=600, streams=streams)
     with pytest.raises(InputError, match="the tenth fails"):
         bench(relu_artifact, options)
 
 
 def test_the_duration_is_kept(relu_artifact: Path) -> None:
-    result = bench(relu_artifact, BenchOptions(shapes={}, warmup_ms=0, duration_s=0.2))
+    result = bench(relu_artifact, BenchOptions(warmup_ms=0, duration_s=0.2))
     assert result.wall_s >= 0.2
 
 
@@ -70,7 +76,7 @@ def test_the_duration_is_kept(relu_artifact: Path) -> None:
 )
 def test_options_are_validated(wrong: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="must"):
-        BenchOptions(shapes={}, **wrong)  # type: ignore[arg-type]
+        BenchOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_machine_is_described() -> None:

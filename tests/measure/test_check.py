@@ -17,6 +17,7 @@ from relaxc.errors import ModelError, OptionError, TargetError
 from relaxc.frontend.operators import CONVERTERS
 from relaxc.measure.check import CheckOptions, check
 from relaxc.measure.expose import expose_layers
+from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
 from relaxc.options import CompileOptions
 
@@ -89,7 +90,7 @@ def test_the_first_layer_that_diverges_is_named(
 
 def test_inputs_can_come_from_a_file(conv_onnx: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=np.ones((1, 3, 8, 8), np.float32))
-    assert check(conv_onnx, CheckOptions(inputs=tmp_path / "in.npz")).is_ok
+    assert check(conv_onnx, CheckOptions(feed=FeedOptions(path=tmp_path / "in.npz"))).is_ok
 
 
 def test_symbolic_dimensions_get_sizes(tmp_path: Path) -> None:

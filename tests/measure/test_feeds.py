@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from relaxc.errors import InputError, OptionError, OutputError
-from relaxc.measure.feeds import make_feed, read_feed, symbol_sizes, write_outputs
+from relaxc.measure.feeds import FeedOptions, make_feed, read_feed, symbol_sizes, write_outputs
 from relaxc.runtime.session import TensorInfo
 
 X = TensorInfo("x", "float32", ("batch", 3, "h", "w"))
@@ -92,6 +92,13 @@ def test_a_single_array(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones(3))
     with pytest.raises(InputError, match="is not a readable .npz file"):
         read_feed(tmp_path / "a.npy", [])
+
+
+def test_options_read_or_make_up(tmp_path: Path) -> None:
+    ones = FeedOptions(shapes={"ids": (2, 5)}, fill_mode="ones").feed([IDS])
+    assert ones["ids"].tolist() == [[1] * 5] * 2
+    np.savez(tmp_path / "a.npz", ids=np.zeros((1, 3), np.int64))
+    assert FeedOptions(path=tmp_path / "a.npz").feed([IDS])["ids"].shape == (1, 3)
 
 
 def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def native_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
 
 
-def test_concurrent_models_share_the_workers(mnist: Path) -> None:
+def test_all_models_share_one_pool_of_workers(mnist: Path) -> None:
     cores = cpu.available_cores()
     before = native_threads()
     models = [relaxc.load(mnist, threads=cores) for _ in range(3)]

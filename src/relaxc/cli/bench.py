@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -12,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from relaxc.artifact import is_artifact, read_artifact
+from relaxc.artifact import file_sha256, is_artifact
 from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.errors import OptionError
-from relaxc.measure.feeds import FillMode
+from relaxc.measure.feeds import FeedOptions, FillMode
 
 
 @click.command()
@@ -92,20 +91,22 @@ def bench(
             device=device,
             transfers=not no_transfers,
             streams=streams,
-            inputs=inputs,
-            # The shapes of a model have gone into its artifact.
-            shapes=parameters.read_shapes(input_shapes) if artifact == path else {},
-            fill_mode=fill_mode,
-            seed=seed,
+            feed=FeedOptions(
+                path=inputs,
+                # The shapes of a model have gone into its artifact.
+                shapes=parameters.read_shapes(input_shapes) if artifact == path else {},
+                fill_mode=fill_mode,
+                seed=seed,
+            ),
         )
         with progress("Measuring", is_shown=not (as_json or debug)):
             result = measure(artifact, bench_options)
-        manifest = read_artifact(artifact, verify=False).manifest
-        digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+        digest = file_sha256(artifact)
+    parameters.warn(benching.warnings(result))
     if as_json:
-        parameters.print_json("bench", benching.as_json(path, manifest, digest, result))
+        parameters.print_json("bench", benching.as_json(path, digest, result))
     else:
-        click.echo(benching.as_text(path, manifest, digest, result))
+        click.echo(benching.as_text(path, digest, result))
 
 
 @contextlib.contextmanager

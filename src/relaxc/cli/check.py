@@ -10,7 +10,7 @@ from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.measure.compare import TOLERANCES, Tolerance
-from relaxc.measure.feeds import FillMode
+from relaxc.measure.feeds import FeedOptions, FillMode
 
 
 def _default(limit: str) -> str:
@@ -21,13 +21,6 @@ def _default(limit: str) -> str:
 @click.command()
 @click.argument("path", metavar="MODEL|ARTIFACT", type=parameters.PATH)
 @click.option("--model", type=parameters.PATH, help="The ONNX model behind an artifact.")
-@click.option(
-    "--reference",
-    type=click.Choice(["onnxruntime"]),
-    default="onnxruntime",
-    show_default=True,
-    help="What to compare with.",
-)
 @click.option("--atol", type=float, help=f"Absolute tolerance.  {_default('atol')}")
 @click.option(
     "--rtol",
@@ -43,7 +36,6 @@ def _default(limit: str) -> str:
 def check(
     path: Path,
     model: Path | None,
-    reference: str,
     atol: float | None,
     rtol: float | None,
     cos: float | None,
@@ -77,9 +69,9 @@ def check(
 
         check_options = CheckOptions(
             model=model,
-            inputs=inputs,
-            fill_mode=fill_mode,
-            seed=seed,
+            feed=FeedOptions(
+                path=inputs, shapes=options.input_shapes, fill_mode=fill_mode, seed=seed
+            ),
             limits=limits,
             per_layer=per_layer,
             compile=options,

@@ -44,6 +44,7 @@ def inspect(
     with quiet(debug):
         described = describe(path, parameters.read_shapes(input_shapes))
     bounds = _bounds() if roofline else None
+    parameters.warn(described.warnings)
     if as_json:
         parameters.print_json("inspect", inspecting.as_json(described, bounds))
     else:
@@ -57,5 +58,5 @@ def _bounds() -> Roofline | None:
     try:
         return roofline(cpu.available_cores())
     except TargetError as err:
-        click.echo(f"warning: no roofline estimates: {err}", err=True)
+        parameters.warn([f"no roofline estimates: {err}"])
         return None

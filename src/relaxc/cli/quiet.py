@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def quiet(is_debug: bool = False) -> Iterator[Callable[[str], None]]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as sink, os.fdopen(os.dup(1), "w") as real:
+    with Path(os.devnull).open("wb") as sink, os.fdopen(os.dup(1), "w") as real:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from relaxc.cli import parameters
-from relaxc.measure.feeds import FillMode
+from relaxc.measure.feeds import FeedOptions, FillMode
 
 
 @click.command()
@@ -60,16 +60,14 @@ def run(
     """Run an ARTIFACT once on inputs from a file, or on made-up ones."""
     import numpy as np
 
-    from relaxc.measure.feeds import make_feed, read_feed, write_outputs
+    from relaxc.measure.feeds import write_outputs
     from relaxc.report import running
     from relaxc.runtime.session import load
 
     shapes = parameters.read_shapes(input_shapes)
+    options = FeedOptions(path=inputs, shapes=shapes, fill_mode=fill_mode, seed=seed)
     model = load(artifact, device, threads)
-    if inputs is not None:
-        feed = read_feed(inputs, model.inputs)
-    else:
-        feed = make_feed(model.inputs, shapes, fill_mode, seed)
+    feed = options.feed(model.inputs)
     samples = []
     for _ in range(repeat):
         start = time.perf_counter()

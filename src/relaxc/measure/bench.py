@@ -7,16 +7,15 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from relaxc.artifact import Manifest
 from relaxc.errors import OptionError
-from relaxc.measure.feeds import FillMode, make_feed, read_feed
+from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
-from relaxc.options import Shape
 from relaxc.runtime.session import Model, load
 
 
@@ -34,10 +33,7 @@ class BenchOptions:
         device: where to run; what the artifact is for by default.
         transfers: whether inputs come from the host and outputs go there, or stay on the GPU.
         streams: callers that run inferences at the same time.
-        inputs: `.npz` file with the inputs; made up by default.
-        shapes: sizes of symbolic dimensions, by input.
-        fill_mode: what to make up.
-        seed: of the random inputs.
+        feed: the inputs.
     """
 
     warmup_ms: float = 200
@@ -49,10 +45,7 @@ class BenchOptions:
     device: str | None = None
     transfers: bool = True
     streams: int = 1
-    inputs: Path | None = None
-    shapes: Mapping[str, Shape]
-    fill_mode: FillMode = "random"
-    seed: int = 0
+    feed: FeedOptions = field(default_factory=FeedOptions)
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.number < 1 or self.streams < 1:
@@ -68,6 +61,7 @@ class BenchResult:
     """What was measured.
 
     Attributes:
+        manifest: of the artifact.
         machine: where and under which load.
         threads: threads per inference.
         device: where the model ran.
@@ -83,6 +77,7 @@ class BenchResult:
         peak_memory_bytes: of the whole process.
     """
 
+    manifest: Manifest
     machine: Machine
     threads: int
     device: str
@@ -108,9 +103,14 @@ class BenchResult:
         return float(self.latencies_ms.std() / self.latencies_ms.mean())
 
     @property
+    def is_unsteady(self) -> bool:
+        """Whether the latency varies a lot."""
+        return self.variation > 0.1
+
+    @property
     def is_noisy(self) -> bool:
         """Whether the numbers deserve little trust."""
-        return self.variation > 0.1 or self.machine.is_busy
+        return self.is_unsteady or self.machine.is_busy
 
 
 def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
@@ -127,12 +127,7 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     if not options.transfers and model.device == "cpu":
         raise OptionError("the artifact runs on the CPU, where there are no transfers to leave out")
     load_ms = _ms_since(start)
-    if options.inputs is None:
-        feed: Mapping[str, Any] = make_feed(
-            model.inputs, options.shapes, options.fill_mode, options.seed
-        )
-    else:
-        feed = read_feed(options.inputs, model.inputs)
+    feed: Mapping[str, Any] = options.feed.feed(model.inputs)
     shapes = {name: array.shape for name, array in feed.items()}
     if not options.transfers:
         feed = {name: model.put(array) for name, array in feed.items()}
@@ -145,6 +140,7 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     samples = _sample_all(model, feed, options)
     wall_s = time.perf_counter() - start
     return BenchResult(
+        manifest=model.manifest,
         machine=machine,
         threads=model.threads,
         device=model.device,

@@ -15,7 +15,7 @@ from relaxc.errors import OptionError
 from relaxc.frontend.load import read_model
 from relaxc.measure.compare import TOLERANCES, Agreement, Tolerance, compare
 from relaxc.measure.expose import Layer, expose_layers
-from relaxc.measure.feeds import FillMode, make_feed, read_feed
+from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
 from relaxc.options import CompileOptions
 from relaxc.runtime.session import Model, load
@@ -27,19 +27,14 @@ class CheckOptions:
 
     Attributes:
         model: the ONNX model behind an artifact.
-        inputs: `.npz` file with the inputs; made up by default.
-        fill_mode: what to make up.
-        seed: of the random inputs.
+        feed: the inputs; its shapes are for artifacts, those of a model are in `compile`.
         limits: fields of `Tolerance` that replace those fitting the precision.
         per_layer: also look for the first layer that diverges.
-        compile: how to compile a model that is not yet an artifact. Of an artifact, the input
-            shapes give sizes to symbolic dimensions.
+        compile: how to compile a model that is not yet an artifact.
     """
 
     model: Path | None = None
-    inputs: Path | None = None
-    fill_mode: FillMode = "random"
-    seed: int = 0
+    feed: FeedOptions = field(default_factory=FeedOptions)
     limits: Mapping[str, float] = field(default_factory=dict)
     per_layer: bool = False
     compile: CompileOptions = field(default_factory=CompileOptions)
@@ -97,16 +92,13 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
         folder = Path(name)
         if is_artifact(path):
             source, model, warnings = _behind(path, options)
-            shapes, compile_options = options.compile.input_shapes, _options_of(model)
+            feed_options, compile_options = options.feed, _options_of(model)
         else:
             source, artifact = path, folder / "model.rxc"
             warnings = compile(source, artifact, options.compile).warnings
-            # The shapes are in the artifact now.
-            model, shapes, compile_options = load(artifact), {}, options.compile
-        if options.inputs is not None:
-            feed = read_feed(options.inputs, model.inputs)
-        else:
-            feed = make_feed(model.inputs, shapes, options.fill_mode, options.seed)
+            feed_options, compile_options = replace(options.feed, shapes={}), options.compile
+            model = load(artifact)
+        feed = feed_options.feed(model.inputs)
         ours, theirs = model.run(feed), run_reference(source, feed)
         if ours.keys() != theirs.keys():
             raise OptionError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,6 +12,7 @@ import numpy as np
 from relaxc.artifact import numpy_dtype
 from relaxc.errors import InputError, OptionError, OutputError, near_matches
 from relaxc.options import Shape
+from relaxc.replacing import replacing
 from relaxc.runtime.session import TensorInfo
 
 FillMode = Literal["zeros", "ones", "random"]
@@ -32,6 +31,34 @@ _HINTS = {
     "height": _IMAGE,
     "width": _IMAGE,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedOptions:
+    """Where the inputs of a model come from.
+
+    Attributes:
+        path: an `.npz` file; made up where None.
+        shapes: sizes of symbolic dimensions, by input; others are guessed.
+        fill_mode: what to make up.
+        seed: of the random inputs.
+    """
+
+    path: Path | None = None
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    fill_mode: FillMode = "random"
+    seed: int = 0
+
+    def feed(self, inputs: Iterable[TensorInfo]) -> dict[str, np.ndarray]:
+        """Read or make up the inputs of a model.
+
+        Raises:
+            InputError: the file is missing, or no such file.
+            OptionError: a shape does not fit the model.
+        """
+        if self.path is not None:
+            return read_feed(self.path, inputs)
+        return make_feed(inputs, self.shapes, self.fill_mode, self.seed)
 
 
 def make_feed(
@@ -159,16 +186,8 @@ def write_outputs(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:
             np.savez(file, allow_pickle=False, **outputs)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
     except OSError as err:
         raise OutputError(f"cannot write `{path}`: {err.strerror or err}") from err
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()

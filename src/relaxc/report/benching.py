@@ -7,22 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from relaxc.artifact import Manifest
 from relaxc.measure.bench import BenchResult
 from relaxc.report import units
 from relaxc.report.tables import facts
 from relaxc.report.target import spelled
 
 _INCLUDED = {
-    None: "checks of the inputs, copies where they are unaligned, every kernel; not file access",
+    None: "checks of the inputs, copies of small or misaligned ones, every kernel; not file access",
     True: "checks of the inputs, transfers to the GPU and back, every kernel; not file access",
     False: "checks of the inputs, every kernel; no transfers to or from the GPU; no file access",
 }
 
 
-def as_text(path: Path, manifest: Manifest, digest: str, result: BenchResult) -> str:
+def as_text(path: Path, digest: str, result: BenchResult) -> str:
     """Header and performance summary."""
-    machine, target = result.machine, manifest["target"]
+    machine, target = result.machine, result.manifest["target"]
     shapes = ", ".join(f"{name} {units.dims(shape)}" for name, shape in result.shapes.items())
     header = [
         ("Artifact", f"{path} (sha256 {digest[:16]})"),
@@ -34,7 +33,7 @@ def as_text(path: Path, manifest: Manifest, digest: str, result: BenchResult) ->
         ("Included", _INCLUDED[result.transfers]),
         ("Load average", ", ".join(f"{load:.2f}" for load in machine.load_average)),
     ]
-    lines = [facts(header), *_noise(result), "", "=== Performance summary ==="]
+    lines = [facts(header), "", "=== Performance summary ==="]
     lines.append(f"Throughput: {result.throughput:.6g} inf/s")
     statistics = _latency(result)
     lines.append(
@@ -70,23 +69,25 @@ def _latency(result: BenchResult) -> dict[str, float]:
     return named
 
 
-def _noise(result: BenchResult) -> list[str]:
-    hints = []
+def warnings(result: BenchResult) -> list[str]:
+    """Why the numbers deserve little trust, one sentence each."""
+    found = []
     if result.machine.is_busy:
-        hints.append(
-            "warning: other work keeps this machine busy; the measurements may be noisy, "
+        found.append(
+            "other work keeps this machine busy; the measurements may be noisy, "
             "repeat them when it is idle"
         )
-    if result.variation > 0.1:
-        hints.append(
-            "warning: the latency varies by more than 10 %; compare medians, "
+    if result.is_unsteady:
+        found.append(
+            "the latency varies by more than 10 %; compare medians, "
             "or measure longer with --duration"
         )
-    return hints
+    return found
 
 
-def as_json(path: Path, manifest: Manifest, digest: str, result: BenchResult) -> dict[str, Any]:
+def as_json(path: Path, digest: str, result: BenchResult) -> dict[str, Any]:
     """The machine-readable form; latencies in milliseconds."""
+    manifest = result.manifest
     return {
         "artifact": str(path),
         "artifact_sha256": digest,
@@ -113,4 +114,5 @@ def as_json(path: Path, manifest: Manifest, digest: str, result: BenchResult) ->
         "first_inference_ms": result.first_ms,
         "peak_memory_bytes": result.peak_memory_bytes,
         "is_noisy": result.is_noisy,
+        "warnings": warnings(result),
     }

@@ -23,7 +23,6 @@ def as_text(described: Description, roofline: Roofline | None, limit: int | None
     parts = [_summary(described), _operators(described), _layers(described, roofline, limit)]
     if described.manifest is not None:
         parts.insert(1, _manifest(described.manifest))
-    parts += [f"warning: {warning}" for warning in described.warnings]
     return "\n\n".join(parts)
 
 

@@ -11,15 +11,12 @@ from collections.abc import Iterable, Sequence
 _PLAIN_WIDTH = 140
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", left: int = 1
-) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Draw a table.
 
     Args:
         columns: headings.
         rows: cells, as many as there are columns.
-        title: printed above.
         left: how many leading columns hold words, and are aligned to the left.
     """
     from rich import box
@@ -27,7 +24,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         is_words = index < left
         drawn.add_column(column, justify="left" if is_words else "right", no_wrap=not is_words)

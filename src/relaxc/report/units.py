@@ -34,11 +34,6 @@ def dims(shape: Iterable[int | str]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def ms(value: float) -> str:
-    """Milliseconds with four significant digits: `0.8123 ms`."""
-    return f"{value:.4g} ms"
-
-
 def seconds(value: float) -> str:
     """Seconds for phases of a compilation: `0.14 s`."""
     return f"{value:.2f} s"

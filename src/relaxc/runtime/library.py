@@ -17,6 +17,7 @@ from pathlib import Path
 from relaxc import cpu
 from relaxc.artifact import Artifact
 from relaxc.errors import ArtifactError, OutputError, TargetError
+from relaxc.replacing import replacing
 from relaxc.runtime import ffi
 from relaxc.runtime.cuda import load_runtime
 
@@ -175,18 +176,10 @@ def _extract(artifact: Artifact, name: str, cache: Path) -> Path:
     with contextlib.suppress(OSError):
         if path.read_bytes() == contents:
             return path
-    import tempfile  # slow to import, and rarely needed
-
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=cache)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(contents)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
+        with replacing(path) as file:
+            file.write(contents)
     except OSError as err:
         raise OutputError(
             f"cannot write the library cache `{cache}`: {err.strerror}; "

@@ -145,4 +145,4 @@ def test_same_numbers(execute: Callable[..., np.ndarray], mod: IRModule) -> None
     x = random(2, 3, 8, 8)
     before = execute(relax.transform.DecomposeOpsForInference()(mod), x)
     after = execute(FoldBatchNorm().apply(mod), x)
-    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
