@@ -111,6 +111,26 @@ def test_an_interrupt_that_tvm_disguised_is_still_one(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+IN_EXEC = """
+import sys, relaxc.describe
+def describe(*_args):
+    exec("import os, sys\\nos.kill(os.getpid(), int(sys.argv[1]))\\nfor _ in range(9**9): pass")
+relaxc.describe.describe = describe
+from relaxc.cli import main
+sys.exit(main(["inspect", "x"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_inside_of_exec(tmp_path: Path, number: int, code: int) -> None:
+    """As classes of data are made while something is imported."""
+    (tmp_path / "in_exec.py").write_text(IN_EXEC)
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "in_exec", str(int(number))]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("delay", [0.9, 1.5])
 def test_an_interrupted_compilation_leaves_nothing(

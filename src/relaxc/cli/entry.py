@@ -36,8 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return signals.code or _report(err, is_debug="--debug" in args)
 
 
+class _Interruption(BaseException):
+    """Not KeyboardInterrupt: `python -m` dies of SIGINT if one ever left an `exec`, caught or not.
+
+    Many imports run one, in `dataclass` and `namedtuple`.
+    """
+
+
 class _Interruptible:
-    """Turns signals into KeyboardInterrupt, which runs every `finally`, and remembers them.
+    """Turns signals into an exception, which runs every `finally`, and remembers them.
 
     TVM makes other exceptions of those that cross it, so the exception alone does not tell.
     """
@@ -58,7 +65,7 @@ class _Interruptible:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.code = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
-        raise KeyboardInterrupt
+        raise _Interruption
 
 
 def _run(args: list[str]) -> int:
