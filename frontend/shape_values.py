@@ -10,6 +10,8 @@ Reference: the idea is ONNX shape inference's data propagation, with symbols ins
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -70,6 +72,12 @@ class ShapeValue:
 def shape_of(dims: Sequence[Element]) -> ShapeValue:
     """The value of `Shape` for a tensor of these dimensions."""
     return ShapeValue(_objects([_simplify(d) for d in dims], (len(dims),)))
+
+
+def size_of(dims: Sequence[Element]) -> ShapeValue:
+    """The value of `Size` for a tensor of these dimensions."""
+    total = functools.reduce(operator.mul, dims, _int(1))
+    return ShapeValue(_objects([_simplify(total)], ()))
 
 
 def evaluate(node: onnx.NodeProto, inputs: list[ShapeValue | None]) -> ShapeValue | None:

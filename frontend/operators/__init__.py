@@ -10,7 +10,7 @@ from typing import Any
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from relaxc.frontend.operators import elementwise, recurrent, shape
+from relaxc.frontend.operators import casts, elementwise, recurrent, shape
 from relaxc.frontend.operators.base import Converter, NodeContext
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
 
@@ -18,6 +18,7 @@ from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensi
 CONTROL_FLOW = frozenset({"If"})
 
 CONVERTERS: dict[str, Converter] = {
+    **casts.CONVERTERS,
     **elementwise.CONVERTERS,
     **recurrent.CONVERTERS,
     **shape.CONVERTERS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -23,6 +23,8 @@ class NodeContext:
         inputs: the inputs as Relax expressions; None where an optional input is absent.
         shapes: the inputs as shape arithmetic, where they are that; else None.
         opset: version of the default operator set.
+        types: ONNX element types of the inputs; 0 where absent or unknown.
+        output_types: ONNX element types of the outputs; 0 where unknown.
     """
 
     bb: relax.BlockBuilder
@@ -31,6 +33,8 @@ class NodeContext:
     inputs: list[relax.Expr | None]
     shapes: list[ShapeValue | None]
     opset: int
+    types: list[int] = field(default_factory=list)
+    output_types: list[int] = field(default_factory=list)
 
     def input(self, index: int) -> relax.Expr:
         """A required input."""
@@ -55,8 +59,62 @@ class NodeContext:
             return None
         return [int(e) for e in elements]
 
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
+        value = self.attrs.get(name, default)
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    def integers(self, index: int, name: str) -> list[int] | None:
+        """Axes and the like: an input of known numbers, else the attribute of older opsets.
+
+        Raises:
+            ValueError: the input is there but not known at compile time.
+        """
+        if not self.has(index):
+            listed = self.attrs.get(name)
+            return None if listed is None else [int(v) for v in listed]
+        known = self.static(index)
+        if known is None:
+            raise ValueError(f"`{name}` is computed from data, which is not supported")
+        return known
+
+    def sizes(self, index: int) -> list[Element]:
+        """The elements of an input that holds sizes (never negative), known or not.
+
+        What is computed from data becomes a fresh symbol per element, bound when the model runs.
+        """
+        known = self.elements(index)
+        return runtime_sizes(self.bb, self.input(index)) if known is None else known
+
+    def emit_te(self, func: Callable[..., Any], *args: Any, name: str = "") -> relax.Expr:
+        """Emit a loop nest written in TVM's tensor expressions, named after the operator."""
+        hint = name or self.node.op_type.lower()
+        return self.bb.emit_te(func, *args, primfunc_name_hint=hint)
+
+
+def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
+    """Fresh symbols bound to the elements of an integer vector; they must not be negative."""
+    shape = dims(vector)
+    if len(shape) > 1 or not all(isinstance(d, tirx.IntImm) for d in shape):
+        raise ValueError("sizes computed from data must come in a known number")
+    if not shape:
+        vector = bb.emit(relax.op.reshape(vector, [1]))
+    if vector.ty.dtype.dtype != "int64":
+        vector = bb.emit(relax.op.astype(vector, "int64"))
+    count = int(shape[0]) if shape else 1
+    if count == 0:
+        return []
+    symbols = [tirx.Var(f"{vector.name}_{i}", "int64") for i in range(count)]
+    bb.match_cast(bb.emit(relax.op.tensor_to_shape(vector)), relax.ShapeType(symbols))
+    return list(symbols)
+
 
 Converter = Callable[[NodeContext], relax.Expr]
+
+
+def dtype(value: relax.Expr) -> str:
+    """The Relax dtype of a tensor."""
+    return str(value.ty.dtype.dtype)
 
 
 def dims(value: relax.Expr) -> list[Element]:

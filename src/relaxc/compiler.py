@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -267,21 +267,22 @@ class _Clock:
 
 def describe_inputs(imported: ImportedModel) -> list[dict[str, Any]]:
     """Name, dtype and shape of every input, as the manifest has them."""
-    return [_tensor(n, var.ty) for n, var in zip(imported.inputs, imported.mod["main"].params)]
+    params = imported.mod["main"].params
+    return [_tensor(n, var.ty, imported.narrow) for n, var in zip(imported.inputs, params)]
 
 
 def describe_outputs(imported: ImportedModel) -> list[dict[str, Any]]:
     """Name, dtype and shape of every output, as the manifest has them."""
     ty = imported.mod["main"].ret_ty
     fields = list(ty.fields) if isinstance(ty, relax.TupleType) else [ty]
-    return [_tensor(name, field) for name, field in zip(imported.outputs, fields)]
+    return [_tensor(n, field, imported.narrow) for n, field in zip(imported.outputs, fields)]
 
 
-def _tensor(name: str, ty: relax.TensorType) -> dict[str, Any]:
+def _tensor(name: str, ty: relax.TensorType, narrow: Mapping[str, str]) -> dict[str, Any]:
     known = isinstance(ty.shape, relax.ShapeExpr)
     dims = list(ty.shape.values) if known else ["?"] * ty.ndim
     shape = [int(d) if isinstance(d, tvm.tirx.IntImm) else _expression(d) for d in dims]
-    return {"name": name, "dtype": str(ty.dtype.dtype), "shape": shape}
+    return {"name": name, "dtype": narrow.get(name, str(ty.dtype.dtype)), "shape": shape}
 
 
 def _expression(dim: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ class LlvmBackend(Backend):
             output = Path(folder, "model.so")
             linker = _Linker(self.triple)
             executable.export_library(str(output), fcompile=linker, workspace_dir=folder)
-            libraries = {"model.so": output.read_bytes(), "threadpool.so": self._threadpool()}
+            libraries = {"model.so": output.read_bytes(), "threadpool.so": _threadpool(self.triple)}
         arch = self.triple.partition("-")[0]
         names = runtime_libraries(needs_extra=_EXTRA_PREFIXES[0] in str(executable.as_text()))
         names += more
@@ -116,13 +117,16 @@ class LlvmBackend(Backend):
         }
         return CompiledModule(libraries, requirements)
 
-    def _threadpool(self) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
-            source, output = Path(folder, _THREADPOOL.name), Path(folder, "threadpool.so")
-            source.write_bytes(_THREADPOOL.read_bytes())
-            flags = ("-x", "c", "-O2", "-std=gnu11", "-fvisibility=hidden", "-pthread")
-            link_shared(output, [source], self.triple, flags)
-            return output.read_bytes()
+
+@functools.cache
+def _threadpool(triple: str) -> bytes:
+    """The library of the thread pool: the same for every model, so built once per process."""
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+        source, output = Path(folder, _THREADPOOL.name), Path(folder, "threadpool.so")
+        source.write_bytes(_THREADPOOL.read_bytes())
+        flags = ("-x", "c", "-O2", "-std=gnu11", "-fvisibility=hidden", "-pthread")
+        link_shared(output, [source], triple, flags)
+        return output.read_bytes()
 
 
 class _Linker:

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from tvm import IRModule, relax, tirx
 
 from relaxc.errors import ModelError, UnsupportedOpError
-from relaxc.frontend.importer import from_onnx, identifier
+from relaxc.frontend.convert import identifier
+from relaxc.frontend.importer import from_onnx
 
 
 def shapes(mod: IRModule) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -308,3 +309,11 @@ def test_a_session_is_a_drop_in(tmp_path: Path) -> None:
     assert len(session.run(["y"], feed)) == 1
     with pytest.raises(InputError, match=r"unknown output `yy` \(did you mean `y`\?\)"):
         session.run(["yy"], feed)
+
+
+def test_narrow_types_go_in_and_out(compiled: Callable[..., Path]) -> None:
+    graph = "g (float8e5m2[n] x) => (float8e5m2[n] y) { y = Identity(x) }"
+    model = relaxc.load(compiled(onnx_model(graph, 21)), threads=1)
+    x = np.array([1.5, -2, 448], ml_dtypes.float8_e5m2)
+    y = model(x)
+    assert y.dtype == x.dtype and (y == x).all()

@@ -75,9 +75,14 @@ def to_tensor(array: np.ndarray) -> tuple[ffi.Object, np.ndarray]:
 
 
 def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int]:
-    """DLPack's type code, and the bits of an element."""
-    code = _NARROW_FLOATS.get(dtype.name)
-    return _CODES[dtype.kind] if code is None else code, dtype.itemsize * 8
+    """DLPack's type code, and the bits of an element.
+
+    Types that no machine computes with (float8, int4, ...) are bytes to compiled code.
+    """
+    if dtype.name == "bfloat16":
+        return _NARROW_FLOATS["bfloat16"], 16
+    is_narrow = dtype.itemsize == 1 and dtype.name not in ("int8", "uint8", "bool")
+    return _CODES["u" if is_narrow else dtype.kind], dtype.itemsize * 8
 
 
 def to_array(tensor: ffi.Object, dtype: np.dtype[Any]) -> np.ndarray:
