@@ -21,9 +21,9 @@ from tvm import IRModule, relax
 
 from relaxc.errors import ModelError, UnsupportedOpError
 from relaxc.frontend import operators
-from relaxc.frontend.element_types import carried, carrier
+from relaxc.frontend.element_types import carrier
 from relaxc.frontend.load import OnnxModel
-from relaxc.frontend.operators.base import NodeContext
+from relaxc.frontend.operators.base import NodeContext, constant
 from relaxc.frontend.shape_values import ShapeValue, evaluate, shape_of, size_of
 from relaxc.frontend.simplify import first_line, opset, real_inputs
 
@@ -218,12 +218,6 @@ def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
             if attr.HasField("g"):
                 types = _element_types(attr.g) | types
     return types
-
-
-def constant(array: np.ndarray) -> relax.Expr:
-    """A Relax constant; NumPy's `bool_`, narrow types and non-contiguous arrays included."""
-    array = carried(array)
-    return relax.const(np.ascontiguousarray(array).reshape(array.shape), array.dtype.name)
 
 
 def constant_node(node: onnx.NodeProto) -> np.ndarray | None:

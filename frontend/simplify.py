@@ -203,7 +203,7 @@ def name_dimensions(model: OnnxModel) -> None:
     """Make every unnamed dynamic dimension of an input a symbol of its own."""
     for value in real_inputs(model):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.dim_value and not dim.dim_param:
+            if not dim.HasField("dim_value") and not dim.dim_param:
                 dim.dim_param = f"{value.name}_dim{axis}"
 
 

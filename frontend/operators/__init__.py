@@ -10,7 +10,16 @@ from typing import Any
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from relaxc.frontend.operators import casts, elementwise, recurrent, shape
+from relaxc.frontend.operators import (
+    casts,
+    elementwise,
+    indexing,
+    pad,
+    recurrent,
+    reduce,
+    shape,
+    slicing,
+)
 from relaxc.frontend.operators.base import Converter, NodeContext
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
 
@@ -20,8 +29,12 @@ CONTROL_FLOW = frozenset({"If"})
 CONVERTERS: dict[str, Converter] = {
     **casts.CONVERTERS,
     **elementwise.CONVERTERS,
+    **indexing.CONVERTERS,
     **recurrent.CONVERTERS,
+    **reduce.CONVERTERS,
     **shape.CONVERTERS,
+    **slicing.CONVERTERS,
+    **pad.CONVERTERS,
 }
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
 from tvm import relax, tirx
 
+from relaxc.frontend.element_types import carried
 from relaxc.frontend.shape_values import Element, ShapeValue
 
 
@@ -110,6 +112,12 @@ def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
 
 
 Converter = Callable[[NodeContext], relax.Expr]
+
+
+def constant(array: np.ndarray) -> relax.Expr:
+    """A Relax constant; NumPy's `bool_`, narrow types and non-contiguous arrays included."""
+    array = carried(np.asarray(array))
+    return relax.const(np.ascontiguousarray(array).reshape(array.shape), array.dtype.name)
 
 
 def dtype(value: relax.Expr) -> str:

@@ -17,7 +17,7 @@ from relaxc.frontend.element_types import (
     type_name,
     values,
 )
-from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
+from relaxc.frontend.operators.base import Converter, NodeContext, constant, dtype
 
 
 def cast(ctx: NodeContext) -> relax.Expr:
@@ -78,7 +78,7 @@ def convert_type(
 
 def decode(ctx: NodeContext, codes: relax.Expr, source: int) -> relax.Expr:
     """Bit patterns of a narrow type to float32, by a table."""
-    table = relax.const(values(source))
+    table = constant(values(source))
 
     def lookup(table: te.Tensor, x: te.Tensor) -> te.Tensor:
         return te.compute(x.shape, lambda *i: table[x(*i).astype("int32")], name="decode")
@@ -199,7 +199,7 @@ def bit_cast(ctx: NodeContext) -> relax.Expr:
         return relax.op.not_equal(value, relax.const(np.zeros((), dtype(value)), dtype(value)))
     if np.dtype(wanted).itemsize != np.dtype(dtype(value)).itemsize:
         raise ValueError("a BitCast to a type of another size is not supported")
-    return ctx.emit_te(compute, value) if dims(value) else ctx.emit_te(compute, value)
+    return ctx.emit_te(compute, value)
 
 
 CONVERTERS: dict[str, Converter] = {"BitCast": bit_cast, "Cast": cast, "CastLike": cast_like}

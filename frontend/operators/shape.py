@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 from tvm.sym import Analyzer
 
-from relaxc.frontend.operators.base import Converter, NodeContext, dims
+from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
+from relaxc.frontend.operators.vectors import as_vector, length, runtime_shape
 from relaxc.frontend.shape_values import Element
 
 # Exporters write INT64_MAX or 1e9 for "to the end": no dimension is that long.
@@ -20,9 +23,9 @@ _TO_THE_END = 1 << 29
 def reshape(ctx: NodeContext) -> relax.Expr:
     """Reshape: 0 copies a dimension (unless `allowzero`), -1 is what remains."""
     data, wanted = ctx.input(0), ctx.elements(1)
-    if wanted is None:
-        raise ValueError("the new shape is computed from data, which is not supported")
     old = dims(data)
+    if wanted is None:
+        return relax.op.reshape(data, relax.ShapeExpr(_resolved_at_run(ctx, old)))
     new: list[Element] = []
     free = -1
     for axis, dim in enumerate(wanted):
@@ -37,6 +40,25 @@ def reshape(ctx: NodeContext) -> relax.Expr:
         # Relax, too, reads a 0 as "copy the dimension"; but the tensor is empty anyway.
         return relax.op.zeros(relax.ShapeExpr(new), data.ty.dtype.dtype)
     return relax.op.reshape(data, relax.ShapeExpr(new))
+
+
+def _resolved_at_run(ctx: NodeContext, old: list[Element]) -> list[Element]:
+    """The new shape, computed by the model from its second input."""
+    wanted = as_vector(ctx, 1)
+    copies = not ctx.attrs.get("allowzero", 0)
+
+    def resolve(wanted: Any, old: list[Any]) -> list[Any]:
+        new = []
+        for i in range(length_of):
+            dim = wanted[i]
+            new.append(tirx.Select(dim == 0, old[i], dim) if copies and i < len(old) else dim)
+        one = tirx.IntImm("int64", 1)
+        others = _product([tirx.Select(dim == -1, one, dim) for dim in new])
+        rest = tirx.floordiv(_product(old), tirx.max(others, one))
+        return [tirx.Select(dim == -1, rest, dim) for dim in new]
+
+    length_of = length(wanted)
+    return runtime_shape(ctx, resolve, wanted, old, name="new_shape")
 
 
 def _quotient(old: list[Element], new: list[Element]) -> Element:
@@ -59,15 +81,15 @@ def _equal(a: Element, b: Element) -> bool:
     return bool(a.same_as(b)) or Analyzer().can_prove_equal(a, b)
 
 
-def _product(factors: list[Element]) -> Element:
+def _product(factors: Sequence[Element]) -> Element:
     return functools.reduce(operator.mul, factors, tirx.IntImm("int64", 1))
 
 
 def expand(ctx: NodeContext) -> relax.Expr:
     """Expand: broadcast in both directions."""
-    data, wanted = ctx.input(0), ctx.elements(1)
-    if wanted is None:
-        raise ValueError("the new shape is computed from data, which is not supported")
+    data, wanted = ctx.input(0), ctx.sizes(1)
+    if ctx.elements(1) is None:
+        return _expand_at_run(ctx, data, wanted)
     old = dims(data)
     rank = max(len(old), len(wanted))
     one = tirx.IntImm("int64", 1)
@@ -77,11 +99,32 @@ def expand(ctx: NodeContext) -> relax.Expr:
     return relax.op.broadcast_to(data, relax.ShapeExpr(new))
 
 
+def _expand_at_run(ctx: NodeContext, data: relax.Expr, wanted: list[Element]) -> relax.Expr:
+    """Expand to sizes of which each may be 1 or not."""
+    old, one = dims(data), tirx.IntImm("int64", 1)
+    rank = max(len(old), len(wanted))
+    left = [one] * (rank - len(old)) + old
+    right = [one] * (rank - len(wanted)) + wanted
+
+    def larger(left: list[Any], right: list[Any]) -> list[Any]:
+        return [tirx.Select(a == 1, b, a) for a, b in zip(left, right)]
+
+    new = runtime_shape(ctx, larger, left, right, name="expanded_shape")
+
+    def compute(x: te.Tensor, new: list[Any]) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            inner = i[rank - len(x.shape) :]
+            zero = tirx.IntImm("int64", 0)
+            return x(*(tirx.Select(n == 1, zero, k) for n, k in zip(x.shape, inner)))
+
+        return te.compute(new, element, name="expand")
+
+    return ctx.emit_te(compute, data, new)
+
+
 def constant_of_shape(ctx: NodeContext) -> relax.Expr:
     """ConstantOfShape with a symbolic shape."""
-    wanted = ctx.elements(0)
-    if wanted is None:
-        raise ValueError("the shape is computed from data, which is not supported")
+    wanted = ctx.sizes(0)
     tensor = ctx.attrs.get("value")
     fill = np.zeros(1, np.float32) if tensor is None else onnx.numpy_helper.to_array(tensor)
     value = relax.const(fill.reshape(()), fill.dtype.name)
@@ -93,10 +136,33 @@ def range_(ctx: NodeContext) -> relax.Expr:
     bounds = [ctx.elements(i) for i in range(3)]
     dtype = ctx.input(0).ty.dtype.dtype
     if any(b is None for b in bounds):
-        raise ValueError("the bounds are computed from data, which is not supported")
+        return _range_at_run(ctx)
     start, end, step = (b[0] for b in bounds if b is not None)
     result = relax.op.arange(start, end, step, "int64")
     return result if dtype == "int64" else relax.op.astype(result, dtype)
+
+
+def _range_at_run(ctx: NodeContext) -> relax.Expr:
+    """Range of numbers that the model computes."""
+    is_float = "float" in dtype(ctx.input(0))
+
+    def count(start: Any, limit: Any, delta: Any) -> list[Any]:
+        a, b, d = start(), limit(), delta()
+        if is_float:
+            steps = tirx.ceil((b.astype("float64") - a) / d.astype("float64")).astype("int64")
+        else:
+            a, b, d = (v.astype("int64") for v in (a, b, d))
+            up = tirx.floordiv(b - a + d - 1, tirx.max(d, 1))
+            steps = tirx.Select(d > 0, up, tirx.floordiv(a - b - d - 1, tirx.max(-d, 1)))
+        return [tirx.max(steps, tirx.IntImm("int64", 0))]
+
+    bounds = [ctx.bb.emit(relax.op.reshape(ctx.input(i), [])) for i in range(3)]
+    (size,) = runtime_shape(ctx, count, *bounds, name="range_length")
+
+    def compute(start: te.Tensor, delta: te.Tensor, size: Any) -> te.Tensor:
+        return te.compute((size,), lambda i: start() + delta() * i.astype(start.dtype))
+
+    return ctx.emit_te(compute, bounds[0], bounds[2], size)
 
 
 def slice_(ctx: NodeContext) -> relax.Expr:
@@ -179,6 +245,5 @@ CONVERTERS: dict[str, Converter] = {
     "Expand": expand,
     "Range": range_,
     "Reshape": reshape,
-    "Slice": slice_,
     "Squeeze": squeeze,
 }

@@ -120,19 +120,51 @@ def test_a_slice_up_to_another_dimension(tmp_path: Path) -> None:
     agree(model, tmp_path / "a.rxc", x=floats(2, 7), like=floats(3))
 
 
+def numbers(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
 @pytest.mark.parametrize(
-    "graph",
+    ("graph", "feed"),
     [
-        "g (float[6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }",
-        "g (float[1] x, int64[2] s) => (float[a,b] y) { y = Expand(x, s) }",
-        "g (int64[2] s) => (float[a,b] y) { y = ConstantOfShape(s) }",
-        "g (int64 s, int64 e, int64 d) => (int64[n] y) { y = Range(s, e, d) }",
-        "g (float[6] x, int64[1] s, int64[1] e) => (float[a] y) { y = Slice(x, s, e) }",
+        (
+            "g (float[n,3] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }",
+            {"x": floats(4, 3), "s": numbers(2, 6)},
+        ),
+        (
+            "g (float[n,3] x, int64[3] s) => (float[a,b,c] y) { y = Reshape(x, s) }",
+            {"x": floats(4, 3), "s": numbers(-1, 0, 2)},
+        ),
+        (
+            "g (float[n,1] x, int64[3] s) => (float[a,b,c] y) { y = Expand(x, s) }",
+            {"x": floats(4, 1), "s": numbers(2, 1, 5)},
+        ),
+        ("g (int64[2] s) => (float[a,b] y) { y = ConstantOfShape(s) }", {"s": numbers(3, 0)}),
+        (
+            "g (int64 s, int64 e, int64 d) => (int64[n] y) { y = Range(s, e, d) }",
+            {"s": np.array(9), "e": np.array(-2), "d": np.array(-3)},
+        ),
+        (
+            "g (float[n,6] x, int64[2] s, int64[2] e, int64[2] a, int64[2] d) => (float[o,p] y)"
+            "{ y = Slice(x, s, e, a, d) }",
+            {
+                "x": floats(4, 6),
+                "s": numbers(-1, 0),
+                "e": numbers(-100, 9),
+                "a": numbers(-1, 0),
+                "d": numbers(-2, 3),
+            },
+        ),
     ],
 )
-def test_shapes_computed_from_data_are_refused(graph: str) -> None:
-    with pytest.raises(UnsupportedOpError, match="computed from data"):
-        from_onnx(onnx_model(graph))
+def test_shapes_computed_from_data(graph: str, feed: dict[str, np.ndarray], tmp_path: Path) -> None:
+    agree(onnx_model(graph), tmp_path / "a.rxc", **feed)
+
+
+def test_a_shape_of_unknown_length_is_refused() -> None:
+    model = onnx_model("g (float[6] x, int64[k] s) => (float[a,b] y) { y = Reshape(x, s) }")
+    with pytest.raises(UnsupportedOpError, match="known length"):
+        from_onnx(model)
 
 
 def test_squeeze_of_a_symbolic_dimension_is_checked_at_run_time(tmp_path: Path) -> None:
