@@ -44,7 +44,10 @@ def name_bindings(mod: IRModule, known: Mapping[relax.Var, str]) -> IRModule:
     owner = ""
     position = 0
     for binding in reversed(bindings):
-        if not _ANONYMOUS.fullmatch(binding.var.name):
+        if isinstance(binding.value, relax.Var) and not _ANONYMOUS.fullmatch(binding.value.name):
+            # An output, which is another name for a node's result.
+            names[binding.var] = binding.value.name
+        elif not _ANONYMOUS.fullmatch(binding.var.name):
             owner, position = binding.var.name, 0
         elif binding.var in known:
             owner, position = known[binding.var], 0

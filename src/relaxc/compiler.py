@@ -27,6 +27,7 @@ from relaxc.frontend.importer import ImportedModel, from_onnx
 from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
 from relaxc.passes.analysis.cost import layer_costs
+from relaxc.passes.analysis.kernels import kernel_costs
 from relaxc.passes.analysis.memory import peak_activation_bytes
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
@@ -112,12 +113,13 @@ def compile(
     runner.dump("imported", imported.mod)
     mod = runner.run(passes, imported.mod)
     weights = mod["main"].attrs[WEIGHTS]
+    kernels = kernel_costs(imported.mod, mod)
     mod = runner.lower(backend, mod)
     clock.start("codegen")
     compiled = _build(backend, mod, listing=diagnostics.dump_dir is not None)
     clock.start("write")
     names = [record.name for record in runner.records]
-    manifest = _write(output, imported, backend, compiled, weights, options, names)
+    manifest = _write(output, imported, backend, compiled, weights, options, names, kernels)
     clock.stop()
     runner.dump_text("assembly.s", compiled.listing)
     runner.dump_text("manifest.json", json.dumps(manifest, indent=1, sort_keys=True))
@@ -138,6 +140,7 @@ def _write(
     weights: Iterable[tvm.runtime.Tensor],
     options: CompileOptions,
     passes: list[str],
+    kernels: list[dict[str, Any]],
 ) -> Manifest:
     """Write the artifact of a compiled module, and return its manifest."""
     entries, chunks = pack_weights([w.numpy() for w in weights])
@@ -159,6 +162,7 @@ def _write(
             "options": _describe_options(options),
             "passes": passes,
             "layers": layer_costs(imported.mod),
+            "kernels": kernels,
             "weights": entries,
             "memory": {
                 "weight_bytes": sum(entry["size_bytes"] for entry in entries),
@@ -197,7 +201,7 @@ def _observe(
     compiled = _build(backend, runner.lower(backend, mod), listing=False)
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder) / "instrumented.rxc"
-        _write(path, observed, backend, compiled, weights, CompileOptions(), [])
+        _write(path, observed, backend, compiled, weights, CompileOptions(), [], [])
         histograms, count = observe(path, feeds)
     if count < _FEW_SAMPLES:
         warnings.append(

@@ -21,7 +21,8 @@ from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.llvm.target import enabled_features
 from relaxc.targets.shape_functions import sort_shape_functions
 
-_THREADPOOL = Path(__file__).with_name("threadpool.c")
+# What every artifact brings along beside TVM's runtime, each a library of its own.
+_SOURCES = [Path(__file__).with_name(name) for name in ("threadpool.c", "profiler.c")]
 # Operators that TVM implements in its runtime's second library (sorting, random numbers).
 _EXTRA_PREFIXES = ("tvm.contrib.sort", "tvm.contrib.random")
 
@@ -103,7 +104,8 @@ class LlvmBackend(Backend):
             output = Path(folder, "model.so")
             linker = _Linker(self.triple)
             executable.export_library(str(output), fcompile=linker, workspace_dir=folder)
-            libraries = {"model.so": output.read_bytes(), "threadpool.so": _threadpool(self.triple)}
+            libraries = {"model.so": output.read_bytes()}
+        libraries |= {f"{code.stem}.so": _compiled(code, self.triple) for code in _SOURCES}
         arch = self.triple.partition("-")[0]
         names = runtime_libraries(needs_extra=_EXTRA_PREFIXES[0] in str(executable.as_text()))
         names += more
@@ -119,11 +121,11 @@ class LlvmBackend(Backend):
 
 
 @functools.cache
-def _threadpool(triple: str) -> bytes:
-    """The library of the thread pool: the same for every model, so built once per process."""
+def _compiled(code: Path, triple: str) -> bytes:
+    """A library that is the same for every model, so built once per process."""
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
-        source, output = Path(folder, _THREADPOOL.name), Path(folder, "threadpool.so")
-        source.write_bytes(_THREADPOOL.read_bytes())
+        source, output = Path(folder, code.name), Path(folder, f"{code.stem}.so")
+        source.write_bytes(code.read_bytes())
         flags = ("-x", "c", "-O2", "-std=gnu11", "-fvisibility=hidden", "-pthread")
         link_shared(output, [source], triple, flags)
         return output.read_bytes()

@@ -78,3 +78,19 @@ def test_bad_options(relaxc: Run, relu_artifact: Path, args: list[str], message:
     done = relaxc("bench", relu_artifact, *args)
     assert done.code == 2
     assert message in done.err
+
+
+def test_the_profile(relaxc: Run, conv_artifact: Path) -> None:
+    done = relaxc("bench", conv_artifact, *QUICK, "--profile")
+    assert done.code == 0
+    assert "=== Profile" in done.out
+    assert "conv2d" in done.out
+    assert "Of peak" in done.out
+    plain = relaxc("bench", conv_artifact, *QUICK, "--json").json
+    assert plain["profile"] is None
+    found = relaxc("bench", conv_artifact, *QUICK, "--profile", "--json").json["profile"]
+    assert found["runs"] >= 10
+    assert {"name", "nodes", "calls", "min_us", "share", "flops", "bytes", "of_peak"} <= set(
+        found["kernels"][0]
+    )
+    assert found["roofline"]["operations_per_s"]["float32"] > 0

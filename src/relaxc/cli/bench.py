@@ -40,6 +40,11 @@ from relaxc.measure.feeds import FeedOptions, FillMode
     is_flag=True,
     help="On a GPU: inputs and outputs stay there; else copies count.",
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Also show each kernel's time, its share of the machine's peak and its ONNX nodes.",
+)
 @parameters.device
 @parameters.threads
 @parameters.feed
@@ -55,6 +60,7 @@ def bench(
     percentile: str,
     streams: int,
     no_transfers: bool,
+    profile: bool,
     device: str | None,
     threads: int | None,
     inputs: Path | None,
@@ -98,6 +104,7 @@ def bench(
                 fill_mode=fill_mode,
                 seed=seed,
             ),
+            profile=profile,
         )
         with progress("Measuring", is_shown=not (as_json or debug)):
             result = measure(artifact, bench_options)

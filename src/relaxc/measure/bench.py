@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from relaxc.artifact import Manifest
-from relaxc.errors import OptionError
+from relaxc.errors import OptionError, TargetError
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
+from relaxc.measure.profile import Profile, profile
+from relaxc.measure.roofline import Roofline, roofline
 from relaxc.runtime.session import Model, load
+
+_PROFILED_RUNS, _MOST_PROFILED_RUNS = 10, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class BenchOptions:
         transfers: whether inputs come from the host and outputs go there, or stay on the GPU.
         streams: callers that run inferences at the same time.
         feed: the inputs.
+        profile: also time every kernel, in inferences of their own.
     """
 
     warmup_ms: float = 200
@@ -46,6 +51,7 @@ class BenchOptions:
     transfers: bool = True
     streams: int = 1
     feed: FeedOptions = field(default_factory=FeedOptions)
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.number < 1 or self.streams < 1:
@@ -75,6 +81,8 @@ class BenchResult:
         load_ms: opening, verifying and loading the artifact.
         first_ms: the first inference.
         peak_memory_bytes: of the whole process.
+        profile: the kernels' times; None unless asked for.
+        roofline: what this machine can do at that thread count; None if it was not measured.
     """
 
     manifest: Manifest
@@ -91,6 +99,8 @@ class BenchResult:
     load_ms: float
     first_ms: float
     peak_memory_bytes: int
+    profile: Profile | None = None
+    roofline: Roofline | None = None
 
     @property
     def throughput(self) -> float:
@@ -139,6 +149,12 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     start = time.perf_counter()
     samples = _sample_all(model, feed, options)
     wall_s = time.perf_counter() - start
+    peak = peak_memory_bytes()
+    profiled, bounds = None, None
+    if options.profile:
+        fastest_s = min(float(times.min()) for times in samples) / 1e3
+        profiled = profile(model, feed, _profiled_runs(fastest_s, options.duration_s))
+        bounds = _bounds(model.threads)
     return BenchResult(
         manifest=model.manifest,
         machine=machine,
@@ -153,8 +169,22 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
         percentiles=options.percentiles,
         load_ms=load_ms,
         first_ms=first_ms,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak,
+        profile=profiled,
+        roofline=bounds,
     )
+
+
+def _profiled_runs(fastest_s: float, duration_s: float) -> int:
+    """So many that the fastest of them is not disturbed, in about the time asked for."""
+    return max(_PROFILED_RUNS, min(_MOST_PROFILED_RUNS, int(duration_s / fastest_s)))
+
+
+def _bounds(threads: int) -> Roofline | None:
+    try:
+        return roofline(threads)
+    except TargetError:  # no compiler, as on a machine that only runs models
+        return None
 
 
 def _ms_since(start: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from relaxc.measure.bench import BenchResult
-from relaxc.report import units
+from relaxc.report import profiling, units
 from relaxc.report.tables import facts
 from relaxc.report.target import spelled
 
@@ -47,6 +47,8 @@ def as_text(path: Path, digest: str, result: BenchResult) -> str:
     lines.append(f"Load time: {result.load_ms:.6g} ms")
     lines.append(f"First inference: {result.first_ms:.6g} ms")
     lines.append(f"Peak memory: {units.size(result.peak_memory_bytes)}")
+    if result.profile is not None:
+        lines += ["", profiling.as_text(result.profile, result.roofline)]
     return "\n".join(lines)
 
 
@@ -82,6 +84,8 @@ def warnings(result: BenchResult) -> list[str]:
             "the latency varies by more than 10 %; compare medians, "
             "or measure longer with --duration"
         )
+    if result.profile is not None and result.roofline is None:
+        found.append("there is no C++ compiler to measure this machine's peaks with")
     return found
 
 
@@ -115,4 +119,7 @@ def as_json(path: Path, digest: str, result: BenchResult) -> dict[str, Any]:
         "peak_memory_bytes": result.peak_memory_bytes,
         "is_noisy": result.is_noisy,
         "warnings": warnings(result),
+        "profile": None
+        if result.profile is None
+        else profiling.as_json(result.profile, result.roofline),
     }

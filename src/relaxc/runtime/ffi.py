@@ -122,6 +122,7 @@ def library() -> ctypes.CDLL:
     lib.TVMFFIObjectIncRef.argtypes = [handle]
     lib.TVMFFIFunctionGetGlobal.argtypes = [ctypes.POINTER(_Bytes), ctypes.POINTER(handle)]
     lib.TVMFFIFunctionCall.argtypes = [handle, values, ctypes.c_int32, values]
+    lib.TVMFFIFunctionCreate.argtypes = [handle, handle, handle, ctypes.POINTER(handle)]
     lib.TVMFFIErrorMoveFromRaised.argtypes = [ctypes.POINTER(handle)]
     lib.TVMFFIErrorMoveFromRaised.restype = None
     flag = ctypes.c_int32
@@ -144,6 +145,19 @@ def global_function(name: str) -> Object | None:
     key = _Bytes(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
     _check(library().TVMFFIFunctionGetGlobal(ctypes.byref(key), ctypes.byref(handle)))
     return None if handle.value is None else Object(handle.value, _FUNCTION)
+
+
+def c_function(code: ctypes.c_void_p, context: int) -> Object:
+    """A function over code in C of type `TVMFFISafeCallType`.
+
+    Args:
+        code: the C function.
+        context: address that it gets as its first argument, valid as long as it may be called.
+    """
+    handle = ctypes.c_void_p()
+    _check(library().TVMFFIFunctionCreate(context, code, None, ctypes.byref(handle)))
+    assert handle.value is not None
+    return Object(handle.value, _FUNCTION)
 
 
 def load_module(path: Path) -> Object:

@@ -98,6 +98,16 @@ def load_model(artifact: Artifact, cache_dir: Path | None) -> tuple[ffi.Object, 
         return module, pool
 
 
+def load_profiler(artifact: Artifact, cache_dir: Path | None) -> ctypes.CDLL:
+    """Load the library that notes when calls begin and end.
+
+    Raises:
+        ArtifactError: the artifact lacks it.
+    """
+    with _lock:
+        return _load(artifact, "profiler.so", (cache_dir or default_cache_dir()) / "lib")
+
+
 def _use_pool(path: Path, pool: ctypes.CDLL) -> None:
     """Point the model's parallel loops at our pool instead of TVM's."""
     number, pointer = ctypes.c_int32, ctypes.c_void_p

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from relaxc.artifact import Artifact
 from relaxc.runtime import ffi
+from relaxc.runtime.library import load_profiler
+from relaxc.runtime.profiler import Profiler
 from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, as_array, to_array, to_tensor
 from relaxc.runtime.weights import Weights
 
@@ -35,6 +38,7 @@ class CpuEngine:
         outputs: Sequence[np.dtype[Any]],
         caller: Callable[..., int],
     ) -> None:
+        self._artifact = artifact
         self._module = module
         self._caller = caller
         self._weights = Weights(artifact)
@@ -42,8 +46,24 @@ class CpuEngine:
 
     def new_runner(self) -> Runner:
         """A virtual machine of its own."""
-        vm = ffi.call(self._module["vm_load_executable"])
+        return self._runner_of(self._new_machine())
+
+    def new_profiled_runner(self, cache_dir: Path | None) -> tuple[Runner, Profiler]:
+        """A virtual machine of its own, and what watches it.
+
+        Raises:
+            ArtifactError: the artifact lacks its profiler.
+        """
+        vm = self._new_machine()
+        profiler = Profiler(vm, load_profiler(self._artifact, cache_dir))
+        return self._runner_of(vm), profiler
+
+    def _new_machine(self) -> ffi.Object:
+        vm: ffi.Object = ffi.call(self._module["vm_load_executable"])
         ffi.call(vm["vm_initialization"], ffi.CPU, 0, POOLED_ALLOCATOR)
+        return vm
+
+    def _runner_of(self, vm: ffi.Object) -> Runner:
         return Runner(vm["main"], self._weights, self._outputs, self._caller)
 
     def as_input(self, value: Any, dtype: np.dtype[Any]) -> np.ndarray:

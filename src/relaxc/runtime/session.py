@@ -17,6 +17,7 @@ from relaxc.runtime.cuda import Gpu, parse_device
 from relaxc.runtime.cuda_runner import CudaEngine, CudaRunner
 from relaxc.runtime.device_tensor import DeviceTensor
 from relaxc.runtime.library import load_model, require_this_machine
+from relaxc.runtime.profiler import TimedRun
 from relaxc.runtime.runner import CpuEngine, Runner
 from relaxc.runtime.threads import gate, pool_caller, resolve_threads
 
@@ -55,6 +56,7 @@ class Model:
         self.inputs = _infos(self.manifest["inputs"])
         self.outputs = _infos(self.manifest["outputs"])
         self.threads = threads
+        self._cache_dir = cache_dir
         module, pool = load_model(artifact, cache_dir)
         self._names = frozenset(info.name for info in self.inputs)
         self._dtypes = [numpy_dtype(info.dtype) for info in self.inputs]
@@ -97,6 +99,31 @@ class Model:
         """
         return dict(zip((info.name for info in self.outputs), self._run(feed)))
 
+    def profile(self, feed: Mapping[str, Any], runs: int) -> list[TimedRun]:
+        """Time every call that an inference consists of, in a virtual machine of its own.
+
+        Args:
+            feed: named inputs.
+            runs: inferences to time, after one that warms up.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another dtype or shape.
+            ArtifactError: the artifact was compiled by a relaxc that had no profiler.
+            OptionError: the model runs on a GPU, where kernels end after their calls do.
+        """
+        if not isinstance(self._engine, CpuEngine):
+            raise OptionError("kernels on a GPU cannot be profiled; use `nsys profile`")
+        arrays = self._checked(feed)
+        runner, profiler = self._engine.new_profiled_runner(self._cache_dir)
+        timed: list[TimedRun] = []
+        with gate():
+            while len(timed) < runs + 1:
+                profiler.start()
+                self._compute(runner, arrays)
+                if profiler.is_complete:  # else the next one has more room
+                    timed.append(profiler.timed_run())
+        return timed[1:]
+
     def _run(self, feed: Mapping[str, Any]) -> list[Any]:
         arrays = self._checked(feed)
         with gate():
@@ -105,17 +132,20 @@ class Model:
             except IndexError:
                 runner = self._engine.new_runner()
             try:
-                return runner.run(arrays)
-            except ffi.FfiError as err:
-                if (lacking := self._without_memory(err)) is not None:
-                    raise lacking from err
-                shapes = ", ".join(f"{i.name} {list(a.shape)}" for i, a in zip(self.inputs, arrays))
-                raise InputError(
-                    f"the model fails on inputs of these shapes ({shapes}): "
-                    f"{str(err).splitlines()[0]}"
-                ) from err
+                return self._compute(runner, arrays)
             finally:  # after a failure too: a machine keeps nothing of a call
                 self._idle.append(runner)
+
+    def _compute(self, runner: Runner | CudaRunner, arrays: list[Any]) -> list[Any]:
+        try:
+            return runner.run(arrays)
+        except ffi.FfiError as err:
+            if (lacking := self._without_memory(err)) is not None:
+                raise lacking from err
+            shapes = ", ".join(f"{i.name} {list(a.shape)}" for i, a in zip(self.inputs, arrays))
+            raise InputError(
+                f"the model fails on inputs of these shapes ({shapes}): {str(err).splitlines()[0]}"
+            ) from err
 
     def _without_memory(self, err: ffi.FfiError) -> TargetError | None:
         """What to say when the reason is that memory ran out."""

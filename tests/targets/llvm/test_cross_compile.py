@@ -27,7 +27,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_code_is_for_the_other_machine(artifact: Path) -> None:
     opened = read_artifact(artifact)
-    for name in ("lib/model.so", "lib/threadpool.so"):
+    for name in ("lib/model.so", "lib/threadpool.so", "lib/profiler.so"):
         header = bytes(opened.member(name)[:20])
         assert header[:4] == b"\x7fELF"
         assert struct.unpack_from("<H", header, 18)[0] == ELF_AARCH64

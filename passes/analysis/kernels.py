@@ -1,0 +1,134 @@
+"""What each kernel of the finished module computes: its nodes, arithmetic and memory traffic.
+
+Nothing has to be carried through the passes but names: a kernel's result is called after the last
+operator that it computes, as the importer named it. Its other operators are found in the imported
+module, backwards from there to where another kernel's result is read. Kernels that answer to no
+operator, such as copies into another layout, have no nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import tvm
+from tvm import IRModule, relax
+from tvm.ir import GlobalVar
+
+from relaxc.passes.analysis.cost import macs, size
+from relaxc.passes.analysis.expression import as_text
+
+_IN_PLACE = "relax.call_tir_inplace"
+_CALLS = ("relax.call_tir", _IN_PLACE)
+# One node may be several bindings: `name.1`, `name.0`, `name`.
+_PART = re.compile(r"\.\d+$")
+# These read as much of their tables as they return.
+_LOOKUPS = ("relax.take", "relax.gather_elements", "relax.gather_nd", "relax.strided_slice")
+
+
+def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
+    """Describe every kernel of `main`, in the order of execution.
+
+    Args:
+        imported: the module before all passes.
+        final: the module after them, in which kernels are called by `call_tir`.
+
+    Returns:
+        Entries of `name` (the PrimFunc's), `nodes` (what the importer called them), `flops` (of
+        matrix products and convolutions, as if computed directly), `bytes` (arguments and results,
+        each once) and `dtype` (of the arithmetic). Both numbers may be expressions of symbolic
+        dimensions, or None where they cannot be written down.
+    """
+    graph = _Graph(imported, {b.var.name for b in _bindings(final["main"].body)})
+    entries = []
+    for binding in _bindings(final["main"].body):
+        call = binding.value
+        if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
+            continue
+        if call.op.name not in _CALLS or not isinstance(call.args[0], GlobalVar):
+            continue
+        members = graph.claim(binding.var.name)
+        entries.append(
+            {
+                "name": call.args[0].name_hint,
+                "nodes": list(dict.fromkeys(_PART.sub("", m.var.name) for m in members)),
+                "flops": as_text(2 * sum((macs(imported, m.value) for m in members), 0)),
+                "bytes": as_text(_traffic(call, members)),
+                "dtype": _arithmetic(call),
+            }
+        )
+    return entries
+
+
+class _Graph:
+    """The imported operators, each of which belongs to one kernel at most."""
+
+    def __init__(self, imported: IRModule, results: set[str]) -> None:
+        # As the passes do: of equal operators only the first is computed.
+        unique = relax.transform.EliminateCommonSubexpr()(imported)
+        self.order = {b.var: (i, b) for i, b in enumerate(_bindings(unique["main"].body))}
+        self.named = {var.name: var for var in self.order}
+        self.results = results
+        self.claimed: set[relax.Var] = set()
+
+    def claim(self, name: str) -> list[relax.Binding]:
+        """The operators behind the result called `name` (or `a,b` of several), in order."""
+        pending = [self.named[part] for part in {name, *name.split(",")} if part in self.named]
+        found: list[relax.Var] = []
+        while pending:
+            var = pending.pop()
+            if var in self.claimed:
+                continue
+            self.claimed.add(var)
+            found.append(var)
+            for used in relax.analysis.free_vars(self.order[var][1].value):
+                if used in self.order and used.name not in self.results:
+                    pending.append(used)
+        return [self.order[var][1] for var in sorted(found, key=lambda var: self.order[var][0])]
+
+
+def _bindings(body: relax.Expr) -> Iterator[relax.Binding]:
+    """All bindings that hold a value, those of branches included."""
+    if not isinstance(body, relax.SeqExpr):
+        return
+    for block in body.blocks:
+        for binding in block.bindings:
+            value = getattr(binding, "value", None)
+            if isinstance(value, relax.If):
+                yield from _bindings(value.true_branch)
+                yield from _bindings(value.false_branch)
+            if value is not None:
+                yield binding
+
+
+def _traffic(call: relax.Call, members: list[relax.Binding]) -> Any:
+    """Bytes read and written, each tensor once."""
+    args = list(call.args[1].fields)
+    result = size(call.ty)
+    if call.op.name == _IN_PLACE:
+        # The buffer is shared: this kernel writes the part that the last operator computes.
+        args = [
+            arg for i, arg in enumerate(args) if i not in set(map(int, call.attrs.inplace_indices))
+        ]
+        result = size(members[-1].value.ty) if members else result
+    is_lookup = any(
+        isinstance(m.value, relax.Call)
+        and isinstance(m.value.op, tvm.ir.Op)
+        and m.value.op.name in _LOOKUPS
+        for m in members
+    )
+    read = [size(arg.ty) for arg in args]
+    if is_lookup:
+        read = [tvm.tirx.min(bytes_, result) for bytes_ in read]
+    return sum(read, result)
+
+
+def _arithmetic(call: relax.Call) -> str:
+    """The type of the multiplications, by the types of the operands."""
+    types = {
+        str(a.ty.dtype.dtype) for a in call.args[1].fields if isinstance(a.ty, relax.TensorType)
+    }
+    if types & {"int8", "uint8"}:
+        return "int8"
+    return next((t for t in ("bfloat16", "float16", "float64") if t in types), "float32")
