@@ -20,6 +20,50 @@ from relaxc.targets.registry import backend_for
 TARGETS = ("llvm", "llvm -mcpu=x86-64-v3")
 
 
+class BuiltModel:
+    """A model compiled in this process, to be run with several inputs.
+
+    Attributes:
+        kernels: names of the kernels, without numbers.
+        schedules: what was recorded for each PrimFunc that is no kernel.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, target: str = "llvm", precision: Precision = "float32"
+    ) -> None:
+        backend = backend_for(target)
+        imported = from_onnx(model)
+        mod = imported.mod
+        for item in default_passes(backend.kernels, element=precision):
+            mod = item.apply(mod)
+            relax.analysis.well_formed(mod)
+        self.kernels = {
+            gvar.name_hint.rstrip("0123456789")
+            for gvar, func in mod.functions_items()
+            if isinstance(func, tvm.tirx.PrimFunc)
+        }
+        self.schedules: set[str] = set()
+        self._inputs = imported.inputs
+        self._weights = list(mod["main"].attrs[WEIGHTS])
+        with backend.target:
+            for _, transform in backend.lowering_passes():
+                mod = transform(mod)
+                self.schedules |= {
+                    str(func.attrs["schedule"])
+                    for _, func in mod.functions_items()
+                    if isinstance(func, tvm.tirx.PrimFunc) and "schedule" in func.attrs
+                }
+            executable = relax.build(mod, backend.target, relax_pipeline=None)
+        self._vm = relax.VirtualMachine(executable, tvm.cpu())
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs."""
+        inputs = [tvm.runtime.tensor(feed[name]) for name in self._inputs]
+        result = self._vm["main"](*inputs, *self._weights)
+        results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        return [np.asarray(r.numpy()) for r in results]
+
+
 def run_model(
     model: onnx.ModelProto,
     feed: Mapping[str, np.ndarray],
@@ -27,27 +71,8 @@ def run_model(
     precision: Precision = "float32",
 ) -> tuple[list[np.ndarray], set[str]]:
     """Compile and run; returns the outputs and the names of the kernels, without numbers."""
-    backend = backend_for(target)
-    imported = from_onnx(model)
-    mod = imported.mod
-    for item in default_passes(backend.kernels, element=precision):
-        mod = item.apply(mod)
-        relax.analysis.well_formed(mod)
-    kernels = {
-        gvar.name_hint.rstrip("0123456789")
-        for gvar, func in mod.functions_items()
-        if isinstance(func, tvm.tirx.PrimFunc)
-    }
-    weights = list(mod["main"].attrs[WEIGHTS])
-    with backend.target:
-        for _, transform in backend.lowering_passes():
-            mod = transform(mod)
-        executable = relax.build(mod, backend.target, relax_pipeline=None)
-    vm = relax.VirtualMachine(executable, tvm.cpu())
-    inputs = [tvm.runtime.tensor(feed[name]) for name in imported.inputs]
-    result = vm["main"](*inputs, *weights)
-    results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-    return [np.asarray(r.numpy()) for r in results], kernels
+    built = BuiltModel(model, target, precision)
+    return built.run(feed), built.kernels
 
 
 def check_model(

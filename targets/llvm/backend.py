@@ -18,6 +18,7 @@ from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.llvm.library import LlvmKernels
 from relaxc.targets.llvm.link import link_shared
 from relaxc.targets.llvm.machine import machine_of
+from relaxc.targets.llvm.schedule.schedule import schedule_nests
 from relaxc.targets.llvm.target import enabled_features
 from relaxc.targets.shape_functions import sort_shape_functions
 
@@ -72,6 +73,7 @@ class LlvmBackend(Backend):
         """From fused PrimFuncs to VM code."""
         transform = relax.transform
         return [
+            ("schedule", schedule_nests(machine_of(self.target))),
             ("dispatch-sort-scan", relax.backend.DispatchSortScan()),
             ("to-non-dataflow", transform.ToNonDataflow()),
             ("remove-purity-checking", transform.RemovePurityChecking()),

@@ -300,12 +300,14 @@ class KernelBuilder:
             return tirx.Evaluate(IntImm("int32", 0))
         return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
 
+    def body(self) -> Any:
+        """What has been emitted, as one statement."""
+        body = self._sequence(self._blocks[0])
+        return intrinsics.with_intrinsics(body) if self._imports else body
+
     def finish(self, public: bool = False) -> tirx.PrimFunc:
         """The finished kernel; a public one keeps its name, for use outside of a Relax module."""
-        body = self._sequence(self._blocks[0])
-        if self._imports:
-            body = intrinsics.with_intrinsics(body)
-        func = tirx.PrimFunc(self._params, body)
+        func = tirx.PrimFunc(self._params, self.body())
         func = func.with_attrs({"tirx.noalias": True, "tirx.is_scheduled": True})
         return func.with_attr("global_symbol", self.name) if public else func
 

@@ -1,0 +1,84 @@
+"""Loops over a grid: shared among threads where that pays, and where it cannot be known, asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from tvm import tirx
+from tvm.tirx import ForKind
+
+from relaxc.targets.llvm.kernels.builder import PARTS, Expr, Index, KernelBuilder, index
+from relaxc.targets.llvm.kernels.domain import simple
+
+# Work, in simple operations, below which waking another thread costs more than it saves.
+GRAIN = 1 << 15
+# Iterations of the fused outer loops that are enough to balance threads.
+_ENOUGH = 4 * PARTS
+
+Body = Callable[[list[Expr], Expr], None]
+
+
+def grid(
+    b: KernelBuilder,
+    extents: Sequence[Index],
+    work: Index,
+    body: Body,
+    parallel: bool = True,
+    ask: bool = True,
+) -> None:
+    """Write loops over a grid around a body.
+
+    Args:
+        b: the kernel.
+        extents: the grid's extents, outermost first; ints or int64 expressions.
+        work: operations in all, likewise.
+        body: writes the innermost body, given the indices and the number of the task (below
+            `PARTS`); called more than once if only the run can tell whether to share the work.
+        parallel: whether threads may share the work.
+        ask: whether to write the body twice, for much and for little work, if only the run knows.
+    """
+    extents, work = [simple(e) for e in extents], simple(work)
+    if not extents or not parallel or (isinstance(work, int) and work < GRAIN):
+        _serial(b, extents, [], index(0), body)
+    elif isinstance(work, int) or not ask:
+        _parallel(b, extents, body)
+    else:
+        enough = b.let(work >= GRAIN)
+        with b.when(enough):
+            _parallel(b, extents, body)
+        with b.when(tirx.Not(enough)):
+            _serial(b, extents, [], index(0), body)
+
+
+def _serial(
+    b: KernelBuilder, extents: Sequence[Index], done: list[Expr], task: Expr, body: Body
+) -> None:
+    if not extents:
+        body(done, task)
+        return
+    with b.loop(extents[0]) as i:
+        _serial(b, extents[1:], [*done, i], task, body)
+
+
+def _parallel(b: KernelBuilder, extents: Sequence[Index], body: Body) -> None:
+    fused, total = 0, 1
+    while fused < len(extents) and (not isinstance(total, int) or total < _ENOUGH):
+        total = total * extents[fused]
+        fused += 1
+    with tasks(b, total) as (task, flat):
+        done: list[Expr] = []
+        for extent in reversed(extents[1:fused]):
+            done.append(b.let(tirx.floormod(flat, index(extent))))
+            flat = b.let(tirx.floordiv(flat, index(extent)))
+        _serial(b, extents[fused:], [flat, *reversed(done)], task, body)
+
+
+@contextlib.contextmanager
+def tasks(b: KernelBuilder, extent: Index) -> Iterator[tuple[Expr, Expr]]:
+    """A loop in equal contiguous parts, one per task; yields the task's number and the index."""
+    with b.loop(PARTS, ForKind.PARALLEL) as task:
+        low = b.let(task * extent // PARTS)
+        count = b.let((task + 1) * extent // PARTS - low)
+        with b.loop(count) as i:
+            yield task, b.let(low + i) if not isinstance(extent, int) else low + i
