@@ -34,19 +34,20 @@ class Place:
 
     Attributes:
         buffer: its flat view.
+        shape: its original dimensions.
         dropped: leading dimensions that one task has only one element of.
         offset: elements before the task's own.
     """
 
     buffer: Any
+    shape: tuple[Expr, ...]
     dropped: int = 0
     offset: Expr = ZERO
 
-    def index(self, shape: Any, indices: Any) -> Expr:
+    def index(self, indices: Any) -> Expr:
         """The offset of an element."""
-        return self.offset + flat_index(
-            tuple(shape)[self.dropped :], tuple(indices)[self.dropped :]
-        )
+        kept = self.shape[self.dropped :]
+        return self.offset + flat_index(kept, tuple(indices)[self.dropped :])
 
 
 def flattened(nest: Nest, places: Mapping[Any, Place]) -> Nest:
@@ -58,7 +59,7 @@ def flattened(nest: Nest, places: Mapping[Any, Place]) -> Nest:
         if load.source in own:
             return load
         place = places[load.source]
-        at = analyzer.simplify(place.index(load.source.shape, load.indices))
+        at = analyzer.simplify(place.index(load.indices))
         return BufferLoad(place.buffer, [at])
 
     def moved(store: Store, keep: bool) -> Store:
@@ -66,7 +67,7 @@ def flattened(nest: Nest, places: Mapping[Any, Place]) -> Nest:
         if keep:
             return Store(store.buffer, store.indices, value)
         place = places[store.buffer]
-        at = analyzer.simplify(place.index(store.buffer.shape, store.indices))
+        at = analyzer.simplify(place.index(store.indices))
         return Store(place.buffer, (at,), value)
 
     stores = tuple(moved(s, keep=bool(nest.reduction)) for s in nest.stores)

@@ -69,8 +69,8 @@ def _parallel(b: KernelBuilder, extents: Sequence[Index], body: Body) -> None:
     with tasks(b, total) as (task, flat):
         done: list[Expr] = []
         for extent in reversed(extents[1:fused]):
-            done.append(b.let(tirx.floormod(flat, index(extent))))
-            flat = b.let(tirx.floordiv(flat, index(extent)))
+            done.append(b.let(tirx.truncmod(flat, index(extent))))
+            flat = b.let(tirx.truncdiv(flat, index(extent)))
         _serial(b, extents[fused:], [flat, *reversed(done)], task, body)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import tvm
 from tvm import IRModule, tirx
 from tvm.tirx.buffer import BufferType
+from tvm_ffi import StructuralKey
 
 from relaxc.targets.llvm.kernels.builder import PARTS, Expr, KernelBuilder, index
 from relaxc.targets.llvm.kernels.domain import simple
@@ -28,7 +29,14 @@ from relaxc.targets.llvm.schedule.access import Place, flattened
 from relaxc.targets.llvm.schedule.assign import emit_assignment, work_of
 from relaxc.targets.llvm.schedule.inline import inline, is_contraction
 from relaxc.targets.llvm.schedule.loops import grid
-from relaxc.targets.llvm.schedule.nest import Nest, Program, loads_of, read_program, substitute
+from relaxc.targets.llvm.schedule.nest import (
+    Axis,
+    Nest,
+    Program,
+    loads_of,
+    read_program,
+    substitute,
+)
 from relaxc.targets.llvm.schedule.reduce import emit_reduction
 
 ATTRIBUTE = "schedule"
@@ -62,16 +70,33 @@ class _Writer:
         self.machine = machine
         self.b = KernelBuilder("", machine.lanes)
         self.places: dict[Any, Place] = {}
+        self.names: dict[StructuralKey, Expr] = {}
+        self.nests: list[Nest] = []
+
+    def _named(self, dims: Any) -> tuple[Expr, ...]:
+        """Dimensions, where each compound expression is computed once, in the beginning.
+
+        TVM's LowerIntrin (0.27) writes a quotient that occurs in several places with one variable,
+        and then trips over its second definition.
+        """
+        result = []
+        for dim in dims:
+            if not isinstance(dim, tirx.IntImm | tirx.Var):
+                key = StructuralKey(dim)
+                dim = self.names[key] if key in self.names else self.b.let(dim)
+                self.names[key] = dim
+            result.append(dim)
+        return tuple(result)
 
     def write(self) -> tirx.PrimFunc:
         func = self.program.func
         for param in func.params:
             if isinstance(param.ty, BufferType):
-                flat = tirx.decl_buffer(
-                    (_size(param.shape),), str(param.dtype), f"{param.name}_flat"
-                )
+                shape = self._named(param.shape)
+                flat = tirx.decl_buffer((_size(shape),), str(param.dtype), f"{param.name}_flat")
                 self.b.emit(tirx.DeclBuffer(flat, data=param.data))
-                self.places[param] = Place(flat)
+                self.places[param] = Place(flat, shape)
+        self.nests = [self._with_named_extents(nest) for nest in self.program.nests]
         shared = shared_axes(self.program)
         if shared:
             self._together(shared)
@@ -79,19 +104,26 @@ class _Writer:
         else:
             for buffer in self.program.internal:
                 self._allocate(buffer, 0, 1)
-            for nest in self.program.nests:
+            for nest in self.nests:
                 self._emit(nest, parallel=True)
             how = "one by one"
         out = func.with_body(self.b.body()).without_attr("s_tir")
         return out.with_attrs({"tirx.is_scheduled": True, ATTRIBUTE: how})
 
+    def _with_named_extents(self, nest: Nest) -> Nest:
+        def named(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+            return tuple(Axis(a.var, e) for a, e in zip(axes, self._named(a.extent for a in axes)))
+
+        return replace(nest, spatial=named(nest.spatial), reduction=named(nest.reduction))
+
     def _allocate(self, buffer: Any, dropped: int, copies: int) -> Expr:
         """Memory for an internal buffer, or a copy per task; returns the size of one."""
-        size = _size(buffer.shape[dropped:])
+        shape = self._named(buffer.shape)
+        size = _size(shape[dropped:])
         if copies > 1:  # tasks must not write to the same cache line
             size = index(simple((size + 15) // 16 * 16))
         flat = self.b.workspace(index(simple(size * copies)), str(buffer.dtype), buffer.name)
-        self.places[buffer] = Place(flat.data, dropped)
+        self.places[buffer] = Place(flat.data, shape, dropped)
         return size
 
     def _emit(self, nest: Nest, parallel: bool) -> None:
@@ -103,7 +135,7 @@ class _Writer:
 
     def _together(self, shared: int) -> None:
         """All nests inside of the loops that they have in common."""
-        nests, b = self.program.nests, self.b
+        nests, b = self.nests, self.b
         sizes = {
             x: self._allocate(x, _dims(x, shared, nests), PARTS) for x in self.program.internal
         }
@@ -114,7 +146,7 @@ class _Writer:
         def body(indices: list[Expr], task: Expr) -> None:
             for buffer, size in sizes.items():
                 place = self.places[buffer]
-                self.places[buffer] = Place(place.buffer, place.dropped, b.let(task * size))
+                self.places[buffer] = replace(place, offset=b.let(task * size))
             for nest in nests:
                 inner = _at(nest, {a.var: i for a, i in zip(nest.spatial, indices)})
                 self._emit(replace(inner, spatial=nest.spatial[shared:]), parallel=False)
@@ -133,7 +165,7 @@ def _size(shape: Any) -> Expr:
     return size
 
 
-def _dims(buffer: Any, shared: int, nests: tuple[Nest, ...]) -> int:
+def _dims(buffer: Any, shared: int, nests: list[Nest]) -> int:
     """How many leading dimensions of a buffer the shared axes take, ones among them."""
     indices = next(
         s.indices for n in nests for s in (*n.stores, *n.finals) if s.buffer.same_as(buffer)
