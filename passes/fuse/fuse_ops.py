@@ -10,12 +10,14 @@ Reference: Chen et al., TVM: An Automated End-to-End Optimizing Compiler, OSDI 2
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tvm import IRModule, ir, relax
 
 from relaxc.passes.base import Pass
+from relaxc.passes.fuse.match_group import GroupMatcher
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class FuseOps(Pass):
         marked["main"] = _SpanMarker().visit_expr(mod["main"])
         fused = relax.transform.FuseOps()(marked)
         out = fused.clone()
-        out["main"] = _Namer(fused).visit_expr(fused["main"])
+        out["main"] = _Namer(marked, fused).visit_expr(fused["main"])
         return out
 
 
@@ -51,14 +53,26 @@ class _SpanMarker(relax.PyExprMutator):
 class _Namer(relax.PyExprMutator):
     """Name the result of every call to a group after the group's last operator."""
 
-    def __init__(self, mod: IRModule) -> None:
+    def __init__(self, marked: IRModule, fused: IRModule) -> None:
         super().__init__()
         self.names: dict[relax.Var, str] = {}
-        for block in mod["main"].body.blocks:
-            for binding in block.bindings:
-                name = _source(mod, binding.value) if hasattr(binding, "value") else None
-                if name is not None:
-                    self.names[binding.var] = name
+        matcher = GroupMatcher(marked)
+        bindings = [b for block in fused["main"].body.blocks for b in block.bindings]
+        calls = Counter(_callee(fused, b) for b in bindings)
+        for binding in bindings:
+            group = _callee(fused, binding)
+            if calls[group] > 1 and group is not None:
+                # The body of a shared function bears the names of one group only.
+                arguments = [self._name_of(arg) for arg in binding.value.args]
+                found = matcher.find(fused[group], arguments)
+                name = None if found is None else str(found.name)
+            else:
+                name = _source(fused, binding.value) if hasattr(binding, "value") else None
+            if name is not None:
+                self.names[binding.var] = name
+
+    def _name_of(self, arg: relax.Expr) -> str | None:
+        return self.names.get(arg, str(arg.name)) if isinstance(arg, relax.Var) else None
 
     def visit_var_def_(self, var: relax.Var) -> relax.Var:
         return self._renamed(var, relax.Var)
@@ -73,6 +87,14 @@ class _Namer(relax.PyExprMutator):
         fresh = kind(name, var.ty)
         self.set_var_remap(var, fresh)
         return fresh
+
+
+def _callee(mod: IRModule, binding: relax.Binding) -> ir.GlobalVar | None:
+    """The group that a binding calls, if it does."""
+    value = getattr(binding, "value", None)
+    if not isinstance(value, relax.Call) or not isinstance(value.op, ir.GlobalVar):
+        return None
+    return value.op if isinstance(mod[value.op], relax.Function) else None
 
 
 def _source(mod: IRModule, value: relax.Expr) -> str | None:

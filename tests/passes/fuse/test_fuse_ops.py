@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from builders import conv_model
+from builders import conv_model, onnx_model
 from tvm import IRModule, relax
 
 from relaxc.frontend.importer import from_onnx
@@ -49,3 +49,21 @@ def test_the_input_is_not_changed() -> None:
     text = before.script()
     FuseOps().apply(before)
     assert before.script() == text
+
+
+def test_equal_groups_keep_their_own_names() -> None:
+    model = onnx_model(
+        "g (float[4,9] x, float[4,9] z) => (float[4,9] b, float[4,9] e) {"
+        " a = Sin(x) b = Mul(a, x) c = Sin(z) e = Mul(c, z) }"
+    )
+    mod = relax.transform.LegalizeOps()(from_onnx(model).mod)
+    fused = FuseOps().apply(AnnotatePatterns().apply(mod))
+    calls = [
+        b
+        for block in fused["main"].body.blocks
+        for b in block.bindings
+        if isinstance(b.value, relax.Call) and "fused" in str(b.value.op)
+    ]
+    assert len({str(b.value.op) for b in calls}) < len(calls), "the groups are shared"
+    found = {b.var.name: [str(arg.name) for arg in b.value.args] for b in calls}
+    assert found == {"b": ["x"], "e": ["z"]}
