@@ -123,6 +123,9 @@ def _checked_constant(array: np.ndarray, limits: list[int], axis: int) -> relax.
 
 def _check(count: Any, period: int, message: str) -> tirx.PrimFunc:
     """Wrap negative indices around, and stop at the first that lies outside."""
+    if not isinstance(count, tirx.IntImm):
+        # A dimension of its own: the symbols of an expression are no arguments of the loops.
+        count = tirx.Var("count", "int64")
 
     @T.prim_func(private=True)
     def check(

@@ -51,3 +51,10 @@ def test_a_constant_index_out_of_range_is_refused() -> None:
     graph = "g (float[3,2] x) => (float[1,2] y) { y = Gather(x, i) }"
     with pytest.raises(UnsupportedOpError, match="out of range of axis 0"):
         from_onnx(onnx_model(graph, i=np.array([3])))
+
+
+def test_indices_of_two_symbolic_dimensions() -> None:
+    model = onnx_model(
+        "g (int64[n,s] at) => (float[n,s,3] y) { y = Gather<axis=0>(x, at) }", x=floats(7, 3)
+    )
+    check_model(model, {"at": np.array([[0, -1, 3], [6, -7, 2]])})
