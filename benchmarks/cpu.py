@@ -13,6 +13,7 @@ against ONNX Runtime's before anything is timed; the exit status is 1 if one dif
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -29,21 +30,26 @@ from engines import (
     OPENVINO_BF16,
     ORT,
     OURS,
+    OURS_BF16,
     difference,
     make_feed,
     onnxruntime_engine,
     openvino_engine,
     relaxc_engine,
 )
-from suite import MODELS, Verdict, verdicts
+from suite import MODELS, Verdict, verdicts, verdicts_bf16
 
 import relaxc
+from relaxc import cpu
 from relaxc.cli.quiet import quiet
+from relaxc.errors import RelaxcError
 from relaxc.measure.machine import this_machine
 from relaxc.measure.roofline import roofline
+from relaxc.options import Precision
 
-ENGINES = (OURS, ORT, OPENVINO, OPENVINO_BF16)
-LARGEST_ERROR = 1e-3
+ENGINES = (OURS, ORT, OPENVINO, OURS_BF16, OPENVINO_BF16)
+# Relative norms. A bfloat16 has eight bits of mantissa, and errors add up over the layers.
+LARGEST_ERROR, LARGEST_ERROR_BF16 = 1e-3, 1e-1
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,9 @@ class Row:
 
     Attributes:
         model, threads, batch: what was run.
-        min_ms, median_ms: by engine.
+        min_ms, median_ms: by engine; without `relaxc bf16` where the CPU has no bfloat16.
         error: relative norm of relaxc's difference to ONNX Runtime.
+        error_bf16: the same in bfloat16.
         roofline_ms: the least that arithmetic and compulsory memory traffic allow.
         compile_s: relaxc's time to compile the model.
     """
@@ -64,50 +71,68 @@ class Row:
     min_ms: dict[str, float]
     median_ms: dict[str, float]
     error: float
+    error_bf16: float
     roofline_ms: float
     compile_s: float
 
     @property
     def is_ok(self) -> bool:
         """Whether the outputs agree."""
-        return self.error < LARGEST_ERROR
+        return self.error < LARGEST_ERROR and self.error_bf16 < LARGEST_ERROR_BF16
 
     def ratio(self, times: dict[str, float]) -> float:
         """relaxc's time relative to the better float32 peer's."""
         return times[OURS] / min(times[ORT], times[OPENVINO])
 
+    def ratio_bf16(self, times: dict[str, float]) -> float | None:
+        """relaxc's time in bfloat16 relative to OpenVINO's at its own choice."""
+        return times[OURS_BF16] / times[OPENVINO_BF16] if OURS_BF16 in times else None
 
-def measure(model: Path, threads: Sequence[int], batch: int, args: Any) -> Iterator[Row]:
+
+def measure(
+    model: Path, threads: Sequence[int], batch: int, args: argparse.Namespace
+) -> Iterator[Row]:
     """All engines on one file, at every thread count."""
     feed = make_feed(model)
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as folder:
-        artifact = Path(folder, "model.rxc")
+        artifacts = {OURS: Path(folder, "float32.rxc")}
         begin = time.perf_counter()
-        with quiet():
-            manifest = relaxc.compile(model, artifact).manifest
+        manifest = compile_quietly(model, artifacts[OURS], "float32")
         compile_s = time.perf_counter() - begin
+        if "avx512bf16" in cpu.features():
+            artifacts[OURS_BF16] = Path(folder, "bfloat16.rxc")
+            compile_quietly(model, artifacts[OURS_BF16], "bfloat16")
         for count in threads:
             engines = [
-                relaxc_engine(artifact, count),
+                *(relaxc_engine(path, count, name) for name, path in artifacts.items()),
                 onnxruntime_engine(model, count),
                 openvino_engine(model, count, is_float32=True),
                 openvino_engine(model, count, is_float32=False),
             ]
-            error = difference(engines[0].run(feed), engines[1].run(feed))
+            by_name = {engine.name: engine for engine in engines}
+            wanted = by_name[ORT].run(feed)
+            errors = {name: difference(by_name[name].run(feed), wanted) for name in artifacts}
             for _ in range(args.rounds):
                 for engine in engines:
                     engine.measure(feed, args.seconds)
-            times = {engine.name: engine.times_ms for engine in engines}
             yield Row(
                 model=model.stem.removesuffix(f"_b{batch}"),
                 threads=count,
                 batch=batch,
-                min_ms={name: min(times[name]) for name in ENGINES},
-                median_ms={name: statistics.median(times[name]) for name in ENGINES},
-                error=error,
+                min_ms={e.name: min(e.times_ms) for e in engines},
+                median_ms={e.name: statistics.median(e.times_ms) for e in engines},
+                error=errors[OURS],
+                error_bf16=errors.get(OURS_BF16, 0.0),
                 roofline_ms=bound_s(manifest, feed, count) * 1e3,
                 compile_s=compile_s,
             )
+
+
+def compile_quietly(model: Path, output: Path, precision: Precision) -> dict[str, Any]:
+    """Compile without tuning; returns the manifest."""
+    with quiet():
+        done = relaxc.compile(model, output, relaxc.CompileOptions(precision=precision))
+    return done.manifest
 
 
 def bound_s(manifest: dict[str, Any], feed: dict[str, Any], threads: int) -> float:
@@ -119,23 +144,32 @@ def bound_s(manifest: dict[str, Any], feed: dict[str, Any], threads: int) -> flo
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown, one line per model."""
-    heads = ("model", *ENGINES, "ratio", "of roofline", "error")
+    engines = [name for name in ENGINES if all(name in row.min_ms for row in rows)]
+    heads = ["model", *engines[:3], "ratio", *engines[3:], "ratio bf16", "of roofline", "error"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
-        cells = [f"{row.min_ms[name]:.2f} / {row.median_ms[name]:.2f}" for name in ENGINES]
+        times = [f"{row.min_ms[name]:.2f} / {row.median_ms[name]:.2f}" for name in engines]
         ratio = f"{row.ratio(row.min_ms):.2f} / {row.ratio(row.median_ms):.2f}"
+        bf16 = [row.ratio_bf16(row.min_ms), row.ratio_bf16(row.median_ms)]
+        ratio_bf16 = " / ".join("" if value is None else f"{value:.2f}" for value in bf16)
         share = f"{row.roofline_ms / row.min_ms[OURS]:.0%}"
-        verdict = f"{row.error:.0e}" + ("" if row.is_ok else " **differs**")
-        lines.append(f"| {row.model} | " + " | ".join([*cells, ratio, share, verdict]) + " |")
+        error = f"{row.error:.0e}, {row.error_bf16:.0e}" + ("" if row.is_ok else " **differs**")
+        cells = [row.model, *times[:3], ratio, *times[3:], ratio_bf16, share, error]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def judge(rows: Sequence[Row]) -> dict[str, list[Verdict]]:
     """The promises, by minimum and by median."""
-    return {
-        "minimum": verdicts({row.model: row.ratio(row.min_ms) for row in rows}),
-        "median": verdicts({row.model: row.ratio(row.median_ms) for row in rows}),
-    }
+    found = {}
+    for kind in ("minimum", "median"):
+        times = [(row, row.min_ms if kind == "minimum" else row.median_ms) for row in rows]
+        found[kind] = verdicts({row.model: row.ratio(t) for row, t in times})
+        bf16 = {row.model: row.ratio_bf16(t) for row, t in times}
+        known = {name: ratio for name, ratio in bf16.items() if ratio is not None}
+        if known:
+            found[kind] += verdicts_bf16(known)
+    return found
 
 
 def configurations(rows: Sequence[Row]) -> dict[tuple[int, int], list[Row]]:
@@ -169,6 +203,8 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
                 **asdict(row),
                 "ratio_min": row.ratio(row.min_ms),
                 "ratio_median": row.ratio(row.median_ms),
+                "ratio_bf16_min": row.ratio_bf16(row.min_ms),
+                "ratio_bf16_median": row.ratio_bf16(row.median_ms),
             }
             for row in rows
         ],
@@ -194,17 +230,21 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a .svg or .png")
     args = parser.parse_args()
     rows: list[Row] = []
-    for name in args.only:
-        for batch in args.batch:
-            path = args.folder / (f"{name}.onnx" if batch == 1 else f"{name}_b{batch}.onnx")
+    failures = []
+    for name, batch in itertools.product(args.only, args.batch):
+        path = args.folder / (f"{name}.onnx" if batch == 1 else f"{name}_b{batch}.onnx")
+        try:
             for row in measure(path, args.threads, batch, args):
                 rows.append(row)
-                times = ", ".join(f"{k} {row.min_ms[k]:.2f}" for k in ENGINES)
+                times = ", ".join(f"{engine} {ms:.2f}" for engine, ms in row.min_ms.items())
                 note = f"{name}, {row.threads} threads, batch {batch}: {times} ms"
                 print(note, file=sys.stderr, flush=True)
                 # Written every time: a long run that is cut short is not lost.
                 if args.json:
                     args.json.write_text(json.dumps(document(rows), indent=1) + "\n")
+        except RelaxcError as err:
+            failures.append(f"{path.name}: {err}")
+            print(f"error: {failures[-1]}", file=sys.stderr, flush=True)
     machine = this_machine()
     print(f"{machine.cpu}, {machine.cores} cores; minimum / median in milliseconds\n")
     print(report(rows))
@@ -212,7 +252,9 @@ def main() -> int:
         from plot import plot_ratios
 
         plot_ratios(configurations(rows), args.plot)
-    return 0 if all(row.is_ok for row in rows) else 1
+    for failure in failures:
+        print(f"\nFailed: {failure}")
+    return 0 if all(row.is_ok for row in rows) and not failures else 1
 
 
 if __name__ == "__main__":

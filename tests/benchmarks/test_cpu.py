@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cpu import Row, configurations, table
-from engines import OPENVINO, OPENVINO_BF16, ORT, OURS, Engine, difference
+from engines import OPENVINO, OPENVINO_BF16, ORT, OURS, OURS_BF16, Engine, difference
 from suite import FAMILIES, MODELS, verdicts
 
 
 def row(model: str = "unet", threads: int = 2, batch: int = 1, error: float = 1e-6) -> Row:
-    times = {OURS: 6.0, ORT: 10.0, OPENVINO: 12.0, OPENVINO_BF16: 5.0}
-    return Row(model, threads, batch, times, times, error, roofline_ms=3.0, compile_s=1.0)
+    times = {OURS: 6.0, OURS_BF16: 4.0, ORT: 10.0, OPENVINO: 12.0, OPENVINO_BF16: 5.0}
+    return Row(model, threads, batch, times, times, error, 1e-2, roofline_ms=3.0, compile_s=1.0)
 
 
 def test_the_better_peer_counts() -> None:
     assert row().ratio(row().min_ms) == pytest.approx(0.6)
+    assert row().ratio_bf16(row().min_ms) == pytest.approx(0.8)
+    assert row().ratio_bf16({OURS: 1.0}) is None
 
 
 def test_every_model_belongs_to_one_family() -> None:
@@ -33,7 +35,8 @@ def test_promises_are_kept_or_missed() -> None:
 
 def test_the_table_shows_what_differs() -> None:
     text = table([row(), row("resnet18", error=0.5)])
-    assert "| 0.60 / 0.60 | 50% | 1e-06 |" in text
+    assert "| 0.60 / 0.60 |" in text
+    assert "| 0.80 / 0.80 | 50% | 1e-06, 1e-02 |" in text
     assert "**differs**" in text.splitlines()[-1]
 
 
