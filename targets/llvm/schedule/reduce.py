@@ -20,11 +20,13 @@ from typing import Any
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.tirx import BufferLoad, BufferStore, ForKind
+from tvm_ffi import StructuralKey
 
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, KernelBuilder, index
 from relaxc.targets.llvm.kernels.domain import simple
 from relaxc.targets.llvm.kernels.rows import across
 from relaxc.targets.llvm.schedule.access import ZERO, collapsed
+from relaxc.targets.llvm.schedule.addresses import Steps
 from relaxc.targets.llvm.schedule.assign import work_of
 from relaxc.targets.llvm.schedule.functions import expand_functions
 from relaxc.targets.llvm.schedule.loops import grid
@@ -38,7 +40,7 @@ def emit_reduction(b: KernelBuilder, nest: Nest, registers: int, parallel: bool 
     """Write the loops of a flattened reduction."""
     nest = collapsed(nest)
     plan = choose_plan(nest, b.lanes, registers)
-    _Reduction(b, nest, plan).emit(parallel)
+    _Reduction(b, nest, plan, Steps.of(b, nest, plan.vector)).emit(parallel)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class _Reduction:
     b: KernelBuilder
     nest: Nest
     plan: Plan
+    steps: Steps
 
     def emit(self, parallel: bool) -> None:
         """The grid of tiles."""
@@ -90,7 +93,12 @@ class _Reduction:
                 columns = [{piece.axis.var: piece.first + index(s)} for s in starts]
             else:
                 rows = [{piece.axis.var: piece.first + index(i)} for i in range(piece.size)]
-        points = [values | row | column for row in rows for column in columns]
+        bound: dict[StructuralKey, Expr] = {}
+        points = []
+        for row in rows:
+            for column in columns:
+                point = values | row | column
+                points.append(point | self.steps.bind(b, point, bound))
         if plan.kind == "rows":
             self._rows(points)
         else:
@@ -130,7 +138,8 @@ class _Reduction:
         axis = self.plan.vector
 
         def body(lane: Expr) -> None:
-            values = [self._read(s.value, point, accs, lane, axis) for s in self.nest.stores]
+            at = point | {self.steps.lane: lane}
+            values = [self._read(v, at, accs, lane, axis) for v in self.steps.values]
             if len(values) > 1:
                 values = [self.b.let(v) for v in values]
             for acc, value in zip(accs, values):
