@@ -26,6 +26,7 @@ from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
 from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
+from relaxc.passes.quantize.realize import RealizeQuantization
 from relaxc.passes.stock import (
     DecomposeComposites,
     EliminateCommonSubexpressions,
@@ -74,6 +75,7 @@ def default_passes(
         # Attention first: the next pass would take its softmax alone.
         GroupAttention(kernels),
         GroupOps(kernels),
+        RealizeQuantization(),
         # Before layouts, because tensors that share a buffer must be stored alike.
         *([ChoosePrecision(kernels)] if element == "bfloat16" else []),
         ChooseLayout(kernels),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaxc.layout import PLAIN, Demand, Layout, Slice
+from relaxc.layout import PLAIN, Demand, Layout, Quantization, Slice
 
 _SMALL = st.integers(0, 9)
+_QUANTIZATIONS = st.builds(
+    Quantization, st.floats(2.0**-30, 2.0**30, width=32).map(float), st.integers(0, 255)
+)
 _LAYOUTS = st.one_of(
     st.just(PLAIN),
     st.builds(
@@ -17,13 +21,29 @@ _LAYOUTS = st.one_of(
         st.tuples(_SMALL, _SMALL, _SMALL, _SMALL),
         st.none() | st.builds(Slice, _SMALL, _SMALL, _SMALL),
     ),
-    st.builds(lambda border: Layout("last", 0, border), st.tuples(_SMALL, _SMALL, _SMALL, _SMALL)),
+    st.builds(
+        lambda border, element: Layout("last", 0, border, element=element),
+        st.tuples(_SMALL, _SMALL, _SMALL, _SMALL),
+        st.just("bfloat16") | st.builds(lambda q: q.element, _QUANTIZATIONS),
+    ),
 )
 
 
 @given(_LAYOUTS)
 def test_text_is_read_back(layout: Layout) -> None:
     assert Layout.parse(str(layout)) == layout
+
+
+@given(_QUANTIZATIONS)
+def test_quantization_survives_its_text(quantization: Quantization) -> None:
+    read = Quantization.of(quantization.element)
+    assert read is not None and read.zero_point == quantization.zero_point
+    assert np.float32(read.scale) == np.float32(quantization.scale)
+
+
+def test_other_elements_are_not_quantized() -> None:
+    assert Quantization.of("float32") is None and Quantization.of("bfloat16") is None
+    assert Layout(element="uint8*0.5-3").storage == "uint8"
 
 
 def test_refuses_other_text() -> None:

@@ -4,7 +4,8 @@ Before:                                  After:
     lv = R.nn.conv2d(x, w)                   gv = group_conv(x, res)
     lv1 = R.add(lv, b)                   where group_conv is private, has the attribute
     lv2 = R.add(lv1, res)                kernel = "conv2d", and holds the four bindings and
-    gv = R.nn.relu(lv2)                  their constants
+    gv = R.nn.relu(lv2)                  their constants (a quantized one as integers, and the
+                                         dequantization that gives them meaning)
 
 The anchor (here the convolution) decides the kernel; what follows becomes its epilogue, computed on
 the result while it is in registers. A group keeps logical semantics: running its body is the
@@ -73,25 +74,32 @@ class _Grouper:
             return bindings
         graph = BindingGraph(bindings)
         taken: set[int] = set()
-        at: dict[int, list[int]] = {}
+        at: dict[int, tuple[str, list[int]]] = {}
         for i, binding in enumerate(bindings):
             if i in taken:
                 continue
             call = operator_call(binding)
-            kernel = self.library.anchor(call) if call is not None else None
-            if call is None or kernel is None:
+            if call is None:
                 continue
-            members = self._grow(graph, i, call, kernel, taken)
-            taken.update(members)
-            at[members[-1]] = members
+            kernel = self.library.anchor(graph.inlined(call))
+            if kernel is None:
+                continue
+            members = self._grow(graph, i, graph.inlined(call), kernel, taken)
+            taken.update(m for m in members if not graph.is_constant(m))
+            at[members[-1]] = kernel, members
+        # Groups hold copies of the quantized constants that they read.
+        taken.update(
+            i
+            for i, users in enumerate(graph.users)
+            if graph.is_constant(i) and users and all(user in taken for user in users)
+        )
         result: list[relax.Binding] = []
         for i, binding in enumerate(bindings):
             if i in at:
-                members = [bindings[m] for m in at[i]]
-                kernel = str(self.library.anchor(operator_call(members[0])))
+                kernel, members = at[i]
                 name = f"{kernel}_{self.count}"
                 self.count += 1
-                result.append(outline(self.builder, members, kernel, name))
+                result.append(outline(self.builder, [bindings[m] for m in members], kernel, name))
             elif i not in taken:
                 result.append(binding)
         return result
@@ -100,7 +108,8 @@ class _Grouper:
         self, graph: BindingGraph, start: int, anchor: relax.Call, kernel: str, taken: set[int]
     ) -> list[int]:
         """Indices of the group that starts at an anchor, in order."""
-        members, best = [start], [start]
+        constants = graph.constants_of(operator_call(graph.bindings[start]))
+        members = best = [*sorted(constants), start]
         while True:
             inside = {graph.bindings[m].var for m in members}
             follower = next(

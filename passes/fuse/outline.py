@@ -61,9 +61,39 @@ class BindingGraph:
                     self.users[self.index[var]].append(i)
 
     def escaping(self, members: list[int]) -> list[int]:
-        """Members whose value is read outside of the group."""
+        """Members whose value is read outside of the group; quantized constants are copied."""
         inside = set(members)
-        return [m for m in members if self.leaves[m] or any(u not in inside for u in self.users[m])]
+        return [
+            m
+            for m in members
+            if not self.is_constant(m)
+            and (self.leaves[m] or any(u not in inside for u in self.users[m]))
+        ]
+
+    def constants_of(self, call: relax.Call) -> list[int]:
+        """Bindings of quantized constants that `call` takes."""
+        return [
+            self.index[a] for a in call.args if a in self.index and self.is_constant(self.index[a])
+        ]
+
+    def is_constant(self, index: int) -> bool:
+        """Whether a binding holds a quantized constant: integers and how to read them."""
+        call = operator_call(self.bindings[index])
+        return (
+            call is not None
+            and call.op.name == "relax.dequantize"
+            and isinstance(call.args[0], GenericConst)
+        )
+
+    def inlined(self, call: relax.Call) -> relax.Call:
+        """`call` with its quantized constants in place of their variables, to look at."""
+        constants = {self.bindings[i].var: self.bindings[i].value for i in self.constants_of(call)}
+        if not constants:
+            return call
+        args = [_substitute(arg, constants) for arg in call.args]
+        whole = relax.Call(call.op, args, call.attrs, call.ty_args)
+        relax.expr._update_type(whole, call.ty)
+        return whole
 
     def depends(self, var: relax.Var, members: Sequence[int]) -> bool:
         """Whether `var` is computed from any member."""

@@ -234,7 +234,8 @@ class _Chooser:
         changed = {
             var: self._move(var, wanted, out)
             for var in relax.analysis.free_vars(value)
-            if self.layouts.get(var, PLAIN) != wanted
+            # A symbolic dimension is a free variable too.
+            if isinstance(var.ty, relax.TensorType) and self.layouts.get(var, PLAIN) != wanted
         }
         if not changed:
             return binding
@@ -300,7 +301,7 @@ def _elements(func: relax.Function) -> list[Element]:
     stored = func.attrs.get(ELEMENTS)
     if stored is None:
         return ["float32"] * (len(func.params) + 1)
-    return ["bfloat16" if str(e) == "bfloat16" else "float32" for e in stored]
+    return [str(element) for element in stored]
 
 
 def _is_group(func: tvm.ir.BaseFunc) -> bool:

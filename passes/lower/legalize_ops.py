@@ -18,6 +18,7 @@ from typing import ClassVar
 from tvm import IRModule, relax
 
 from relaxc.passes.base import Pass
+from relaxc.passes.lower.quantize_ops import quantize
 
 _VIEWS = ("relax.expand_dims", "relax.flatten", "relax.squeeze")
 
@@ -32,7 +33,8 @@ class LegalizeOps(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Legalize every function."""
-        rules = {"relax.reshape": _keep} | dict.fromkeys(_VIEWS, _as_reshape)
+        rules = {"relax.reshape": _keep, "relax.quantize": quantize}
+        rules |= dict.fromkeys(_VIEWS, _as_reshape)
         return relax.transform.LegalizeOps(rules)(mod)
 
 

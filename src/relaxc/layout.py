@@ -8,7 +8,8 @@ Three kinds, for a logical tensor (n, c, h, w):
 
 Each spatial axis may have a border of zeros around it (a convolution's padding, laid down by
 whoever writes the tensor), so that kernels need no bounds checks. The elements of a float32 tensor
-may be stored as bfloat16: half the bytes, rounded to eight bits of precision.
+may be stored as bfloat16: half the bytes, rounded to eight bits of precision; or as uint8 with a
+scale and a zero point, then `uint8*0.05-128` means 0.05 * (integer - 128).
 """
 
 from __future__ import annotations
@@ -19,13 +20,43 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["plain", "blocked", "last"]
-Element = Literal["float32", "bfloat16"]
+# "float32", "bfloat16", or what `Quantization.element` writes.
+Element = str
 Border = tuple[int, int, int, int]
 
 _TEXT = re.compile(
-    r"(plain|last|blocked(?P<block>\d+))(:(?P<element>\w+))?(\+(?P<border>\d+,\d+,\d+,\d+))?"
+    r"(plain|last|blocked(?P<block>\d+))(:(?P<element>[^+@]+))?(\+(?P<border>\d+,\d+,\d+,\d+))?"
     r"(@(?P<buffer>\d+):(?P<offset>\d+)/(?P<total>\d+))?"
 )
+
+
+_QUANTIZED = re.compile(r"uint8\*(?P<scale>[\d.e-]+?)-(?P<zero_point>\d+)")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How integers stand for float32 numbers: scale * (integer - zero_point).
+
+    Attributes:
+        scale: float32, above zero.
+        zero_point: in [0, 255].
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def element(self) -> Element:
+        """The element of tensors that are stored like this."""
+        # Nine digits are all of a float32; a plus sign would begin a border.
+        scale = f"{self.scale:.9g}".replace("e+", "e")
+        return f"uint8*{scale}-{self.zero_point}"
+
+    @staticmethod
+    def of(element: Element) -> Quantization | None:
+        """Read an element; None for one that is not quantized."""
+        match = _QUANTIZED.fullmatch(element)
+        return Quantization(float(match["scale"]), int(match["zero_point"])) if match else None
 
 
 @dataclass(frozen=True)
@@ -107,6 +138,8 @@ class Layout:
     @property
     def storage(self) -> str:
         """The dtype of the buffer: bfloat16 travels as its bits, which every operator can move."""
+        if Quantization.of(self.element):
+            return "uint8"
         return "uint16" if self.element == "bfloat16" else self.element
 
     def physical_shape(self, dims: Sequence[Any]) -> list[Any]:

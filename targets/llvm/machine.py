@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import tvm
 
 from relaxc.targets.llvm.target import enabled_features
+
+ByteProducts = Literal["vpdpbusd", "vpmaddwd"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Machine:
         l1_bytes, l2_bytes: data caches of one core.
         cores: cores that the code is tuned for.
         has_bfloat16: whether dot products of bfloat16 are one instruction (avx512bf16).
+        byte_products: the instruction that dot products of bytes are made of; None without one.
     """
 
     lanes: int
@@ -27,6 +31,7 @@ class Machine:
     l2_bytes: int
     cores: int
     has_bfloat16: bool = False
+    byte_products: ByteProducts | None = None
 
 
 def machine_of(target: tvm.target.Target) -> Machine:
@@ -34,9 +39,10 @@ def machine_of(target: tvm.target.Target) -> Machine:
     features = enabled_features(target)
     cores = int(target.attrs["num-cores"])
     if "avx512f" in features:
-        return Machine(16, 32, 48 << 10, 1 << 20, cores, "avx512bf16" in features)
+        products: ByteProducts = "vpdpbusd" if "avx512vnni" in features else "vpmaddwd"
+        return Machine(16, 32, 48 << 10, 1 << 20, cores, "avx512bf16" in features, products)
     if "avx2" in features and "fma" in features:
-        return Machine(8, 16, 32 << 10, 512 << 10, cores)
+        return Machine(8, 16, 32 << 10, 512 << 10, cores, byte_products="vpmaddwd")
     if str(target.attrs["mtriple"]).startswith("aarch64"):
         return Machine(4, 32, 64 << 10, 512 << 10, cores)
     return Machine(4, 16, 32 << 10, 256 << 10, cores)

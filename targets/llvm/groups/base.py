@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from tvm import relax
 
-from relaxc.layout import Demand, Element, Layout
+from relaxc.layout import ELEMENTS, Demand, Element, Layout
+from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.targets.llvm.kernels.constants import DEQUANTIZE, QuantizedArray, inlined
 from relaxc.targets.llvm.kernels.domain import Dims, Domain, MapDomain, RowDomain, same
 from relaxc.targets.llvm.kernels.elementwise import OPERATORS, Epilogue, scalar_value
 from relaxc.targets.llvm.kernels.kernel import Kernel
@@ -26,7 +29,7 @@ class Group:
 
     Attributes:
         func: the function.
-        anchor: its first call.
+        anchor: its first call; a quantized constant that it takes is in place.
         epilogue: the elementwise calls after it.
     """
 
@@ -38,8 +41,15 @@ class Group:
     def of(func: relax.Function) -> Group:
         """Take a group apart."""
         bindings = [(b.var, b.value) for block in func.body.blocks for b in block.bindings]
-        anchor_var, anchor = bindings[0]
-        return Group(func, anchor, Epilogue.of(anchor_var, bindings[1:]))
+        constants = dict(itertools.takewhile(lambda b: b[1].op.name == DEQUANTIZE, bindings))
+        anchor_var, anchor = bindings[len(constants)]
+        epilogue = Epilogue.of(anchor_var, bindings[len(constants) + 1 :])
+        return Group(func, inlined(anchor, constants), epilogue)
+
+    def element(self, param: relax.Var) -> Element:
+        """How a parameter is stored, as far as that is decided."""
+        stored = self.func.attrs.get(ELEMENTS)
+        return "float32" if stored is None else str(stored[list(self.func.params).index(param)])
 
     @property
     def result_shape(self) -> tuple[Any, ...]:
@@ -140,7 +150,7 @@ class KernelFrame:
         machine: Machine,
     ) -> None:
         self.name = name
-        self.b = KernelBuilder(name, machine.lanes)
+        self.b = KernelBuilder(name, machine.lanes, machine.byte_products)
         self.dims: Dims = domain.dims
         self._result = layouts[-1]
         self._group = group
@@ -165,6 +175,20 @@ class KernelFrame:
         """Declare a constant parameter and return its buffer."""
         self.constants.append(array)
         return self.b.param(name, array.shape, array.dtype.name)
+
+    def integer_arithmetic(self, weight: QuantizedArray, x: View, width: int) -> Arithmetic:
+        """Arithmetic on integers; declares what rescales the sums.
+
+        Args:
+            weight: output channels first.
+            x: the data, stored as integers.
+            width: output channels, padding included.
+        """
+        assert x.buffer.quantization is not None
+        sums = weight.integers.reshape(len(weight.integers), -1).sum(axis=1, dtype=np.int64)
+        offset, scale = Rescale.arrays(weight, sums, x.buffer.quantization, width)
+        rescale = Rescale(self.constant("offset", offset), self.constant("scale", scale))
+        return replace(UINT8, rescale=rescale)
 
     def row_vector(self, expr: relax.Expr) -> View:
         """A one-dimensional argument of the anchor: a parameter, or a constant."""

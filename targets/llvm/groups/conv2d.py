@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from tvm import relax
-from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Element, Layout
+from relaxc.layout import PLAIN, Demand, Element, Kind, Layout, Quantization
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.kernels import (
     conv_banded,
@@ -19,6 +18,7 @@ from relaxc.targets.llvm.kernels import (
 )
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.builder import Buffer
+from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.conv_winograd import Plan, Transform
 from relaxc.targets.llvm.kernels.kernel import Kernel
@@ -34,18 +34,21 @@ class Conv2d(GroupKernel):
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether channels and pixels are static."""
-        if str(call.op.name) != "relax.nn.conv2d" or not isinstance(call.args[1], GenericConst):
+        if str(call.op.name) != "relax.nn.conv2d" or not is_constant(call.args[1]):
             return False
         return ConvSpec.of(call) is not None
 
     def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
         """Padding as a border; few channels are read as they come."""
         spec = _spec(group)
-        plan = winograd_plan(spec, machine)
+        plan = _plan(group, spec, machine)
         border = plan.border(spec) if plan else spec.padding
         lanewise = _algorithm(spec, plan, machine) in ("depthwise", "packed")
         few = spec.in_channels < machine.lanes and not lanewise
-        wanted = Demand(("plain", "blocked") if few else ("blocked", "last"), border)
+        kinds: tuple[Kind, ...] = ("plain", "blocked") if few else ("blocked", "last")
+        if _is_quantized(group) and (few or spec.in_channels % 4):
+            kinds = ("blocked",)  # four neighbours in memory must be channels of a pixel
+        wanted = Demand(kinds, border)
         return operand_demands(
             group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
         )
@@ -62,12 +65,12 @@ class Conv2d(GroupKernel):
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel of the algorithm that suits the shape."""
         spec = _spec(group)
-        weight = group.anchor.args[1].value.numpy()
-        plan = winograd_plan(spec, machine)
+        weight = array_of(group.anchor.args[1])
+        plan = _plan(group, spec, machine)
         algorithm = _algorithm(spec, plan, machine)
-        frame = KernelFrame(
-            f"conv2d_{algorithm}", group, self.domain(group.result_shape), layouts, machine
-        )
+        integers = _integers(group, algorithm, machine)
+        name = f"conv2d_{algorithm}" if integers is None else "conv2d_integer"
+        frame = KernelFrame(name, group, self.domain(group.result_shape), layouts, machine)
         x = frame.views[group.anchor.args[0]]
         if algorithm == "winograd":
             assert plan is not None
@@ -91,10 +94,29 @@ class Conv2d(GroupKernel):
         else:
             tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
             arithmetic = arithmetic_of(x)
+            if integers is not None:
+                weight, width = integers.integers, -(-len(weight) // machine.lanes) * machine.lanes
+                arithmetic = frame.integer_arithmetic(integers, x, width)
             w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes, arithmetic))
             operands, y = frame.operands(), frame.result()
             conv_direct.emit(frame.b, spec, tile, x, w, y, operands, arithmetic)
         return frame.finish()
+
+
+def _is_quantized(group: Group) -> bool:
+    return Quantization.of(group.element(group.anchor.args[0])) is not None
+
+
+def _integers(group: Group, algorithm: str, machine: Machine) -> QuantizedArray | None:
+    """The weight, if it can be multiplied as integers."""
+    if algorithm != "direct" or not _is_quantized(group) or machine.byte_products is None:
+        return None
+    return quantized(group.anchor.args[1], 0)
+
+
+def _plan(group: Group, spec: ConvSpec, machine: Machine) -> Plan | None:
+    """Winograd's method, which is for float data."""
+    return None if _is_quantized(group) else winograd_plan(spec, machine)
 
 
 def _algorithm(spec: ConvSpec, plan: Plan | None, machine: Machine) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax
-from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Element, Layout
+from relaxc.layout import PLAIN, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.kernels import matmul
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
+from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.domain import Domain, RowDomain, as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
@@ -25,7 +25,7 @@ class Matmul(GroupKernel):
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether the right side is a constant matrix and the left one float32 of known depth."""
-        if str(call.op.name) != "relax.matmul" or not isinstance(call.args[1], GenericConst):
+        if str(call.op.name) != "relax.matmul" or not is_constant(call.args[1]):
             return False
         data, weight = call.args[0].ty, call.args[1].ty
         if any(str(t.dtype.dtype) != "float32" for t in (data, weight, call.ty)):
@@ -58,14 +58,28 @@ class Matmul(GroupKernel):
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel."""
         domain = self.domain(group.result_shape)
-        frame = KernelFrame("matmul", group, domain, layouts, machine)
-        weight = group.anchor.args[1].value.numpy()
+        weight, integers = array_of(group.anchor.args[1]), _integers(group, machine)
+        name = "matmul" if integers is None else "matmul_integer"
+        frame = KernelFrame(name, group, domain, layouts, machine)
         rows = frame.dims[3]
         tiling = matmul.choose_tiling(rows, weight.shape[1], machine.lanes, machine.registers)
         x = frame.views[group.anchor.args[0]]
         arithmetic = arithmetic_of(x)
+        if integers is not None:
+            width = tiling.vectors * machine.lanes
+            weight, padded = integers.integers, -(-weight.shape[1] // width) * width
+            arithmetic = frame.integer_arithmetic(integers.transposed(), x, padded)
         packed = matmul.pack_weights(weight, tiling, machine.lanes, arithmetic)
         w = frame.constant("w", packed)
         operands, y = frame.operands(), frame.result()
         matmul.emit(frame.b, x, w, y, operands, tiling, arithmetic)
         return frame.finish()
+
+
+def _integers(group: Group, machine: Machine) -> QuantizedArray | None:
+    """The weight, if it can be multiplied as integers, four neighbours of a row at a time."""
+    data, weight = group.anchor.args
+    if Quantization.of(group.element(data)) is None or machine.byte_products is None:
+        return None
+    depth = as_int(data.ty.shape.values[-1])
+    return quantized(weight, 1) if depth is not None and depth % 4 == 0 else None

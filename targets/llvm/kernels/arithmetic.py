@@ -7,6 +7,11 @@ weights are interleaved to match. A kernel then runs over groups, in units of 32
     operands     accumulator   group   instruction
     float32      float32       1       multiply-add
     bfloat16     float32       2       vdpbf16ps
+    uint8        int32         4       vpdpbusd
+
+Integers come with a scale per output channel, and with what makes up for the data's zero point:
+
+    sum(scale_x * (x - zero) * scale_w * w) = scale_x * scale_w * (sum(x * w) - zero * sum(w))
 """
 
 from __future__ import annotations
@@ -14,10 +19,53 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from tvm import tirx
 
-from relaxc.layout import Element
-from relaxc.targets.llvm.kernels.builder import Expr, KernelBuilder
+from relaxc.layout import Element, Quantization
+from relaxc.targets.llvm.kernels.builder import (
+    Buffer,
+    Expr,
+    Index,
+    KernelBuilder,
+    Register,
+    vector,
+)
+from relaxc.targets.llvm.kernels.constants import QuantizedArray
+from relaxc.targets.llvm.kernels.domain import simple
 from relaxc.targets.llvm.kernels.view import View
+
+Registers = list[list[Register]]
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """How sums of integer products become float32, per output channel.
+
+    Attributes:
+        offset: int32, where sums begin.
+        scale: float32, what they are multiplied by.
+    """
+
+    offset: Buffer
+    scale: Buffer
+
+    @staticmethod
+    def arrays(
+        weight: QuantizedArray, sums: np.ndarray, data: Quantization, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The contents of both buffers, padded to `width` channels.
+
+        Args:
+            weight: gives the scales.
+            sums: of the integers of each output channel.
+            data: how the data are stored.
+            width: at least the number of channels.
+        """
+        offset = np.zeros(width, np.int32)
+        offset[: sums.size] = -data.zero_point * sums
+        scale = np.zeros(width, np.float32)
+        scale[: sums.size] = np.float32(data.scale) * weight.scale
+        return offset, scale
 
 
 @dataclass(frozen=True)
@@ -27,25 +75,50 @@ class Arithmetic:
     Attributes:
         element: what data and weights are stored as.
         group: neighbours that one instruction multiplies per lane.
+        accumulator: dtype of the sums.
+        rescale: what turns sums of integers into float32.
     """
 
     element: Element
     group: int
+    accumulator: str = "float32"
+    rescale: Rescale | None = None
 
     def multiply_add(self, b: KernelBuilder, total: Expr, value: Expr, weight: Expr) -> Expr:
         """`total` plus the products of a group."""
         if self.group == 1:
             return total + value * weight
+        if self.group == 4:
+            return b.dot_uint8(total, value, weight)
         return b.dot_bfloat16(total, value, weight)
+
+    def accumulators(self, b: KernelBuilder, rows: int, first: Index, blocks: int) -> Registers:
+        """[block][row] registers for `blocks` channel blocks from `first` on, ready to add to."""
+        registers = [[b.register(self.accumulator) for _ in range(rows)] for _ in range(blocks)]
+        for block, row in enumerate(registers):
+            start = b.splat(0.0)
+            if self.rescale is not None:
+                start = b.let(b.load(self.rescale.offset, (first + block) * b.lanes))
+            for register in row:
+                register.set(start)
+        return registers
+
+    def result(self, b: KernelBuilder, total: Expr, block: Index) -> Expr:
+        """A sum as float32, for channel block `block`."""
+        if self.rescale is None:
+            return total
+        scale = b.load(self.rescale.scale, block * b.lanes)
+        return tirx.Cast(vector("float32", b.lanes), total) * scale
 
     def view(self, b: KernelBuilder, x: View) -> View:
         """Data as groups: all strides count groups."""
         group = self.group
         if group == 1:
             return x
-        assert isinstance(x.origin, int) and x.buffer.is_bfloat16
-        sizes = (x.image, x.plane, x.row, x.pixel, x.origin)
-        assert not any(size % group for size in sizes[1:]), "groups must be aligned"
+        origin = simple(x.origin)
+        # Sizes of rows and images are symbolic multiples of the size of a pixel, if not numbers.
+        sizes = [s for s in (x.plane, simple(x.row), x.pixel, origin) if isinstance(s, int)]
+        assert not any(size % group for size in sizes), "groups must be aligned"
         return replace(
             x,
             buffer=b.grouped(x.buffer, group),
@@ -53,7 +126,7 @@ class Arithmetic:
             plane=x.plane // group,
             row=x.row // group,
             pixel=x.pixel // group,
-            origin=x.origin // group,
+            origin=origin // group,
         )
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
@@ -61,12 +134,15 @@ class Arithmetic:
         if self.group == 1:
             return np.ascontiguousarray(weight, np.float32)
         *outer, depth, columns = weight.shape
-        bits = to_bfloat16(weight).reshape(*outer, depth // self.group, self.group, columns)
+        padded = np.pad(weight, [(0, 0)] * len(outer) + [(0, -depth % self.group), (0, 0)])
+        narrow = to_bfloat16(padded) if self.group == 2 else padded
+        bits = narrow.reshape(*outer, -1, self.group, columns)
         return np.ascontiguousarray(np.moveaxis(bits, -2, -1)).view(np.int32)[..., 0]
 
 
 FLOAT32 = Arithmetic("float32", 1)
 BFLOAT16 = Arithmetic("bfloat16", 2)
+UINT8 = Arithmetic("uint8", 4, "int32")
 
 
 def arithmetic_of(x: View) -> Arithmetic:

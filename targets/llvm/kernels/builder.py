@@ -20,6 +20,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx import BufferLoad, BufferStore, ForKind, IntImm, Ramp
 
+from relaxc.layout import Quantization
 from relaxc.targets.llvm.kernels import intrinsics
 
 # Tasks of a parallel loop; the thread pool gives each thread an equal share of neighbours.
@@ -27,6 +28,11 @@ PARTS = 16
 
 Expr = Any  # a scalar or vector tirx expression
 Index = Any  # an int or an int64 expression
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """The type of a vector; of a scalar for one lane."""
+    return f"{dtype}x{lanes}" if lanes > 1 else dtype
 
 
 def index(value: Index) -> Expr:
@@ -43,12 +49,14 @@ class Buffer:
         dtype: of the values that kernels compute with.
         shape: sizes.
         is_bfloat16: whether float32 values are stored as the bits of bfloat16 (uint16).
+        quantization: how float32 values are stored as uint8, if they are.
     """
 
     data: Any
     dtype: str
     shape: tuple[Any, ...]
     is_bfloat16: bool = False
+    quantization: Quantization | None = None
 
 
 class Register:
@@ -78,22 +86,25 @@ class KernelBuilder:
     Attributes:
         name: symbol of the function.
         lanes: float32 elements per vector register.
+        byte_products: the instruction that dot products of bytes are made of.
     """
 
-    def __init__(self, name: str, lanes: int) -> None:
+    def __init__(self, name: str, lanes: int, byte_products: str | None = None) -> None:
         self.name = name
         self.lanes = lanes
+        self.byte_products = byte_products
         self._params: list[Any] = []
         self._blocks: list[list[Any]] = [[]]
         self._count = 0
-        self._imports = False
+        self._definitions: dict[str, None] = {}
 
     # -- buffers ---------------------------------------------------------------------------
 
     def param(self, name: str, shape: Sequence[Any], dtype: str = "float32") -> Buffer:
         """Declare the next parameter, a tensor; the flat view of it is returned."""
         shape = tuple(index(d) for d in shape)
-        stored = "uint16" if dtype == "bfloat16" else dtype
+        quantization = Quantization.of(dtype)
+        stored = "uint8" if quantization else "uint16" if dtype == "bfloat16" else dtype
         buffer = tirx.decl_buffer(shape, stored, name)
         self._params.append(buffer)
         size = index(1)
@@ -103,6 +114,8 @@ class KernelBuilder:
         self.emit(tirx.DeclBuffer(flat, data=buffer.data))
         if dtype == "bfloat16":
             return Buffer(flat, "float32", shape, is_bfloat16=True)
+        if quantization:
+            return Buffer(flat, "float32", shape, quantization=quantization)
         return Buffer(flat, dtype, shape)
 
     def grouped(self, buffer: Buffer, group: int) -> Buffer:
@@ -220,6 +233,8 @@ class KernelBuilder:
         lanes = self.lanes if lanes is None else lanes
         where = Ramp(index(at), index(1), lanes) if lanes > 1 else index(at)
         value = BufferLoad(buffer.data, [where])
+        if buffer.quantization is not None:
+            return self._dequantized(value, buffer.quantization, lanes)
         return intrinsics.from_bfloat16(value, lanes) if buffer.is_bfloat16 else value
 
     def broadcast(self, buffer: Buffer, at: Index, lanes: int | None = None) -> Expr:
@@ -234,6 +249,8 @@ class KernelBuilder:
         where = Ramp(index(at), index(1), lanes) if lanes > 1 else index(at)
         if buffer.is_bfloat16:
             value = self.to_bfloat16(value, lanes)
+        if buffer.quantization is not None:
+            value = self._quantized(value, buffer.quantization, lanes)
         self.emit(BufferStore(buffer.data, value, [where]))
 
     def store_partial(self, buffer: Buffer, at: Index, value: Expr, count: int) -> None:
@@ -269,19 +286,38 @@ class KernelBuilder:
         lanes = [i if i < count else self.lanes + i for i in range(self.lanes)]
         return tirx.Shuffle([value, zeros], [IntImm("int32", i) for i in lanes])
 
+    def _dequantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
+        """scale * (value - zero_point)."""
+        whole = tirx.Cast(vector("float32", lanes), tirx.Cast(vector("int32", lanes), value))
+        scale, zero = self.splat(params.scale, lanes), self.splat(params.zero_point, lanes)
+        return (whole - zero) * scale if params.zero_point else whole * scale
+
+    def _quantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
+        """Rounded to the nearest integer, ties to even, and saturated."""
+        scaled = value * self.splat(1 / params.scale, lanes)
+        rounded = tirx.nearbyint(scaled) + self.splat(params.zero_point, lanes)
+        bounded = tirx.min(tirx.max(rounded, self.splat(0.0, lanes)), self.splat(255.0, lanes))
+        return tirx.Cast(vector("uint8", lanes), tirx.Cast(vector("int32", lanes), bounded))
+
+    def dot_uint8(self, total: Expr, a: Expr, b: Expr) -> Expr:
+        """`intrinsics.dot_uint8`."""
+        assert self.byte_products is not None, "this CPU multiplies no bytes"
+        self._definitions[intrinsics.byte_products(self.lanes, self.byte_products)] = None
+        return intrinsics.dot_uint8(total, a, b)
+
     def dot_bfloat16(self, total: Expr, a: Expr, b: Expr) -> Expr:
         """`intrinsics.dot_bfloat16`."""
-        self._imports = True
+        self._definitions[intrinsics.DOT_BFLOAT16] = None
         return intrinsics.dot_bfloat16(total, a, b)
 
     def bfloat16_pairs(self, low: Expr, high: Expr) -> Expr:
         """`intrinsics.bfloat16_pairs`."""
-        self._imports = True
+        self._definitions[intrinsics.BFLOAT16_PAIRS] = None
         return intrinsics.bfloat16_pairs(low, high)
 
     def to_bfloat16(self, value: Expr, lanes: int) -> Expr:
         """`intrinsics.to_bfloat16`."""
-        self._imports = True
+        self._definitions[intrinsics.bfloat16_rounding(lanes)] = None
         return intrinsics.to_bfloat16(value, lanes)
 
     def prefetch(self, buffer: Buffer, at: Index, locality: int = 2) -> None:
@@ -303,7 +339,7 @@ class KernelBuilder:
     def body(self) -> Any:
         """What has been emitted, as one statement."""
         body = self._sequence(self._blocks[0])
-        return intrinsics.with_intrinsics(body) if self._imports else body
+        return intrinsics.with_definitions(body, self._definitions) if self._definitions else body
 
     def finish(self, public: bool = False) -> tirx.PrimFunc:
         """The finished kernel; a public one keeps its name, for use outside of a Relax module."""

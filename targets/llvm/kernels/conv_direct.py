@@ -167,10 +167,7 @@ class _Writer:
     def _tile(self, n: Index, first: Index, count: int, h: Index, w: Index, columns: int) -> None:
         """`count` channel blocks from `first` on, by `columns` pixels of row `h` from `w` on."""
         b, lanes = self.b, self.b.lanes
-        acc = [[b.register() for _ in range(columns)] for _ in range(count)]
-        for registers in acc:
-            for register in registers:
-                register.set(b.splat(0.0))
+        acc = self.arithmetic.accumulators(b, columns, first, count)
         depth = self.spec.in_channels // self.spec.groups
         if depth // lanes:
             with b.loop(depth // lanes) as block:
@@ -178,7 +175,7 @@ class _Writer:
         if depth % lanes:
             self._steps(acc, n, first, h, w, index(depth // lanes), depth % lanes)
         for k in range(count):
-            values = [register.get() for register in acc[k]]
+            values = [self.arithmetic.result(b, r.get(), first + k) for r in acc[k]]
             for c, value in b.each_of(values, rolled=self.operands.epilogue.is_heavy):
                 row, column = self.placement.row(h), self.placement.column(w + c)
                 result = self.operands.apply(b, value, n, first + k, row, column)
@@ -197,7 +194,7 @@ class _Writer:
         """Accumulate over all taps and the `width` channels of an input block, by groups."""
         b, spec, x, weight = self.b, self.spec, self.x, self.weight
         lanes, panel = b.lanes, weight.row
-        inputs, width = lanes // self.arithmetic.group, width // self.arithmetic.group
+        inputs, width = lanes // self.arithmetic.group, -(-width // self.arithmetic.group)
         (kh, kw), (sh, sw), (dh, dw) = spec.kernel, spec.stride, spec.dilation
         top, left = spec.padding[:2]
         depth, blocks = spec.in_channels // spec.groups, -(-spec.out_channels // lanes)

@@ -7,6 +7,7 @@ pairs in an int32, single ones in a uint16. The functions below bring them to th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import tvm
@@ -14,7 +15,7 @@ from tvm import tirx
 
 Expr = Any
 
-_DOT = """
+DOT_BFLOAT16 = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
 define <16 x float> @relaxc_dot_bfloat16(<16 x float> %c, <16 x i32> %a, <16 x i32> %b) {
   %x = bitcast <16 x i32> %a to <32 x bfloat>
@@ -23,6 +24,8 @@ define <16 x float> @relaxc_dot_bfloat16(<16 x float> %c, <16 x i32> %a, <16 x i
     <16 x float> %c, <32 x bfloat> %x, <32 x bfloat> %y)
   ret <16 x float> %r
 }
+"""
+BFLOAT16_PAIRS = """
 declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)
 define <16 x i32> @relaxc_bfloat16_pairs(<16 x float> %low, <16 x float> %high) {
   %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(
@@ -33,7 +36,8 @@ define <16 x i32> @relaxc_bfloat16_pairs(<16 x float> %low, <16 x float> %high) 
 """
 
 
-def _rounding(lanes: int) -> str:
+def bfloat16_rounding(lanes: int) -> str:
+    """Definition of what `to_bfloat16` calls."""
     real, half, bits = (f"<{lanes} x {t}>" if lanes > 1 else t for t in ("float", "bfloat", "i16"))
     return f"""
 define {bits} @relaxc_bfloat16_{lanes}({real} %x) {{
@@ -75,9 +79,55 @@ def from_bfloat16(bits: Expr, lanes: int) -> Expr:
     return tirx.reinterpret(f"float32{suffix}", shifted)
 
 
-def with_intrinsics(body: Any) -> Any:
-    """A function's body that may call the functions above."""
-    text = _DOT + "".join(_rounding(1 << i) for i in range(5))
+def dot_uint8(total: Expr, a: Expr, b: Expr) -> Expr:
+    """`total[i]` plus the products of four uint8 of `a[i]` and four int8 of `b[i]`, all int32."""
+    return tirx.call_extern(total.ty.dtype, "relaxc_dot_uint8", total, a, b)
+
+
+_DOT_UINT8 = """
+declare <{n} x i32> @llvm.x86.avx512.vpdpbusd.{bits}(<{n} x i32>, <{bytes} x i8>, <{bytes} x i8>)
+define <{n} x i32> @relaxc_dot_uint8(<{n} x i32> %c, <{n} x i32> %a, <{n} x i32> %b) {{
+  %x = bitcast <{n} x i32> %a to <{bytes} x i8>
+  %y = bitcast <{n} x i32> %b to <{bytes} x i8>
+  %r = call <{n} x i32> @llvm.x86.avx512.vpdpbusd.{bits}(
+    <{n} x i32> %c, <{bytes} x i8> %x, <{bytes} x i8> %y)
+  ret <{n} x i32> %r
+}}
+"""
+
+# Without the instruction: even and odd bytes as int16, whose pairwise products cannot overflow
+# (vpmaddubsw, which takes bytes, saturates at int16).
+_DOT_INT16 = """
+declare <{n} x i32> @{madd}(<{pairs} x i16>, <{pairs} x i16>)
+define <{n} x i32> @relaxc_dot_uint8(<{n} x i32> %c, <{n} x i32> %a, <{n} x i32> %b) {{
+  %x = bitcast <{n} x i32> %a to <{pairs} x i16>
+  %y = bitcast <{n} x i32> %b to <{pairs} x i16>
+  %x0 = and <{pairs} x i16> %x, splat (i16 255)
+  %x1 = lshr <{pairs} x i16> %x, splat (i16 8)
+  %ys = shl <{pairs} x i16> %y, splat (i16 8)
+  %y0 = ashr <{pairs} x i16> %ys, splat (i16 8)
+  %y1 = ashr <{pairs} x i16> %y, splat (i16 8)
+  %even = call <{n} x i32> @{madd}(<{pairs} x i16> %x0, <{pairs} x i16> %y0)
+  %odd = call <{n} x i32> @{madd}(<{pairs} x i16> %x1, <{pairs} x i16> %y1)
+  %sum = add <{n} x i32> %even, %odd
+  %r = add <{n} x i32> %c, %sum
+  ret <{n} x i32> %r
+}}
+"""
+_MULTIPLY_PAIRS = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd"}
+
+
+def byte_products(lanes: int, instruction: str) -> str:
+    """Definition of what `dot_uint8` calls."""
+    sizes = {"n": lanes, "bits": 32 * lanes, "bytes": 4 * lanes, "pairs": 2 * lanes}
+    if instruction == "vpdpbusd":
+        return _DOT_UINT8.format(**sizes)
+    return _DOT_INT16.format(madd=_MULTIPLY_PAIRS[lanes], **sizes)
+
+
+def with_definitions(body: Any, definitions: Iterable[str]) -> Any:
+    """A function's body that may call what is defined in these texts of LLVM IR."""
+    text = "".join(definitions)
     return tirx.AttrStmt(
         tirx.IntImm("int32", 0), "pragma_import_llvm", tvm.ir.StringImm(text), body
     )

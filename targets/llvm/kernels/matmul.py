@@ -152,10 +152,8 @@ class _Writer:
         """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
         b, lanes, x = self.b, self.b.lanes, self.x
         depth, width = x.channels // self.arithmetic.group, self.tiling.vectors * lanes
-        acc = [[b.register() for _ in range(blocks)] for _ in range(size)]
-        for registers in acc:
-            for register in registers:
-                register.set(b.splat(0.0))
+        first = b.let(panel * self.tiling.vectors)
+        acc = self.arithmetic.accumulators(b, size, first, blocks)
         start, base = b.let(panel * (depth * width)), b.let(x.at(0, 0, 0, row))
         with b.loop(depth) as k:
             at = b.let(start + k * width)
@@ -165,12 +163,12 @@ class _Writer:
             for r in range(size):
                 value = b.let(b.broadcast(x.buffer, base + r * x.pixel + k))
                 for v in range(blocks):
-                    total = acc[r][v]
+                    total = acc[v][r]
                     total.set(self.arithmetic.multiply_add(b, total.get(), value, loaded[v]))
         for v in range(blocks):
-            cb = panel * self.tiling.vectors + v
+            cb = first + v
             count = tail if v == blocks - 1 else lanes
-            values = [registers[v].get() for registers in acc]
+            values = [self.arithmetic.result(b, register.get(), cb) for register in acc[v]]
             for r, value in b.each_of(values, rolled=self.operands.epilogue.is_heavy):
                 result = b.let(self.operands.apply(b, value, 0, cb, 0, row + r, count))
                 b.store_partial(self.y.buffer, self.y.at(0, cb, 0, row + r), result, count)
