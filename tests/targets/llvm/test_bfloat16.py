@@ -72,6 +72,31 @@ def test_matmul(rows: int, depth: int, columns: int) -> None:
 
 
 @needs_bfloat16
+@pytest.mark.parametrize("rows", [1, 9, 40])
+def test_symbolic_rows_between_moves(rows: int) -> None:
+    x, w, v = _random(rows, 2, 12), _random(24, 16), _random(8, 10)
+    model = onnx_model(
+        """g (float[n,2,12] x) => (float[m,2,10] y) {
+            a = Reshape (x, rows)
+            b = MatMul (a, w)
+            c = Relu (b)
+            d = Reshape (c, halves)
+            y = MatMul (d, v)
+        }""",
+        w=w,
+        v=v,
+        rows=np.array([-1, 24]),
+        halves=np.array([-1, 2, 8]),
+    )
+    hidden = np.maximum(rounded(x).reshape(rows, 24).astype(np.float64) @ rounded(w), 0)
+    hidden = rounded(hidden.astype(np.float32)).reshape(rows, 2, 8)
+    (actual,), kernels = run_model(model, {"x": x}, precision="bfloat16")
+    assert "matmul" in kernels
+    exact = hidden.astype(np.float64) @ rounded(v)
+    np.testing.assert_allclose(actual, exact, rtol=0, atol=1e-3 * np.abs(exact).max())
+
+
+@needs_bfloat16
 def test_odd_depth_is_multiplied_in_float32() -> None:
     x, w = _random(9, 5), _random(5, 16)
     model = onnx_model("g (float[9,5] x) => (float[9,16] y) { y = MatMul (x, w) }", w=w)
