@@ -199,11 +199,12 @@ class KernelBuilder:
         if not rolled or len(values) < 3:
             yield from ((i, value) for i, value in enumerate(values))
             return
-        scratch = self.workspace(len(values) * self.lanes, name="tile")
+        # Elements that are vectors make LLVM align them; else every other one would straddle a line.
+        scratch = self.workspace(len(values), f"float32x{self.lanes}", "tile")
         for i, value in enumerate(values):
-            self.store(scratch, i * self.lanes, value)
+            self.store(scratch, i, value, 1)
         with self.loop(len(values)) as i:
-            yield i, self.let(self.load(scratch, i * self.lanes))
+            yield i, self.let(self.load(scratch, i, 1))
 
     # -- values ----------------------------------------------------------------------------
 

@@ -55,27 +55,40 @@ def _chebyshev(
 
 
 _LN2 = 0.6931471805599453
-_EXP = _chebyshev(np.exp, -_LN2 / 2, _LN2 / 2, 6)
+# With a constant of one, so that e**0 is one.
+_EXP = [1.0, *_chebyshev(lambda r: np.expm1(r) / r, -_LN2 / 2, _LN2 / 2, 4)]
+
+
+# Adding 1.5 * 2**23 rounds to an integer and leaves it in the low bits; 127 is the exponent's bias.
+_ROUND = 1.5 * 2**23 + 127
 
 
 def exp(x: Expr) -> Expr:
     """e**x, relative error below 3e-7; overflows to infinity, flushes below 2**-126."""
-    x = tirx.min(const(89.0, x), tirx.max(const(-87.3, x), x))
-    n = tirx.round(x * const(1 / _LN2, x))
-    # ln2 in two parts: n * high is exact, so that the remainder keeps all its bits.
-    r = n * const(-0.693359375, x) + x
-    r = n * const(2.12194440e-4, x) + r
-    scale = tirx.reinterpret(
-        _dtype("float32", x),
-        tirx.shift_left(tirx.Cast(_dtype("int32", x), n) + _int(127, x), _int(23, x)),
-    )
-    return polynomial(r, _EXP) * scale
+    value, scale = _exp_parts(x, 1)
+    return value * scale
 
 
 def sigmoid(x: Expr) -> Expr:
     """1 / (1 + e**-x)."""
     one = const(1.0, x)
-    return one / (one + exp(const(0.0, x) - x))
+    value, scale = _exp_parts(x, -1)
+    return one / (value * scale + one)
+
+
+def _exp_parts(x: Expr, sign: int) -> tuple[Expr, Expr]:
+    """e**(sign * x) as a number near one and a power of two."""
+    low, high = sorted((sign * -87.3, sign * 89.0))
+    x = tirx.min(const(high, x), tirx.max(const(low, x), x))
+    bits = tirx.reinterpret(_dtype("int32", x), x * const(sign / _LN2, x) + const(_ROUND, x))
+    # Through the bits, because TVM's simplifier would cancel the two constants.
+    n = tirx.reinterpret(_dtype("float32", x), bits) - const(_ROUND, x)
+    # ln2 in two parts: n * high is exact, so that the remainder keeps all its bits.
+    r = n * const(sign * -0.693359375, x) + x
+    r = n * const(sign * 2.12194440e-4, x) + r
+    scale = tirx.reinterpret(_dtype("float32", x), tirx.shift_left(bits, _int(23, x)))
+    coefficients = [c * sign**i for i, c in enumerate(_EXP)]
+    return polynomial(r, coefficients), scale
 
 
 # Rational minimax of tanh on [-9, 9]: odd numerator over even denominator (as in Eigen).

@@ -1,0 +1,57 @@
+"""Transcendental functions against float64, where they matter and at the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+
+from relaxc.targets.llvm.kernels import vector_math
+from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.targets.registry import backend_for
+
+
+def evaluate(function: Callable[[Any], Any], x: np.ndarray, lanes: int) -> np.ndarray:
+    b = KernelBuilder("f", lanes)
+    source, result = b.param("x", x.shape), b.param("y", x.shape)
+    with b.loop(x.size // lanes) as i:
+        value = function(b.let(b.load(source, i * lanes)))
+        b.store(result, i * lanes, value)
+    target = backend_for("llvm").target
+    with target:
+        library = tvm.compile(tvm.IRModule({"f": b.finish(public=True)}), target)
+    y = tvm.runtime.tensor(np.zeros_like(x))
+    library["f"](tvm.runtime.tensor(x), y)
+    return np.asarray(y.numpy())
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize(
+    "function, reference",
+    [
+        (vector_math.exp, np.exp),
+        (vector_math.sigmoid, lambda x: 1 / (1 + np.exp(-x))),
+    ],
+    ids=["exp", "sigmoid"],
+)
+def test_relative_error(
+    function: Callable[[Any], Any], reference: Callable[[Any], Any], lanes: int
+) -> None:
+    x = np.linspace(-87, 88, 1 << 18, dtype=np.float32)
+    expected = reference(x.astype(np.float64))
+    assert np.max(np.abs(evaluate(function, x, lanes) - expected) / expected) < 3e-7
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_edges(lanes: int) -> None:
+    x = np.array([0, -0.0, np.inf, -np.inf, np.nan, 100, -100, 1e30], np.float32)
+    big, tiny = np.inf, np.float32(0)
+    np.testing.assert_allclose(
+        evaluate(vector_math.exp, x, lanes), [1, 1, big, tiny, np.nan, big, tiny, big], atol=2e-38
+    )
+    np.testing.assert_allclose(
+        evaluate(vector_math.sigmoid, x, lanes), [0.5, 0.5, 1, 0, np.nan, 1, 0, 1], atol=2e-38
+    )
