@@ -199,7 +199,7 @@ class KernelBuilder:
         if not rolled or len(values) < 3:
             yield from ((i, value) for i, value in enumerate(values))
             return
-        # Elements that are vectors make LLVM align them; else every other one would straddle a line.
+        # LLVM aligns elements that are vectors; else every other one would straddle a line.
         scratch = self.workspace(len(values), f"float32x{self.lanes}", "tile")
         for i, value in enumerate(values):
             self.store(scratch, i, value, 1)
