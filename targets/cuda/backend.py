@@ -45,7 +45,7 @@ class CudaBackend(Backend):
     @property
     def kernels(self) -> CudaKernels:
         """The kernels for this GPU."""
-        return CudaKernels(self.gpu_target.gpu)
+        return CudaKernels(self.gpu_target.gpu, "float32")
 
     @property
     def _host(self) -> LlvmBackend:

@@ -1,4 +1,4 @@
-"""The kernel library for one GPU, as the grouping and layout passes see it."""
+"""The kernel library for one GPU, as the grouping, precision and layout passes see it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from relaxc.layout import PLAIN, Demand, Element, Layout
+from relaxc.layout import KERNEL, Demand, Element, Layout
+from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel
+from relaxc.targets.cuda.groups.conv2d import Conv2d
+from relaxc.targets.cuda.groups.loops import LOOPS
+from relaxc.targets.cuda.groups.matmul import Matmul
+from relaxc.targets.cuda.kernels.gemm import Mode
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.kernels.loops import lower_loops
 from relaxc.targets.cuda.machine import Gpu
+
+# The first that applies wins.
+_KERNELS: tuple[GroupKernel, ...] = (Conv2d(), Matmul(), *LOOPS)
+_BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
 
 
 @dataclass(frozen=True)
@@ -20,22 +30,31 @@ class CudaKernels:
 
     Attributes:
         gpu: the architecture.
+        mode: how products are computed.
     """
 
     gpu: Gpu
+    mode: Mode
 
     @property
     def lanes(self) -> int:
         """Elements per block of the blocked layout, which no kernel here asks for."""
         return 16
 
+    @property
+    def _context(self) -> Context:
+        return Context(self.gpu, self.mode)
+
     def anchor(self, call: relax.Call) -> str | None:
         """The kernel that computes this call as an anchor, if there is one."""
-        return None
+        if not self.gpu.has_async_copy:  # TVM's default schedules serve these
+            return None
+        found = next((k for k in _KERNELS if k.anchors(call, self._context)), None)
+        return None if found is None else found.name
 
     def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
         """Whether `call` can be computed on the result of `anchor` in registers."""
-        return False
+        return _BY_NAME[kernel].is_epilogue(call, anchor)
 
     def has_attention(self, func: relax.Function) -> bool:
         """Whether an attention group has a kernel."""
@@ -47,26 +66,33 @@ class CudaKernels:
 
     def demands(self, func: relax.Function, data: Layout) -> list[Demand]:
         """What a group asks of each parameter, if the first has the layout `data` now."""
-        return [Demand(("plain",)) for _ in func.params]
+        return _kernel(func).demands(Group.of(func), data, self._context)
 
     def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
         """How a group writes its result, given how its parameters lie."""
-        return PLAIN
+        return _kernel(func).result_layout(Group.of(func), params)
 
     def elements(self, func: relax.Function) -> list[Element | None]:
         """How a group must have each parameter stored; None where it reads either."""
-        return [None] * len(func.params)
+        wanted = _kernel(func).elements(Group.of(func), self._context)
+        return [wanted.get(param) for param in func.params]
 
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""
-        return False
+        return _kernel(func).is_product
 
     def lower_recurrent(
         self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
     ) -> Kernel | None:
-        """Write the kernel of a recurrent layer."""
+        """No kernel: recurrent layers stay loops."""
         return None
 
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
-        raise NotImplementedError(name)
+        if name == "relayout":
+            return lower_loops(name, func, layouts)
+        return _BY_NAME[name].lower(Group.of(func), layouts, self._context)
+
+
+def _kernel(func: relax.Function) -> GroupKernel:
+    return _BY_NAME[str(func.attrs[KERNEL])]

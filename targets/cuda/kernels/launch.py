@@ -69,7 +69,6 @@ def launch(
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
     unique = f"{name}_{digest}"
-    handles = [tirx.Var(f"p{i}", "handle") for i in range(len(buffers))]
     declared = [
         tirx.decl_buffer(list(shape), dtype, name=f"b{i}")
         for i, (shape, dtype) in enumerate(buffers)
@@ -82,7 +81,7 @@ def launch(
     )
     kinds = ("handle",) * len(buffers) + ("int32",) * len(numbers)
     attrs = {"name": unique, "source": source.replace("KERNEL", unique), "arguments": list(kinds)}
-    func = tirx.PrimFunc(handles, tirx.Evaluate(call), buffer_map=dict(zip(handles, declared)))
+    func = tirx.PrimFunc(declared, tirx.Evaluate(call))
     return func.with_attrs({"tirx.is_scheduled": True, "tirx.noalias": True, _SOURCE: attrs})
 
 

@@ -1,0 +1,1 @@
+"""One kind of group each: when a kernel applies, what layouts it wants, and how it is written."""

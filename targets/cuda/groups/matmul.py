@@ -1,0 +1,110 @@
+"""Matrix products on tensor cores: with constant weights, or of two activations."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import relax
+from tvm.ir import GenericConst
+
+from relaxc.layout import PLAIN, Demand, Element, Layout
+from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
+from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
+from relaxc.targets.cuda.kernels.frame import Frame
+from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, same
+
+
+class Matmul(GroupKernel):
+    """(..., rows, depth) @ (depth, columns), or a batch of such, with an elementwise epilogue."""
+
+    name = "matmul"
+    is_product = True
+
+    def anchors(self, call: relax.Call, context: Context) -> bool:
+        """Whether the sizes are known, those of rows aside, and batches are not broadcast."""
+        if str(call.op.name) != "relax.matmul" or not all(map(is_float, (*call.args, call))):
+            return False
+        left, right = (list(arg.ty.shape.values) for arg in call.args)
+        if isinstance(call.args[0], GenericConst) or len(left) < 2:
+            return False
+        if any(as_int(d) is None for d in (left[-1], *right)):
+            return False
+        if len(right) == 2:
+            return True
+        equal = len(left) == len(right) and all(same(a, b) for a, b in zip(left[:-2], right[:-2]))
+        return equal and not isinstance(call.args[1], GenericConst)
+
+    def is_epilogue(self, call: relax.Call, anchor: relax.Call) -> bool:
+        """Elementwise operators on rows."""
+        return is_row_epilogue(call, RowDomain(tuple(anchor.ty.shape.values)))
+
+    def demands(self, group: Group, data: Layout, context: Context) -> list[Demand]:
+        """Row-major matrices."""
+        return [Demand(("plain",)) for _ in group.func.params]
+
+    def result_layout(self, group: Group, params: Sequence[Layout]) -> Layout:
+        """Row-major."""
+        return PLAIN
+
+    def elements(self, group: Group, context: Context) -> dict[relax.Var, Element]:
+        """The operands as the tensor cores take them."""
+        wanted = gemm.element_of(context.mode)
+        return {arg: wanted for arg in group.anchor.args if isinstance(arg, relax.Var)}
+
+    def lower(self, group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
+        """Write the kernel."""
+        left, right = group.anchor.args
+        shape = [_simple(d) for d in left.ty.shape.values]
+        is_batched = right.ty.ndim > 2
+        depth, columns = shape[-1], int(right.ty.shape.values[-1])
+        leading = shape[:-2] if is_batched else []
+        batch = functools.reduce(operator.mul, leading, 1)
+        rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
+        tiling = gemm.choose_tiling(as_int(rows), columns, as_int(batch) or 1, context.gpu)
+        frame = Frame("matmul", group.func, layouts)
+        per_chunk = 16 // gemm.element_bytes(context.mode)
+        a = gemm.Operand(
+            frame.pointer(left),
+            frame.elements[left],
+            depth % per_chunk == 0,
+            {"A_ROW": depth, "A_BATCH": 0},
+        )
+        if isinstance(right, GenericConst):
+            packed = gemm.pack_weights(right.value.numpy(), tiling, context.mode)
+            element = gemm.element_of(context.mode)
+            b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
+        else:
+            size = depth * columns if is_batched else 0
+            b = gemm.Operand(
+                frame.pointer(right),
+                frame.elements[right],
+                columns % per_chunk == 0,
+                {"B_BATCH": size},
+                ("B_ROWS_ARE_K",),
+            )
+        if is_batched:
+            # The rows of a batch may be symbolic only where there is no batch.
+            a.constants["A_BATCH"] = int(rows) * depth
+        domain = RowDomain(tuple(group.result_shape))
+        text = gemm.source(
+            context.mode,
+            tiling,
+            columns,
+            depth,
+            a,
+            b,
+            vector_width(columns, layouts[-1]),
+            epilogue_lines(group.epilogue, domain, frame),
+        )
+        blocks = gemm.grid(rows, columns, batch, tiling)
+        return frame.finish(text, blocks, tiling.threads, tiling.shared_bytes, [rows])
+
+
+def _simple(dim: Any) -> Any:
+    value = as_int(dim)
+    return dim if value is None else value

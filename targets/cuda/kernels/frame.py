@@ -1,0 +1,94 @@
+"""Declares the parameters of a kernel in CUDA C++ in order, and finishes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.ir import GenericConst
+
+from relaxc.layout import Element, Layout
+from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.kernels.launch import launch
+
+TYPES: dict[str, str] = {
+    "float32": "float",
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+}
+
+
+def as_element(array: np.ndarray, element: Element) -> np.ndarray:
+    """Float32 values as they are stored; bfloat16 as its bits."""
+    if element == "bfloat16":
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        nearest_even = 0x7FFF + ((bits >> 16) & 1)
+        return ((bits + nearest_even) >> 16).astype(np.uint16)
+    return np.ascontiguousarray(array, np.dtype(element))
+
+
+class Frame:
+    """A group's kernel under construction.
+
+    Attributes:
+        names: C++ pointers of the group's parameters.
+        elements: how each parameter is stored.
+    """
+
+    def __init__(
+        self, name: str, func: relax.Function, layouts: Sequence[Layout], dims: Sequence[Any] = ()
+    ) -> None:
+        self.name = name
+        self._buffers: list[tuple[Sequence[Any], str]] = []
+        self._parameters: list[str] = []
+        self._constants: list[np.ndarray] = []
+        self.names: dict[relax.Expr, str] = {}
+        self.elements: dict[relax.Expr, str] = {}
+        for i, (param, layout) in enumerate(zip(func.params, layouts)):
+            self.names[param] = f"x{i}"
+            self.elements[param] = layout.element
+            self._declare(f"x{i}", _physical(param.ty, layout), layout, "const ")
+        self._result = layouts[-1]
+        self._result_shape = _physical(func.ret_ty, layouts[-1])
+
+    def _declare(self, name: str, shape: Sequence[Any], layout: Layout, const: str) -> None:
+        self._buffers.append((shape, layout.storage))
+        self._parameters.append(f"{const}{TYPES[layout.element]}* __restrict__ {name}")
+
+    def constant(self, array: np.ndarray, element: Element = "float32") -> str:
+        """Declare a constant parameter; returns its pointer."""
+        name = f"c{len(self._constants)}"
+        stored = as_element(array, element)
+        self._constants.append(stored)
+        self._declare(name, stored.shape, Layout(element=element), "const ")
+        return name
+
+    def pointer(self, expr: relax.Expr) -> str:
+        """The pointer of a parameter or, declared now, of a constant."""
+        for known, name in self.names.items():
+            if known.same_as(expr):
+                return name
+        assert isinstance(expr, GenericConst), "operands are parameters or constants"
+        self.names[expr] = self.constant(expr.value.numpy().astype(np.float32))
+        self.elements[expr] = "float32"
+        return self.names[expr]
+
+    def finish(
+        self,
+        source: str,
+        grid: Sequence[Any],
+        threads: int,
+        shared_bytes: int,
+        scalars: Sequence[Any] = (),
+    ) -> Kernel:
+        """Declare the result, `y`; `PARAMETERS` in the source becomes what was declared."""
+        self._declare("y", self._result_shape, self._result, "")
+        text = source.replace("PARAMETERS", ", ".join(self._parameters))
+        func = launch(self.name, text, self._buffers, grid, threads, shared_bytes, scalars)
+        return Kernel(self.name, func, self._constants)
+
+
+def _physical(ty: relax.TensorType, layout: Layout) -> list[Any]:
+    return list(layout.physical_shape(list(ty.shape.values)))

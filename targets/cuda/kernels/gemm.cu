@@ -1,0 +1,215 @@
+// C = epilogue(A @ B) on tensor cores, A being a matrix or the patches of a channels-last map.
+//
+// Tiles of A (BM x BK) and B go to shared memory by asynchronous copies, STAGES deep; a row of a
+// tile is 128 bytes, whose 16-byte chunks are permuted so that neither copies nor ldmatrix meet
+// bank conflicts. Every warp multiplies WM x WN. The sums pass through shared memory once more, so
+// that the epilogue reads and writes whole vectors.
+//
+// MODE 0: half, 1: bfloat16, 2: float rounded to TF32, 3: float as the sum of two TF32 numbers,
+// three products of which have float32's accuracy.
+// Reference: NVIDIA, CUDA C++ Programming Guide and PTX ISA 9.0 (mma.m16n8k16, ldmatrix).
+
+constexpr int E = 16 / sizeof(T);
+constexpr int BK = 128 / sizeof(T);
+constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
+constexpr int MT = WM / 16, NT = WN / 8;
+constexpr int A_BYTES = BM * 128, STAGE_BYTES = A_BYTES + BN * 128;
+constexpr int TILES = (K + BK - 1) / BK;
+constexpr int ROWS_PER_PASS = THREADS / 8, A_ROWS = BM / ROWS_PER_PASS, B_ROWS = BN / ROWS_PER_PASS;
+static_assert(BM % ROWS_PER_PASS == 0 && BN % ROWS_PER_PASS == 0 && NT % 2 == 0, "tiling");
+
+// What a thread knows of one row of A.
+struct Row {
+  const TA* base;
+  bool valid;
+#ifdef CONV
+  int h, w;
+#endif
+};
+
+__device__ __forceinline__ Row row_of(const TA* a, int m, int rows) {
+  Row row;
+  row.valid = m < rows;
+#ifdef CONV
+  int n = m / (OH * OW), pixel = m % (OH * OW);
+  row.h = pixel / OW * STRIDE_H - PAD_H;
+  row.w = pixel % OW * STRIDE_W - PAD_W;
+  row.base = a + (long long)n * A_IMAGE;
+#else
+  row.base = a + (long long)m * A_ROW;
+#endif
+  return row;
+}
+
+// Where element k of a row lies; null outside.
+__device__ __forceinline__ const TA* element_of(const Row& row, int k) {
+  if (!row.valid || k >= K) return nullptr;
+#ifdef CONV
+  int tap = k / C, c = k % C;
+  int h = row.h + tap / KW * DIL_H, w = row.w + tap % KW * DIL_W;
+  if (h < 0 || h >= H || w < 0 || w >= W) return nullptr;
+  return row.base + (h * A_H + w * A_W + c * A_C);
+#else
+  return row.base + k;
+#endif
+}
+
+__device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA* a, int tile) {
+  int chunk = threadIdx.x % 8, first = threadIdx.x / 8;
+#pragma unroll
+  for (int i = 0; i < A_ROWS; ++i) {
+    int r = first + i * ROWS_PER_PASS, k = tile * BK + chunk * E;
+    unsigned to = stage + r * 128 + ((chunk ^ (r & 7)) << 4);
+#ifdef A_SCALAR
+    Chunk<T> values;
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+      const TA* from = element_of(rows[i], k + e);
+      values.at[e] = from ? convert<T>(to_float(*from)) : convert<T>(0.0f);
+    }
+    store_shared(to, values.bits);
+#else
+    const TA* from = element_of(rows[i], k);
+    copy_async(to, from ? from : a, from != nullptr);
+#endif
+  }
+}
+
+#ifdef B_ROWS_ARE_K
+// B as (K, N), both from activations.
+constexpr int B_CHUNKS = BN / E;
+__device__ __forceinline__ int b_swizzle(int k, int chunk) {
+  return sizeof(T) == 2 ? chunk ^ (k & 7) : chunk ^ ((k & 3) << 1);
+}
+__device__ __forceinline__ void load_b(unsigned stage, const TB* b, int n0, int tile) {
+#pragma unroll
+  for (int i = threadIdx.x; i < BK * B_CHUNKS; i += THREADS) {
+    int row = i / B_CHUNKS, chunk = i % B_CHUNKS, k = tile * BK + row, n = n0 + chunk * E;
+    unsigned to = stage + row * (BN * (int)sizeof(T)) + (b_swizzle(row, chunk) << 4);
+    const TB* from = b + (long long)k * N + n;
+#ifdef B_SCALAR
+    Chunk<T> values;
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+      bool valid = k < K && n + e < N;
+      values.at[e] = valid ? convert<T>(to_float(from[e])) : convert<T>(0.0f);
+    }
+    store_shared(to, values.bits);
+#else
+    bool valid = k < K && n < N;
+    copy_async(to, valid ? from : b, valid);
+#endif
+  }
+}
+#else
+// B packed as (N, K), zeros up to whole tiles.
+__device__ __forceinline__ void load_b(unsigned stage, const TB* b, int n0, int tile) {
+  int chunk = threadIdx.x % 8, first = threadIdx.x / 8;
+#pragma unroll
+  for (int i = 0; i < B_ROWS; ++i) {
+    int r = first + i * ROWS_PER_PASS;
+    unsigned to = stage + r * 128 + ((chunk ^ (r & 7)) << 4);
+    copy_async(to, b + (long long)(n0 + r) * (TILES * BK) + tile * BK + chunk * E, true);
+  }
+}
+#endif
+
+__device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+    unsigned fa[MT][4], fb[NT][2];
+#pragma unroll
+    for (int i = 0; i < MT; ++i) {
+      int r = wm + i * 16 + (lane & 15), chunk = step * 2 + (lane >> 4);
+      load_matrix(fa[i], a + r * 128 + ((chunk ^ (r & 7)) << 4));
+    }
+#pragma unroll
+    for (int j = 0; j < NT; j += 2) {
+      unsigned pair[4];
+#ifdef B_ROWS_ARE_K
+      if (sizeof(T) == 2) {
+        int k = step * 16 + (lane & 15), chunk = (wn + j * 8) / 8 + (lane >> 4);
+        load_matrix_transposed(pair, b + k * (BN * 2) + (b_swizzle(k, chunk) << 4));
+      } else {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) {
+          int k = step * 8 + (lane & 3) + (q & 1) * 4, n = wn + (j + q / 2) * 8 + (lane >> 2);
+          pair[q] = load_shared(b + k * (BN * 4) + (b_swizzle(k, n >> 2) << 4) + (n & 3) * 4);
+        }
+      }
+#else
+      int r = wn + j * 8 + (lane & 7) + ((lane >> 4) << 3), chunk = step * 2 + ((lane >> 3) & 1);
+      load_matrix(pair, b + r * 128 + ((chunk ^ (r & 7)) << 4));
+#endif
+      fb[j][0] = pair[0], fb[j][1] = pair[1], fb[j + 1][0] = pair[2], fb[j + 1][1] = pair[3];
+    }
+    multiply_fragments<MT, NT>(acc, fa, fb);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS, int rows) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  unsigned shared = (unsigned)__cvta_generic_to_shared(memory);
+  // Neighbouring blocks share tiles of B or of A: walk in groups of eight rows of tiles.
+  constexpr int N_TILES = (N + BN - 1) / BN;
+  int m_tiles = (rows + BM - 1) / BM, group = blockIdx.x / (8 * N_TILES) * 8;
+  int height = min(8, m_tiles - group), inside = blockIdx.x % (8 * N_TILES);
+  int m0 = (group + inside % height) * BM, n0 = inside / height * BN;
+  const TA* a = A + (long long)blockIdx.z * A_BATCH;
+  const TB* b = B + (long long)blockIdx.z * B_BATCH;
+
+  Row mine[A_ROWS];
+#pragma unroll
+  for (int i = 0; i < A_ROWS; ++i) mine[i] = row_of(a, m0 + threadIdx.x / 8 + i * ROWS_PER_PASS, rows);
+  int warp = threadIdx.x / 32, wm = warp % (BM / WM) * WM, wn = warp / (BM / WM) * WN;
+  float acc[MT][NT][4] = {};
+
+#pragma unroll
+  for (int s = 0; s < STAGES - 1; ++s) {
+    if (s < TILES) {
+      load_a(shared + s * STAGE_BYTES, mine, a, s);
+      load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, s);
+    }
+    commit();
+  }
+  for (int tile = 0; tile < TILES; ++tile) {
+    wait<STAGES - 2>();
+    __syncthreads();
+    int next = tile + STAGES - 1;
+    if (next < TILES) {
+      unsigned stage = shared + next % STAGES * STAGE_BYTES;
+      load_a(stage, mine, a, next);
+      load_b(stage + A_BYTES, b, n0, next);
+    }
+    commit();
+    unsigned stage = shared + tile % STAGES * STAGE_BYTES;
+    multiply(acc, stage, stage + A_BYTES, wm, wn);
+  }
+  wait<0>();
+  __syncthreads();
+
+  constexpr int PITCH = BN + 4;
+  float* sums = reinterpret_cast<float*>(memory);
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < MT; ++i)
+#pragma unroll
+    for (int j = 0; j < NT; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        int r = wm + i * 16 + (lane >> 2) + half * 8, c = wn + j * 8 + (lane & 3) * 2;
+        *reinterpret_cast<float2*>(sums + r * PITCH + c) =
+            make_float2(acc[i][j][half * 2], acc[i][j][half * 2 + 1]);
+      }
+  __syncthreads();
+  for (int i = threadIdx.x; i < BM * BN / V; i += THREADS) {
+    int r = i / (BN / V), c = i % (BN / V) * V, m = m0 + r, n = n0 + c;
+    if (m >= rows || n >= N) continue;
+    float v[V];
+#pragma unroll
+    for (int e = 0; e < V; ++e) v[e] = sums[r * PITCH + c + e];
+    long long at = ((long long)blockIdx.z * rows + m) * N + n;
+    EPILOGUE
+  }
+}
