@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from relaxc.layout import Element
+from relaxc.layout import Precision
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
@@ -48,14 +48,14 @@ class Library(
 
 
 def default_passes(
-    kernels: Library, quantization: Sequence[Pass] = (), element: Element = "float32"
+    kernels: Library, quantization: Sequence[Pass] = (), precision: Precision = "float32"
 ) -> list[Pass]:
     """Return all passes; `compiler.py` leaves out what the options disable.
 
     Args:
         kernels: the target's kernel library.
         quantization: what quantizes; these passes take calibration data, which the compiler has.
-        element: what tensors between kernels may be stored as.
+        precision: how tensors between kernels are stored and multiplied.
     """
     return [
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
@@ -77,7 +77,7 @@ def default_passes(
         GroupOps(kernels),
         RealizeQuantization(),
         # Before layouts, because tensors that share a buffer must be stored alike.
-        *([ChoosePrecision(kernels)] if element == "bfloat16" else []),
+        *([ChoosePrecision(kernels, precision)] if precision in ("bfloat16", "float16") else []),
         ChooseLayout(kernels),
         LowerGroups(kernels),
         LowerRecurrent(kernels),

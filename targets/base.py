@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 from tvm import IRModule
 
-from relaxc.layout import Element
+from relaxc.layout import Precision
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Backend(abc.ABC):
         """The kernel library that the grouping, layout and lowering passes ask."""
 
     @abc.abstractmethod
-    def require_precision(self, element: Element) -> None:
-        """Fail unless the kernels can store and multiply tensors like this.
+    def with_precision(self, precision: Precision) -> Backend:
+        """This backend, with kernels that store and multiply tensors like this.
 
         Raises:
             OptionError: they cannot; the missing feature is named.

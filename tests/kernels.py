@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 
 from relaxc.frontend.importer import from_onnx
-from relaxc.options import Precision
+from relaxc.layout import Precision
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.registry import backend_for
@@ -34,7 +34,7 @@ class BuiltModel:
         backend = backend_for(target)
         imported = from_onnx(model)
         mod = imported.mod
-        for item in default_passes(backend.kernels, element=precision):
+        for item in default_passes(backend.kernels, precision=precision):
             mod = item.apply(mod)
             relax.analysis.well_formed(mod)
         self.kernels = {

@@ -1,4 +1,4 @@
-"""Decide which tensors are stored, and hence multiplied, as bfloat16.
+"""Decide which tensors are stored, and hence multiplied, as bfloat16 (or float16 in its place).
 
 Before:                                   After:
     lv = matmul_0(x)                          groups carry the attribute `elements`, one per
@@ -17,7 +17,8 @@ A group's result is bfloat16 when 1. a group reads it, directly or through moves
 So inputs, outputs, what operators outside of groups read, and arithmetic on positions and masks
 that no product has touched stay float32. Concatenations are bfloat16 throughout, because their
 operands lie in one buffer.
-Changes results by: 2**-9 relative per rounding; sums of n products by about 2**-9 of their norm.
+Changes results by: 2**-9 (float16: 2**-11) relative per rounding; sums of n products by
+about as much of their norm.
 Must run after: group-ops; before: choose-layout.
 """
 
@@ -50,9 +51,11 @@ class ChoosePrecision(Pass):
 
     Attributes:
         library: the target's kernels.
+        element: bfloat16, or float16 in its place.
     """
 
     library: PrecisionLibrary
+    element: Element = "bfloat16"
 
     name: ClassVar[str] = "choose-precision"
     opt_level: ClassVar[int] = 0
@@ -86,15 +89,17 @@ class ChoosePrecision(Pass):
         """One per parameter, and the result's."""
         args = binding.value.args
         if func.attrs[KERNEL] == CONCAT:
-            return ["bfloat16"] * (len(args) + 1)
+            return [self.element] * (len(args) + 1)
         found: list[Element] = [stored.get(arg, "float32") for arg in args]
         if func.attrs[KERNEL] == VIEW:
             return [*found, *found]
         params = [wish or now for wish, now in zip(self.library.elements(func), found)]
         rounded = (
-            binding.var in readers.products or self.library.is_product(func) or "bfloat16" in params
+            binding.var in readers.products
+            or self.library.is_product(func)
+            or self.element in params
         )
-        result: Element = "bfloat16" if rounded and binding.var in readers.groups else "float32"
+        result: Element = self.element if rounded and binding.var in readers.groups else "float32"
         return [*params, result]
 
 
@@ -123,7 +128,7 @@ class _Readers:
             wishes = [None] * len(func.params) if joined else library.elements(func)
             for arg, wish in zip(binding.value.args, wishes):
                 self.groups.add(arg)
-                if wish == "bfloat16" or (joined and binding.var in self.products):
+                if wish not in (None, "float32") or (joined and binding.var in self.products):
                     self.products.add(arg)
 
 

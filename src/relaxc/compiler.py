@@ -89,10 +89,9 @@ def compile(
     options, diagnostics = options or CompileOptions(), diagnostics or Diagnostics()
     output = Path(output)
     require_writable(output)
-    backend = backend_for(options.target)
+    backend = backend_for(options.target).with_precision(options.precision)
     if options.quantize is not None and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
-    backend.require_precision(options.precision)
     warnings: list[str] = []
 
     def collect(instrumented: IRModule) -> dict[int, Histogram]:

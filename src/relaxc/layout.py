@@ -8,8 +8,8 @@ Three kinds, for a logical tensor (n, c, h, w):
 
 Each spatial axis may have a border of zeros around it (a convolution's padding, laid down by
 whoever writes the tensor), so that kernels need no bounds checks. The elements of a float32 tensor
-may be stored as bfloat16: half the bytes, rounded to eight bits of precision; or as uint8 with a
-scale and a zero point, then `uint8*0.05-128` means 0.05 * (integer - 128).
+may be stored as bfloat16 or float16: half the bytes, rounded to eight or eleven bits; or as uint8
+with a scale and a zero point, then `uint8*0.05-128` means 0.05 * (integer - 128).
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["plain", "blocked", "last"]
-# "float32", "bfloat16", or what `Quantization.element` writes.
+# "float32", "bfloat16", "float16", or what `Quantization.element` writes.
 Element = str
+# How a model computes between inputs and outputs. `tf32`: stored as float32, of which products read
+# eleven bits.
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 Border = tuple[int, int, int, int]
 
 _TEXT = re.compile(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from relaxc.errors import OptionError, near_matches
+from relaxc.layout import Precision
 
 Shape = tuple["int | str", ...]
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
@@ -66,7 +66,8 @@ class CompileOptions:
         disabled_passes: names of passes to leave out.
         quantize: how to quantize; None leaves the model in float.
         precision: what tensors are stored and multiplied as between inputs and outputs, which
-            keep their dtype; sums are float32. `bfloat16` needs a CPU with avx512bf16.
+            keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
+            `float16` and `tf32` (products of float32 tensors read eleven bits) a GPU.
     """
 
     target: str = "llvm"

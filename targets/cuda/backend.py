@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 import tvm_ffi
@@ -12,7 +12,7 @@ from tvm import IRModule, relax
 from tvm.s_tir import dlight
 
 from relaxc.errors import OptionError
-from relaxc.layout import Element
+from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.cuda.driver_stub import load_cuda_support
 from relaxc.targets.cuda.kernels.launch import take_sources
@@ -33,9 +33,11 @@ class CudaBackend(Backend):
 
     Attributes:
         gpu_target: the GPU and the CPU beside it.
+        precision: how products are computed.
     """
 
     gpu_target: CudaTarget
+    precision: Precision = "float32"
 
     @property
     def target(self) -> tvm.target.Target:  # type: ignore[override]
@@ -45,22 +47,24 @@ class CudaBackend(Backend):
     @property
     def kernels(self) -> CudaKernels:
         """The kernels for this GPU."""
-        return CudaKernels(self.gpu_target.gpu, "float32")
+        return CudaKernels(self.gpu_target.gpu, self.precision)
 
     @property
     def _host(self) -> LlvmBackend:
         return LlvmBackend(self.gpu_target.host)
 
-    def require_precision(self, element: Element) -> None:
-        """Fail unless the kernels can store and multiply tensors like this.
+    def with_precision(self, precision: Precision) -> CudaBackend:
+        """This backend, with kernels for a precision.
 
         Raises:
-            OptionError: they cannot.
+            OptionError: the GPU's tensor cores lack it.
         """
-        if element != "float32":
+        if precision != "float32" and not self.gpu_target.gpu.has_async_copy:
             raise OptionError(
-                f"precision `{element}` is not supported on GPUs yet; use precision `float32`"
+                f"precision `{precision}` needs a GPU of sm_80 or newer, "
+                f"not `{self.gpu_target.arch}`; use precision `float32`"
             )
+        return replace(self, precision=precision)
 
     def describe(self) -> dict[str, object]:
         """The target as the manifest shows it."""

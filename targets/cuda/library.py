@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from relaxc.layout import KERNEL, Demand, Element, Layout
+from relaxc.layout import ATTENTION, KERNEL, PLAIN, Demand, Element, Layout, Precision
+from relaxc.targets.cuda.groups import attention
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel
 from relaxc.targets.cuda.groups.conv2d import Conv2d
 from relaxc.targets.cuda.groups.loops import LOOPS
 from relaxc.targets.cuda.groups.matmul import Matmul
-from relaxc.targets.cuda.kernels.gemm import Mode
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.loops import lower_loops
 from relaxc.targets.cuda.machine import Gpu
@@ -34,7 +34,7 @@ class CudaKernels:
     """
 
     gpu: Gpu
-    mode: Mode
+    mode: Precision
 
     @property
     def lanes(self) -> int:
@@ -58,28 +58,34 @@ class CudaKernels:
 
     def has_attention(self, func: relax.Function) -> bool:
         """Whether an attention group has a kernel."""
-        return False
+        return self.gpu.has_async_copy and attention.has_attention(func, self._context)
 
     def is_score_operator(self, call: relax.Call) -> bool:
         """Whether an operator can be computed on attention scores in registers."""
-        return False
+        return attention.is_score_operator(call)
 
     def demands(self, func: relax.Function, data: Layout) -> list[Demand]:
         """What a group asks of each parameter, if the first has the layout `data` now."""
+        if func.attrs[KERNEL] == ATTENTION:
+            return [Demand(("plain",)) for _ in func.params]
         return _kernel(func).demands(Group.of(func), data, self._context)
 
     def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
         """How a group writes its result, given how its parameters lie."""
+        if func.attrs[KERNEL] == ATTENTION:
+            return PLAIN
         return _kernel(func).result_layout(Group.of(func), params)
 
     def elements(self, func: relax.Function) -> list[Element | None]:
         """How a group must have each parameter stored; None where it reads either."""
+        if func.attrs[KERNEL] == ATTENTION:
+            return [None] * len(func.params)
         wanted = _kernel(func).elements(Group.of(func), self._context)
         return [wanted.get(param) for param in func.params]
 
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""
-        return _kernel(func).is_product
+        return func.attrs[KERNEL] == ATTENTION or _kernel(func).is_product
 
     def lower_recurrent(
         self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
@@ -91,6 +97,8 @@ class CudaKernels:
         """Write a group's kernel."""
         if name == "relayout":
             return lower_loops(name, func, layouts)
+        if name == ATTENTION:
+            return attention.lower(func, layouts, self._context)
         return _BY_NAME[name].lower(Group.of(func), layouts, self._context)
 
 

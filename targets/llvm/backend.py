@@ -13,7 +13,7 @@ from tvm import IRModule, relax
 
 from relaxc import cpu
 from relaxc.errors import OptionError
-from relaxc.layout import Element
+from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.llvm.library import LlvmKernels
 from relaxc.targets.llvm.link import link_shared
@@ -43,17 +43,22 @@ class LlvmBackend(Backend):
         """The kernels for this CPU."""
         return LlvmKernels(machine_of(self.target))
 
-    def require_precision(self, element: Element) -> None:
-        """Fail for bfloat16 on a CPU that has no dot products of it.
+    def with_precision(self, precision: Precision) -> LlvmBackend:
+        """This backend; kernels read off a tensor's storage how to multiply it.
 
         Raises:
-            OptionError: the CPU feature avx512bf16 is missing.
+            OptionError: bfloat16 on a CPU that has no dot products of it; a precision of GPUs.
         """
-        if element == "bfloat16" and not machine_of(self.target).has_bfloat16:
+        if precision not in ("float32", "bfloat16"):
+            raise OptionError(
+                f"precision `{precision}` is for GPUs; use `float32` or `bfloat16` on CPUs"
+            )
+        if precision == "bfloat16" and not machine_of(self.target).has_bfloat16:
             raise OptionError(
                 f"precision `bfloat16` needs the CPU feature `avx512bf16`, which target "
                 f"`{self.target.attrs['mcpu']}` does not have; use precision `float32`"
             )
+        return self
 
     @property
     def triple(self) -> str:

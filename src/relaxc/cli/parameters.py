@@ -10,13 +10,19 @@ from typing import Any, TypeVar
 
 import click
 
+from relaxc.layout import Precision
 from relaxc.measure.feeds import FILL_MODES
-from relaxc.options import CompileOptions, Precision, Shape, parse_input_shapes
+from relaxc.options import CompileOptions, Shape, parse_input_shapes
 
 # Bumped when a field is renamed or removed; new ones may appear at any time.
 JSON_SCHEMA_VERSION = 1
 
-PRECISION_NAMES: dict[str, Precision] = {"f32": "float32", "bf16": "bfloat16"}
+PRECISION_NAMES: dict[str, Precision] = {
+    **dict.fromkeys(("f32", "fp32"), "float32"),
+    "tf32": "tf32",
+    **dict.fromkeys(("f16", "fp16"), "float16"),
+    "bf16": "bfloat16",
+}
 
 PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])

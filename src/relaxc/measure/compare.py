@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from relaxc.errors import OptionError
-from relaxc.options import Precision
+from relaxc.layout import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Tolerance:
 # norm, layer after layer: the cosine tells whether the direction survives, single elements do not.
 TOLERANCES: dict[Precision, Tolerance] = {
     "float32": Tolerance(),
+    "tf32": Tolerance(atol=1e-3, rtol=2e-2, cos=0.9995),
+    "float16": Tolerance(atol=1e-3, rtol=2e-2, cos=0.9995),
     "bfloat16": Tolerance(atol=1e-2, rtol=0.2, cos=0.99),
 }
 

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from tvm import relax
 
-from relaxc.layout import Demand, Element, Layout
+from relaxc.layout import Demand, Element, Layout, Precision
 from relaxc.targets.cuda.kernels.expressions import OPERATORS
-from relaxc.targets.cuda.kernels.gemm import Mode
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.machine import Gpu
 from relaxc.targets.llvm.kernels.domain import Domain, same
@@ -55,7 +54,7 @@ class Context:
     """
 
     gpu: Gpu
-    mode: Mode
+    mode: Precision
 
 
 class GroupKernel(abc.ABC):

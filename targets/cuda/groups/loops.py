@@ -39,7 +39,7 @@ class Loops(GroupKernel):
             return False
         if self.name == "map":
             return len(call.ty.shape.values) == 4 and len(call.args[0].ty.shape.values) == 4
-        return call.ty.ndim > 0
+        return bool(call.ty.ndim > 0)
 
     def is_epilogue(self, call: relax.Call, anchor: relax.Call) -> bool:
         """Elementwise operators whose result has the anchor's shape."""

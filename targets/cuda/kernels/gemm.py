@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from relaxc.layout import Element
+from relaxc.layout import Element, Precision
 from relaxc.targets.cuda.kernels.frame import TYPES
 from relaxc.targets.cuda.machine import Gpu
 
-Mode = Literal["float16", "bfloat16", "tf32", "float32"]
-MODES: tuple[Mode, ...] = ("float16", "bfloat16", "tf32", "float32")
+MODES: tuple[Precision, ...] = ("float16", "bfloat16", "tf32", "float32")
 _HERE = Path(__file__).parent
 # Blocks that fit on a multiprocessor side by side hide each other's waits.
 _STAGES = 3
@@ -73,7 +72,7 @@ def choose_tiling(rows: int | None, columns: int, batch: int, gpu: Gpu) -> Tilin
     return min(usable, key=cost)
 
 
-def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
+def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Precision) -> np.ndarray:
     """(depth, columns) as (columns, depth), zeros up to whole tiles."""
     depth, columns = weight.shape
     block = 128 // element_bytes(mode)
@@ -82,12 +81,12 @@ def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
     return packed
 
 
-def element_of(mode: Mode) -> Element:
+def element_of(mode: Precision) -> Element:
     """How operands lie in memory."""
     return mode if mode in ("float16", "bfloat16") else "float32"  # type: ignore[return-value]
 
 
-def element_bytes(mode: Mode) -> int:
+def element_bytes(mode: Precision) -> int:
     """Bytes of an operand's element."""
     return 2 if mode in ("float16", "bfloat16") else 4
 
@@ -116,7 +115,7 @@ class Operand:
 
 
 def source(
-    mode: Mode,
+    mode: Precision,
     tiling: Tiling,
     columns: int,
     depth: int,

@@ -1,0 +1,130 @@
+"""Attention groups: what the products read and write, and what happens to the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvm import relax
+
+from relaxc.layout import PLAIN, Layout
+from relaxc.targets.cuda.groups.base import Context
+from relaxc.targets.cuda.kernels import expressions, gemm
+from relaxc.targets.cuda.kernels.frame import TYPES, Frame
+from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.llvm.groups.attention import AttentionGroup
+from relaxc.targets.llvm.groups.attention import is_score_operator as is_plain_score_operator
+from relaxc.targets.llvm.kernels.strided import Strided, row_major, static_shape
+
+_HERE = Path(gemm.__file__).parent
+_KEYS = 64
+_MAX_DEPTH = 128
+
+
+def is_score_operator(call: relax.Call) -> bool:
+    """Whether an operator can be computed on the scores in registers."""
+    return is_plain_score_operator(call) and str(call.op.name) in expressions.OPERATORS
+
+
+def has_attention(func: relax.Function, context: Context) -> bool:
+    """Whether a group has a kernel: heads that fit into registers and shared memory."""
+    group = AttentionGroup.of(func)
+    if group is None or max(group.spec.depth, group.spec.width) > _MAX_DEPTH:
+        return False
+    return _shared_bytes(group, 4, context) <= context.gpu.shared_bytes
+
+
+def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> Kernel:
+    """Write the kernel."""
+    group = AttentionGroup.of(func)
+    assert group is not None and all(layout.same_memory(PLAIN) for layout in layouts)
+    spec = group.spec
+    frame = Frame("attention", func, layouts)
+    views = {"Q": group.q, "K": group.k, "V": group.v}
+    pointers = {side: frame.pointer(view.base) for side, view in views.items()}
+    elements = {side: frame.elements[view.base] for side, view in views.items()}
+    chain = _chain(group, frame)
+    problems = spec.batch * spec.heads
+    warps = 4
+    while warps > 1 and -(-spec.queries // (warps * 16)) * problems < context.gpu.multiprocessors:
+        warps //= 2
+    element = gemm.element_of(context.mode)
+    padded, value_padded = _padded(spec.depth, context), _padded(spec.width, context)
+    constants = {
+        "WARPS": warps,
+        "DQ": padded,
+        "DV": value_padded,
+        "HEADS": spec.heads,
+        "QUERY_COUNT": spec.queries,
+        "KEY_COUNT": spec.keys,
+        "DEPTH": spec.depth,
+        "V_DEPTH": spec.width,
+    }
+    for side, view in views.items():
+        depth = spec.width if side == "V" else spec.depth
+        vectors = elements[side] == element and _has_vectors(view, depth, context)
+        constants |= {f"{side}_VECTORS": int(vectors), f"{side}_OFFSET": view.offset}
+        constants |= {f"{side}_S{axis}": stride for axis, stride in enumerate(view.strides)}
+    constants |= {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
+    text = "\n".join(
+        [
+            f"#define MODE {gemm.MODES.index(context.mode)}",
+            "#define INFINITY_ __int_as_float(0x7f800000)",
+            *(f"#define {side}_POINTER {name}" for side, name in pointers.items()),
+            (_HERE / "tensor_cores.cuh").read_text(encoding="utf-8"),
+            f"typedef {TYPES[element]} T;",
+            *(f"typedef {TYPES[e]} T{side};" for side, e in elements.items()),
+            f"typedef {TYPES[layouts[-1].element]} TY;",
+            *(f"constexpr long long {name} = {value};" for name, value in constants.items()),
+            f"constexpr float SCALE = {expressions.number(group.q.scale * group.k.scale)};",
+            (_HERE / "attention.cu")
+            .read_text(encoding="utf-8")
+            .replace("          CHAIN\n", "".join(f"          {line}\n" for line in chain)),
+        ]
+    )
+    grid = [-(-spec.queries // (warps * 16)), problems]
+    return frame.finish(text, grid, warps * 32, _shared_bytes(group, warps, context))
+
+
+def _padded(depth: int, context: Context) -> int:
+    # Two matrix instructions' columns at a time.
+    return -(-depth // 16) * 16
+
+
+def _shared_bytes(group: AttentionGroup, warps: int, context: Context) -> int:
+    size = gemm.element_bytes(context.mode)
+    row, value_row = (
+        _padded(depth, context) * size + 16 for depth in (group.spec.depth, group.spec.width)
+    )
+    return warps * 16 * row + 2 * _KEYS * (row + value_row)
+
+
+def _has_vectors(view: Strided, depth: int, context: Context) -> bool:
+    """Whether rows can be copied 16 bytes at a time."""
+    per_chunk = 16 // gemm.element_bytes(context.mode)
+    aligned = (view.offset, depth, *view.strides[:3])
+    return view.strides[3] == 1 and all(value % per_chunk == 0 for value in aligned)
+
+
+def _chain(group: AttentionGroup, frame: Frame) -> list[str]:
+    """C++ on `score`, of one `query` and one `key`."""
+    if not group.chain:
+        return []
+
+    def read(arg: relax.Expr, call: relax.Call) -> str:
+        """A mask or bias, broadcast to the scores."""
+        shape, own = static_shape(call), static_shape(arg)
+        assert shape is not None and own is not None
+        padded = (1,) * (len(shape) - len(own)) + own
+        strides = [s if n > 1 else 0 for n, s in zip(padded, row_major(padded))]
+        terms = [f"query * {strides[-2]}", f"key * {strides[-1]}"]
+        rest = "(int)blockIdx.y"
+        for axis in range(len(shape) - 3, -1, -1):
+            if strides[axis]:
+                position = f"({rest} % {shape[axis]})" if axis else f"({rest})"
+                terms.append(f"{position} * {strides[axis]}")
+            rest = f"({rest} / {shape[axis]})"
+        return f"to_float({frame.pointer(arg)}[{' + '.join(terms)}])"
+
+    lines, result = expressions.statements(group.chain, {group.scores: "score"}, read)
+    return [*lines, f"score = {result};"]

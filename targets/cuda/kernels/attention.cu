@@ -1,0 +1,173 @@
+// softmax(chain(Q K^T)) V without writing scores to memory: every warp holds 16 queries and passes
+// over tiles of 64 keys, correcting its sums whenever a larger score appears.
+//
+// Rows of tiles in shared memory are an odd number of 16-byte chunks apart, so that ldmatrix meets
+// no bank conflicts. Tiles of keys and values are fetched one ahead.
+// Reference: Dao, FlashAttention-2, 2023; Milakov and Gimelshein, Online normalizer calculation for
+// softmax, 2018.
+
+constexpr int E = 16 / sizeof(T);
+constexpr int THREADS = WARPS * 32, QUERIES = WARPS * 16, KEYS = 64;
+constexpr int Q_PITCH = DQ * (int)sizeof(T) + 16, V_PITCH = DV * (int)sizeof(T) + 16;
+constexpr int K_BYTES = KEYS * Q_PITCH, V_BYTES = KEYS * V_PITCH;
+constexpr int STEP = 32 / sizeof(T);  // elements of depth per matrix instruction
+
+// Rows `first` .. of a strided matrix into shared memory; zeros outside.
+template <int COUNT, int PADDED, bool VECTORS, int PITCH, typename Stored>
+__device__ __forceinline__ void load_rows(unsigned to, const Stored* from, int first, int rows, int depth,
+                                          long long row_stride, long long column_stride) {
+  constexpr int CHUNKS = PADDED / E;
+  for (int i = threadIdx.x; i < COUNT * CHUNKS; i += THREADS) {
+    int r = i / CHUNKS, c = i % CHUNKS, row = first + r;
+    unsigned place = to + r * PITCH + c * 16;
+    const Stored* source = from + row * row_stride + c * E * column_stride;
+    if constexpr (VECTORS) {
+      bool valid = row < rows && c * E < depth;
+      copy_async(place, valid ? source : from, valid);
+    } else {
+      Chunk<T> values;
+#pragma unroll
+      for (int e = 0; e < E; ++e) {
+        bool valid = row < rows && c * E + e < depth;
+        values.at[e] = convert<T>(valid ? to_float(source[e * column_stride]) : 0.0f);
+      }
+      store_shared(place, values.bits);
+    }
+  }
+}
+
+__device__ __forceinline__ unsigned pack(float low, float high) {
+  Chunk<T> chunk;
+  chunk.at[0] = convert<T>(low);
+  chunk.at[1] = convert<T>(high);
+  return chunk.bits.x;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  unsigned q_tile = (unsigned)__cvta_generic_to_shared(memory);
+  unsigned kv_tiles = q_tile + QUERIES * Q_PITCH;
+  int batch = blockIdx.y / HEADS, head = blockIdx.y % HEADS, q0 = blockIdx.x * QUERIES;
+  const TQ* q = Q_POINTER + Q_OFFSET + batch * Q_S0 + head * Q_S1;
+  const TK* k = K_POINTER + K_OFFSET + batch * K_S0 + head * K_S1;
+  const TV* v = V_POINTER + V_OFFSET + batch * V_S0 + head * V_S1;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane >> 2, t = lane & 3;
+  int row = warp * 16;
+
+  auto fetch = [&](int tile) {
+    unsigned to = kv_tiles + tile % 2 * (K_BYTES + V_BYTES);
+    load_rows<KEYS, DQ, K_VECTORS, Q_PITCH>(to, k, tile * KEYS, KEY_COUNT, DEPTH, K_S2, K_S3);
+    load_rows<KEYS, DV, V_VECTORS, V_PITCH>(to + K_BYTES, v, tile * KEYS, KEY_COUNT, V_DEPTH, V_S2, V_S3);
+    commit();
+  };
+  load_rows<QUERIES, DQ, Q_VECTORS, Q_PITCH>(q_tile, q, q0, QUERY_COUNT, DEPTH, Q_S2, Q_S3);
+  fetch(0);
+
+  float out[1][DV / 8][4] = {}, largest[2] = {-INFINITY_, -INFINITY_}, total[2] = {0.0f, 0.0f};
+  constexpr int TILES = (KEY_COUNT + KEYS - 1) / KEYS;
+  for (int tile = 0; tile < TILES; ++tile) {
+    if (tile + 1 < TILES) {
+      fetch(tile + 1);
+      wait<1>();
+    } else {
+      wait<0>();
+    }
+    __syncthreads();
+    unsigned k_tile = kv_tiles + tile % 2 * (K_BYTES + V_BYTES), v_tile = k_tile + K_BYTES;
+
+    float s[1][8][4] = {};
+#pragma unroll
+    for (int step = 0; step < DQ / STEP; ++step) {
+      unsigned fa[1][4], fb[8][2];
+      load_matrix(fa[0], q_tile + (row + (lane & 15)) * Q_PITCH + (step * 2 + (lane >> 4)) * 16);
+#pragma unroll
+      for (int j = 0; j < 8; j += 2) {
+        unsigned pair[4];
+        int key = j * 8 + (lane & 7) + ((lane >> 4) << 3);
+        load_matrix(pair, k_tile + key * Q_PITCH + (step * 2 + ((lane >> 3) & 1)) * 16);
+        fb[j][0] = pair[0], fb[j][1] = pair[1], fb[j + 1][0] = pair[2], fb[j + 1][1] = pair[3];
+      }
+      multiply_fragments<1, 8>(s, fa, fb);
+    }
+
+    float peak[2] = {largest[0], largest[1]};
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        int query = q0 + row + g + e / 2 * 8, key = tile * KEYS + j * 8 + t * 2 + e % 2;
+        float score = -INFINITY_;
+        if (key < KEY_COUNT && query < QUERY_COUNT) {
+          score = s[0][j][e] * SCALE;
+          CHAIN
+        }
+        s[0][j][e] = score;
+        peak[e / 2] = fmaxf(peak[e / 2], score);
+      }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      peak[half] = fmaxf(peak[half], __shfl_xor_sync(0xffffffffu, peak[half], 1));
+      peak[half] = fmaxf(peak[half], __shfl_xor_sync(0xffffffffu, peak[half], 2));
+      // Where everything so far is masked away, any finite number serves.
+      float safe = peak[half] == -INFINITY_ ? 0.0f : peak[half];
+      float shrink = exp2f((largest[half] - safe) * 1.4426950408889634f), sum = 0.0f;
+      largest[half] = peak[half];
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+#pragma unroll
+        for (int e = half * 2; e < half * 2 + 2; ++e) {
+          s[0][j][e] = exp2f((s[0][j][e] - safe) * 1.4426950408889634f);
+          sum += s[0][j][e];
+        }
+      total[half] = total[half] * shrink + sum;
+#pragma unroll
+      for (int n = 0; n < DV / 8; ++n) out[0][n][half * 2] *= shrink, out[0][n][half * 2 + 1] *= shrink;
+    }
+
+#pragma unroll
+    for (int step = 0; step < KEYS / STEP; ++step) {
+      unsigned fa[1][4], fb[DV / 8][2];
+#if MODE < 2
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float* p = s[0][step * 2 + i / 2] + i % 2 * 2;
+        fa[0][i] = pack(p[0], p[1]);
+      }
+#pragma unroll
+      for (int n = 0; n < DV / 8; n += 2) {
+        unsigned pair[4];
+        load_matrix_transposed(pair, v_tile + (step * 16 + (lane & 15)) * V_PITCH + (n + (lane >> 4)) * 16);
+        fb[n][0] = pair[0], fb[n][1] = pair[1], fb[n + 1][0] = pair[2], fb[n + 1][1] = pair[3];
+      }
+#else
+      // The order of keys within a step is free, if P and V agree: thread t holds keys 2t and 2t+1.
+      float* p = s[0][step];
+      fa[0][0] = __float_as_uint(p[0]), fa[0][1] = __float_as_uint(p[2]);
+      fa[0][2] = __float_as_uint(p[1]), fa[0][3] = __float_as_uint(p[3]);
+#pragma unroll
+      for (int n = 0; n < DV / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          fb[n][i] = load_shared(v_tile + (step * 8 + t * 2 + i) * V_PITCH + (n * 8 + g) * 4);
+#endif
+      multiply_fragments<1, DV / 8>(out, fa, fb);
+    }
+    __syncthreads();
+  }
+
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    total[half] += __shfl_xor_sync(0xffffffffu, total[half], 1);
+    total[half] += __shfl_xor_sync(0xffffffffu, total[half], 2);
+    int query = q0 + row + g + half * 8;
+    if (query >= QUERY_COUNT) continue;
+    TY* to = y + batch * Y_S0 + head * Y_S1 + query * Y_S2;
+#pragma unroll
+    for (int n = 0; n < DV / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        int d = n * 8 + t * 2 + e;
+        if (d < V_DEPTH) to[d] = convert<TY>(out[0][n][half * 2 + e] / total[half]);
+      }
+  }
+}
