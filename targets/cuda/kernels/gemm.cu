@@ -79,7 +79,8 @@ __device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA
 // B as (K, N), both from activations.
 constexpr int B_CHUNKS = BN / E;
 __device__ __forceinline__ int b_swizzle(int k, int chunk) {
-  return sizeof(T) == 2 ? chunk ^ (k & 7) : chunk ^ ((k & 3) << 1);
+  if (sizeof(T) == 4) return chunk ^ ((k & 3) << 1);
+  return B_CHUNKS >= 8 ? chunk ^ (k & 7) : chunk ^ (k >> 1 & 3);
 }
 __device__ __forceinline__ void load_b(unsigned stage, const TB* b, int n0, int tile) {
 #pragma unroll
