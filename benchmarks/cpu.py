@@ -43,9 +43,9 @@ import relaxc
 from relaxc import cpu
 from relaxc.cli.quiet import quiet
 from relaxc.errors import RelaxcError
+from relaxc.layout import Precision
 from relaxc.measure.machine import this_machine
 from relaxc.measure.roofline import roofline
-from relaxc.options import Precision
 
 ENGINES = (OURS, ORT, OPENVINO, OURS_BF16, OPENVINO_BF16)
 # Relative norms. A bfloat16 has eight bits of mantissa, and errors add up over the layers.

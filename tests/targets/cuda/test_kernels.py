@@ -1,0 +1,121 @@
+"""Which operators get which kernel, and what becomes of it; no GPU needed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tvm
+from builders import conv_model, dense_model, onnx_model
+from gpu import needs_cuda_compiler
+
+from relaxc.errors import OptionError
+from relaxc.frontend.importer import from_onnx
+from relaxc.layout import Precision
+from relaxc.passes.pipeline import default_passes
+from relaxc.targets.cuda.kernels.frame import as_element
+from relaxc.targets.cuda.kernels.launch import take_sources
+from relaxc.targets.registry import backend_for
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "float16", "bfloat16")
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def attention_model() -> onnx.ModelProto:
+    return onnx_model(
+        """g (float[2,70,96] x, float[2,1,1,70] mask) => (float[2,70,96] y) {
+            q0 = MatMul(x, w)  q1 = Reshape(q0, s)  q = Transpose<perm=[0,2,1,3]>(q1)
+            k0 = MatMul(x, w)  k1 = Reshape(k0, s)  k = Transpose<perm=[0,2,3,1]>(k1)
+            a = MatMul(q, k)  b = Mul(a, c)  m = Add(b, mask)  p = Softmax<axis=-1>(m)
+            o = MatMul(p, q)  o1 = Transpose<perm=[0,2,1,3]>(o)  y = Reshape(o1, s2)
+        }""",
+        w=random(96, 96),
+        c=np.array(0.25, np.float32),
+        s=np.array([0, 0, 6, 16]),
+        s2=np.array([0, 0, 96]),
+    )
+
+
+def lowered(
+    model: onnx.ModelProto, precision: Precision = "float32", arch: str = "sm_90"
+) -> tvm.IRModule:
+    backend = backend_for(f"cuda -arch={arch}").with_precision(precision)
+    mod = from_onnx(model).mod
+    for item in default_passes(backend.kernels, precision=precision):
+        mod = item.apply(mod)
+    return mod
+
+
+def kernels(mod: tvm.IRModule) -> set[str]:
+    return {
+        gvar.name_hint.rstrip("0123456789")
+        for gvar, func in mod.functions_items()
+        if isinstance(func, tvm.tirx.PrimFunc)
+    }
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_convolutions_products_and_attention_have_kernels(precision: Precision) -> None:
+    assert "conv2d" in kernels(lowered(conv_model(), precision))
+    assert "matmul" in kernels(lowered(dense_model(), precision))
+    assert {"attention", "matmul"} <= kernels(lowered(attention_model(), precision))
+
+
+def test_older_gpus_get_the_default_schedules() -> None:
+    mod = lowered(conv_model(), arch="sm_75")
+    assert take_sources(mod)[1] == []
+
+
+def test_older_gpus_have_one_precision() -> None:
+    with pytest.raises(OptionError, match="`float16` needs a GPU of sm_80 or newer, not `sm_75`"):
+        backend_for("cuda -arch=sm_75").with_precision("float16")
+
+
+def test_equal_layers_share_their_code() -> None:
+    model = onnx_model(
+        "g (float[64,64] x) => (float[64,64] y) { a = MatMul(x, w)  y = MatMul(a, w) }",
+        w=random(64, 64),
+    )
+    assert len(take_sources(lowered(model))[1]) == 1
+
+
+def test_values_as_they_are_stored() -> None:
+    values = np.array([1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, -3.5], np.float32)
+    assert as_element(values, "float16").dtype == np.float16
+    # Ties go to the even neighbour.
+    expected = np.array([1.0, 1.0, 1.0 + 2**-6, -3.5], np.float32)
+    bits = as_element(values, "bfloat16").astype(np.uint32) << 16
+    np.testing.assert_array_equal(bits.view(np.float32), expected)
+
+
+@needs_cuda_compiler
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc to ask for spills")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> None:
+    wide = onnx_model(
+        "g (float[4096,512] x) => (float[4096,2048] y) { a = MatMul(x, w)  y = Relu(a) }",
+        w=random(512, 2048),
+    )
+    sources = [s for m in (wide, attention_model()) for s in take_sources(lowered(m, precision))[1]]
+    assert len(sources) >= 3
+    for source in sources:
+        Path(tmp_path, "kernel.cu").write_text(source.source)
+        command = ["nvcc", "-cubin", "-arch=sm_90", "-std=c++17", "-Xptxas", "-v"]
+        done = subprocess.run(
+            [*command, "-o", "kernel.cubin", "kernel.cu"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        spills = re.findall(r"(\d+) bytes spill", done.stderr)
+        assert spills and set(spills) == {"0"}, f"{source.name}: {done.stderr}"
+        assert "mma.sync" in source.source
