@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import tvm
 from tvm import IRModule
@@ -32,6 +32,8 @@ class Backend(abc.ABC):
     """Strategy that turns a fused module into machine code for one kind of target."""
 
     target: tvm.target.Target
+    # Whether the kernels multiply quantized tensors.
+    has_integer_kernels: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod

@@ -90,6 +90,8 @@ def compile(
     output = Path(output)
     require_writable(output)
     backend = backend_for(options.target).with_precision(options.precision)
+    if options.quantize is not None and not backend.has_integer_kernels:
+        raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
     if options.quantize is not None and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
     warnings: list[str] = []

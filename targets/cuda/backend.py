@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import tvm
 import tvm_ffi
@@ -38,6 +39,8 @@ class CudaBackend(Backend):
 
     gpu_target: CudaTarget
     precision: Precision = "float32"
+
+    has_integer_kernels: ClassVar[bool] = False
 
     @property
     def target(self) -> tvm.target.Target:  # type: ignore[override]

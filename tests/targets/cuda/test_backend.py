@@ -12,6 +12,7 @@ from gpu import has_gpu, needs_cuda_compiler
 import relaxc
 from relaxc.artifact import Artifact, read_artifact
 from relaxc.errors import OptionError, TargetError
+from relaxc.options import QuantizeOptions
 
 pytestmark = needs_cuda_compiler
 TARGET = "cuda -arch=sm_90"
@@ -55,6 +56,12 @@ def test_the_dump_shows_the_source(tmp_path: Path) -> None:
     options = relaxc.CompileOptions(target=TARGET)
     relaxc.compile(conv_model(), tmp_path / "x.rxc", options, diagnostics)
     assert "__global__" in (tmp_path / "dump" / "assembly.s").read_text()
+
+
+def test_quantization_is_for_cpus(tmp_path: Path) -> None:
+    options = relaxc.CompileOptions(target=TARGET, quantize=QuantizeOptions())
+    with pytest.raises(OptionError, match="quantization is for CPUs, not for target `cuda"):
+        relaxc.compile(conv_model(), tmp_path / "x.rxc", options)
 
 
 @pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
