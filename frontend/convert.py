@@ -25,7 +25,7 @@ from relaxc.frontend.element_types import carrier
 from relaxc.frontend.load import OnnxModel
 from relaxc.frontend.operators.base import NodeContext, constant
 from relaxc.frontend.shape_values import ShapeValue, evaluate, shape_of, size_of
-from relaxc.frontend.simplify import first_line, opset, real_inputs
+from relaxc.frontend.simplify import first_line, opset, real_inputs, type_complaint
 
 
 def node_name(node: onnx.NodeProto) -> str:
@@ -160,7 +160,7 @@ class GraphConverter:
         except Exception as err:
             raise UnsupportedOpError(
                 f"ONNX op `{node.op_type}` (node `{node_name(node)}`, opset {self.opset}) "
-                f"cannot be imported: {first_line(err)}"
+                f"cannot be imported: {type_complaint(self.model) or first_line(err)}"
             ) from err
 
     def _tensor(self, name: str) -> relax.Expr:

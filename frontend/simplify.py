@@ -13,11 +13,13 @@ Stages, in order (each leaves a valid model):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 from onnx import numpy_helper, version_converter
 
 from relaxc.errors import ModelError, OptionError, near_matches
@@ -90,6 +92,12 @@ def give_ranks(model: OnnxModel, shapes: Mapping[str, Shape]) -> None:
 
 def check(model: OnnxModel) -> None:
     """Run the ONNX checker."""
+    version, latest = opset(model.proto), onnx.defs.onnx_opset_version()
+    if version > latest:  # which the checker lets pass
+        raise ModelError(
+            f"`{model.name}` uses opset {version}, the installed onnx knows them up to {latest}; "
+            "update `onnx`, or export the model with an older opset"
+        )
     outputs = [value.type.tensor_type for value in model.proto.graph.output]
     # The checker insists on what the format leaves open; results get their shapes by inference.
     unshaped = [tensor for tensor in outputs if tensor.elem_type and not tensor.HasField("shape")]
@@ -104,9 +112,27 @@ def check(model: OnnxModel) -> None:
 
 
 def first_line(err: BaseException) -> str:
-    """The first line of an exception's text, without the final full stop."""
+    """The first line of an exception's text, without the final full stop.
+
+    A line that ends in a colon is no sentence yet; what follows belongs to it.
+    """
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return (lines[0] if lines else type(err).__name__).rstrip(".")
+    if not lines:
+        return type(err).__name__
+    return (" ".join(lines) if lines[0].endswith(":") else lines[0]).rstrip(".")
+
+
+def type_complaint(model: OnnxModel) -> str:
+    """What ONNX's inference finds wrong with types and shapes; empty if nothing.
+
+    It knows fewer shapes than the importer and costs time, so that it is asked only to explain why
+    something else failed.
+    """
+    try:
+        onnx.shape_inference.infer_shapes(model.proto, check_type=True, strict_mode=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
+        return re.sub(r"\[\w+Error\] |Inference error\(s\): ", "", first_line(err))
+    return ""
 
 
 def inline_functions(model: OnnxModel, names: frozenset[str]) -> None:

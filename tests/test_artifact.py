@@ -124,14 +124,15 @@ def test_an_onnx_model(mnist_onnx: Path) -> None:
 
 def test_another_zip_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.rxc", "w") as archive:
-        archive.writestr("lib/x", "hello")
-    with pytest.raises(ArtifactError, match="is a zip file but not a relaxc artifact"):
+        archive.writestr("weights.npy", "hello")
+    with pytest.raises(ArtifactError, match="is a zip file but not a relaxc artifact; compile"):
         read_artifact(tmp_path / "a.rxc")
 
 
 @pytest.mark.parametrize("name", ["../evil.so", "/etc/passwd", "lib/../../x", "lib\\x", "lib/.."])
 def test_member_names_that_would_leave_the_cache_are_refused(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.rxc", "w") as archive:
+        archive.writestr("manifest.json", "{}")
         archive.writestr(zipfile.ZipInfo(name), "boo")
     with pytest.raises(ArtifactError, match="holds a member with a forbidden name"):
         read_artifact(tmp_path / "a.rxc")
@@ -185,6 +186,12 @@ def test_truncation_anywhere_is_noticed(artifact: Path, tmp_path: Path) -> None:
         cut.write_bytes(data[:place])
         with pytest.raises(ArtifactError, match="is empty|truncated|not a relaxc artifact"):
             read_artifact(cut)
+
+
+def test_the_last_byte_counts_too(artifact: Path) -> None:
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"is truncated or damaged: .*; copy it again"):
+        read_artifact(artifact)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -211,8 +211,10 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     path = Path(path)
     data, spans, comment = _open(path)
     found = _COMMENT.fullmatch(comment)
-    if found is None or MANIFEST not in spans:
-        raise ArtifactError(f"`{path}` is a zip file but not a relaxc artifact")
+    if found is None:
+        raise ArtifactError(
+            f"`{path}` is truncated or damaged: its comment holds no hash; copy it again"
+        )
     offset, size = spans[MANIFEST]
     text = data[offset : offset + size]
     if _hex(text) != found[1].decode():
@@ -258,7 +260,14 @@ def _open(path: Path) -> tuple[mmap.mmap, dict[str, tuple[int, int]], bytes]:
             raise ArtifactError(
                 f"`{path}` is not a relaxc artifact; compile ONNX models with `relaxc compile`"
             ) from None
-        raise ArtifactError(f"artifact `{path}` is truncated or damaged: {err}") from err
+        raise ArtifactError(
+            f"artifact `{path}` is truncated or damaged: {err}; copy it again"
+        ) from err
+    if MANIFEST not in {info.filename for info in members}:
+        raise ArtifactError(
+            f"`{path}` is a zip file but not a relaxc artifact; "
+            "compile ONNX models with `relaxc compile`"
+        )
     return data, {info.filename: _span(path, data, info) for info in members}, comment
 
 

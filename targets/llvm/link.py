@@ -6,7 +6,9 @@ links (it carries clang and the C libraries of many platforms).
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relaxc import cpu
-from relaxc.errors import TargetError
+from relaxc.errors import OutputError, TargetError
 
 
 def compiler_command(triple: str) -> list[str]:
@@ -46,7 +48,8 @@ def link_shared(
     """Link object files (or compile C sources) into the shared library `output`.
 
     Raises:
-        TargetError: no compiler, or it failed; its last words are in the message.
+        TargetError: no compiler, or it failed; its words are in the message.
+        OutputError: the disk is full.
     """
     command = [
         *compiler_command(triple),
@@ -61,5 +64,12 @@ def link_shared(
     # Relative names in one folder: no path of this machine gets into the library.
     done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, check=False)
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        said = (done.stderr or done.stdout).strip()
+        if os.strerror(errno.ENOSPC) in said:
+            raise OutputError(
+                f"cannot link in `{output.parent.parent}`: no space left on the device; "
+                "set TMPDIR to a folder that has some"
+            )
+        lines = said.splitlines()
+        words = [line for line in lines if "error" in line.lower()][:3] or lines[-3:]
         raise TargetError(f"linking with `{command[0]}` failed: {' / '.join(words)}")

@@ -158,6 +158,17 @@ def test_an_interrupted_compilation_leaves_nothing(
         assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_output_that_finds_no_room(conv_artifact: Path, flags: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "relaxc", "inspect", str(conv_artifact), "--no-roofline"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, *flags], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 73
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
 def test_a_broken_pipe_is_quiet(conv_artifact: Path) -> None:
     command = f"{sys.executable} -m relaxc inspect {conv_artifact} --no-roofline | head -n 1"
     done = subprocess.run(

@@ -165,3 +165,17 @@ def test_converters_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnsupportedOpError):
         from_onnx(model)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("graph", "weight", "reason"),
+    [
+        ("y = MatMul(x, w)", np.ones((4, 4)), r"B has inconsistent type tensor\(double\)"),
+        ("y = Add(x, w)", np.ones(3, np.float32), "Incompatible dimensions"),
+    ],
+)
+def test_a_model_that_contradicts_itself(graph: str, weight: np.ndarray, reason: str) -> None:
+    """ONNX's own words, which name what is in the file, not TVM's."""
+    model = onnx_model(f"g (float[4] x) => (float[4] y) {{ {graph} }}", w=weight)
+    with pytest.raises(UnsupportedOpError, match=rf"\(node `y`, opset 18\) cannot .*: {reason}$"):
+        from_onnx(model)

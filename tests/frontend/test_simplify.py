@@ -41,6 +41,20 @@ def test_an_invalid_model_is_refused() -> None:
         simplified(model)
 
 
+def test_a_reason_over_several_lines_is_whole() -> None:
+    model = relu_model()
+    model.graph.node[0].input[0] = "nosuch"
+    with pytest.raises(ModelError, match=r"input 'nosuch' of node: .* not output of any previous"):
+        simplified(model)
+
+
+def test_an_opset_of_the_future() -> None:
+    model = relu_model()
+    model.opset_import[0].version = 99
+    with pytest.raises(ModelError, match=r"`g` uses opset 99, the installed onnx .* up to \d+; u"):
+        simplified(model)
+
+
 def test_old_models_are_converted() -> None:
     model = simplified(onnx_model("g (float[2] x) => (float[2] y) { y = Relu(x) }", opset=8))
     assert opset(model.proto) == OPSET

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
-from relaxc.errors import RelaxcError, TargetError
+from relaxc.errors import OutputError, RelaxcError, TargetError
 
 _COMPILER_PACKAGES = ("tvm", "tvm_ffi", "onnx", "ml_dtypes", "rich")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _INTERNAL, _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 70, 130, 141, 143
 
 
@@ -29,11 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except BrokenPipeError:
-            # Else Python complains once more when it flushes stdout at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             return _BROKEN_PIPE
         except BaseException as err:
+            if isinstance(err, OSError) and err.errno in _FULL and not err.filename:
+                # Where we write files, we say which: this was stdout.
+                _discard_output()
+                err = OutputError(f"cannot write the output: {err.strerror}")
             return signals.code or _report(err, is_debug="--debug" in args)
+
+
+def _discard_output() -> None:
+    """Else Python complains once more when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Interruption(BaseException):

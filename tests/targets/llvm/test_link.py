@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from builders import relu_model
 
 import relaxc
 from relaxc import cpu
-from relaxc.errors import TargetError
+from relaxc.errors import OutputError, TargetError
 from relaxc.targets.llvm.link import compiler_command, link_shared
 
 HERE = f"{cpu.architecture()}-linux-gnu"
@@ -35,6 +36,15 @@ def test_no_compiler_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with pytest.raises(TargetError, match=r"no C\+\+ compiler .* `pip install ziglang`"):
         relaxc.compile(relu_model(), tmp_path / "a.rxc")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = "a.c:1: fatal error: error writing to a.s: No space left on device\n 1 | }\n | ^\n"
+    failed = subprocess.CompletedProcess("", 1, "", said)
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: failed)
+    folder = tmp_path / "scratch"
+    with pytest.raises(OutputError, match=r"cannot link in `.*`: no space left .* set TMPDIR to"):
+        link_shared(folder / "a.so", [folder / "a.c"], HERE)
 
 
 def test_a_failing_compiler_has_the_last_word(tmp_path: Path) -> None:
