@@ -106,7 +106,7 @@ def _constant(
             return te.compute(new, element, name="pad")
 
         return ctx.emit_te(compute, data, fill)
-    return relax.op.nn.pad(data, width, float(fill.value.numpy().reshape(-1)[0]))
+    return relax.op.nn.pad(data, width, "constant", float(fill.value.numpy().reshape(-1)[0]))
 
 
 CONVERTERS: dict[str, Converter] = {"Pad": pad}
