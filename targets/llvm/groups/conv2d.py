@@ -159,15 +159,15 @@ _SMALL = (Transform(2, 3), Transform(2, 3))
 def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     """How to compute a convolution by Winograd's method; None where direct is faster."""
     lanes = machine.lanes
-    if spec.stride != (1, 1) or spec.dilation != (1, 1) or spec.groups != 1:
+    if spec.dilation != (1, 1) or spec.groups != 1:
         return None
     if spec.in_channels % lanes or spec.out_channels % lanes or spec.in_channels < 2 * lanes:
         return None
-    transforms = _TRANSFORMS.get(spec.kernel)
+    transforms = _TRANSFORMS.get(spec.kernel) if spec.stride == (1, 1) else _strided(spec)
     if transforms is None or min(spec.out_height, spec.out_width) < 4:
         return None
     # A map of few tiles re-reads the larger transformed weights too rarely to pay for F(4, 3).
-    if spec.kernel == (3, 3) and min(spec.out_height, spec.out_width) < 12:
+    if transforms == _TRANSFORMS[3, 3] and min(spec.out_height, spec.out_width) < 12:
         transforms = _SMALL
     out_blocks = spec.out_channels // lanes
     group = next(g for g in (2, 3, 1) if out_blocks % g == 0)
@@ -175,6 +175,15 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     plan = Plan(*transforms, 1, group, tile)
     down, across = plan.tiles(spec)
     return Plan(*transforms, _block(plan, spec, down * across, machine), group, tile)
+
+
+def _strided(spec: ConvSpec) -> tuple[Transform, Transform] | None:
+    """Even and odd pixels apart: 1.8 times fewer multiplications in large tiles, 1.4 in small."""
+    smallest = min(spec.out_height, spec.out_width)
+    if spec.kernel != (3, 3) or spec.stride != (2, 2) or smallest < 10:
+        return None
+    axis = Transform(4 if smallest >= 20 else 2, 3, 2)
+    return axis, axis
 
 
 def _block(plan: Plan, spec: ConvSpec, tiles: int, machine: Machine) -> int:
