@@ -20,7 +20,8 @@ from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.builder import Buffer
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
-from relaxc.targets.llvm.kernels.conv_winograd import Plan, Transform
+from relaxc.targets.llvm.kernels.conv_winograd import Plan
+from relaxc.targets.llvm.kernels.cook_toom import Transform
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
