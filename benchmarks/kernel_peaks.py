@@ -1,6 +1,6 @@
 """Measure each class of kernel against the machine's measured peak.
 
-    python benchmarks/kernels.py [--only WORD ...] [--threads 1] [--json FILE]
+    python benchmarks/kernel_peaks.py [--only WORD ...] [--threads 1] [--json FILE]
 
 Every class is a model of one operator (kernel_cases.py). The kernels that compute it are timed
 inside of an inference, each at its fastest; copies between layouts, which a network around them
