@@ -11,6 +11,7 @@ from relaxc.layout import PLAIN, Demand, Element, Kind, Layout, Quantization
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.kernels import (
     conv_banded,
+    conv_columns,
     conv_depthwise,
     conv_direct,
     conv_packed,
@@ -50,6 +51,8 @@ class Conv2d(GroupKernel):
         if _is_quantized(group) and (few or spec.in_channels % 4):
             kinds = ("blocked",)  # four neighbours in memory must be channels of a pixel
         wanted = Demand(kinds, border)
+        if group.element(group.anchor.args[0]) == "bfloat16" and conv_columns.applies(spec):
+            wanted = Demand(("plain",), conv_columns.border(spec), exact=True)
         return operand_demands(
             group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
         )
@@ -61,6 +64,7 @@ class Conv2d(GroupKernel):
             return {}
         # Fewer channels than lanes are read plain: their neighbours are pixels.
         has_pairs = spec.in_channels % 2 == 0 and spec.in_channels >= machine.lanes
+        has_pairs = has_pairs or conv_columns.applies(spec)
         return {group.anchor.args[0]: "bfloat16" if has_pairs else "float32"}
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
@@ -93,8 +97,11 @@ class Conv2d(GroupKernel):
             operands, y = frame.operands(), frame.result()
             conv_banded.emit(frame.b, spec, bands, x, *buffers, y, operands)
         else:
-            tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
             arithmetic = arithmetic_of(x)
+            if arithmetic.element == "bfloat16" and conv_columns.applies(spec):
+                x = conv_columns.paired_view(frame.b, x)
+                spec, weight = conv_columns.paired_spec(spec), conv_columns.paired_weights(weight)
+            tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
             if integers is not None:
                 weight, width = integers.integers, -(-len(weight) // machine.lanes) * machine.lanes
                 arithmetic = frame.integer_arithmetic(integers, x, width)
