@@ -68,9 +68,6 @@ def test_calibration_methods_are_checked() -> None:
         QuantizeOptions(calibration="minmx")  # type: ignore[arg-type]
 
 
-def test_excluded_nodes_are_names_or_patterns() -> None:
-    options = QuantizeOptions(exclude=("/head/Gemm", "/layer4/.*"))
-    assert options.excludes("/head/Gemm") and options.excludes("/layer4/conv1/Conv")
-    assert not options.excludes("/layer3/conv1/Conv")
+def test_excluded_nodes_are_patterns() -> None:
     with pytest.raises(OptionError, match="neither a node's name nor a regular expression"):
         QuantizeOptions(exclude=("conv(",))

@@ -19,13 +19,14 @@ Must run after: canonicalization (batch norms change weights). Must run before: 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
+from relaxc.errors import OptionError, near_matches
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
@@ -55,16 +56,21 @@ class AnnotateQuantization(Pass):
 
     Attributes:
         per_channel: whether weights get a scale per output channel.
-        excluded: whether a node, given its name, stays float.
+        exclude: nodes that stay float: names, or regular expressions that match whole names.
     """
 
     per_channel: bool = True
-    excluded: Callable[[str], bool] = field(default=lambda _node: False)
+    exclude: tuple[str, ...] = ()
 
     name: ClassVar[str] = "annotate-quantization"
 
     def apply(self, mod: IRModule) -> IRModule:
-        """Annotate `main`."""
+        """Annotate `main`.
+
+        Raises:
+            OptionError: what is excluded matches no node.
+        """
+        self._check_names(mod)
         observers: dict[relax.Var, int] = {}
 
         def annotate(block: relax.BindingBlock) -> Sequence[relax.Binding]:
@@ -73,6 +79,16 @@ class AnnotateQuantization(Pass):
             return _Annotator(self, list(block.bindings), observers).rewrite()
 
         return rewrite_main(relax.BlockBuilder(mod), annotate)
+
+    def _check_names(self, mod: IRModule) -> None:
+        blocks = mod["main"].body.blocks
+        nodes = {_node_of(binding) for block in blocks for binding in block.bindings}
+        for pattern in self.exclude:
+            if not any(_matches(pattern, node) for node in nodes):
+                raise OptionError(
+                    f"`{pattern}` is to be excluded from quantization, but no node has such a name"
+                    + near_matches(pattern, nodes)
+                )
 
 
 class _Annotator:
@@ -111,8 +127,8 @@ class _Annotator:
             return False
         if call.op.name == "relax.matmul" and weight.ty.ndim != 2:
             return False
-        # Of the bindings of one node, all but the last have a numbered name.
-        return not self.options.excluded(re.sub(r"\.\d+$", "", binding.var.name))
+        node = _node_of(binding)
+        return not any(_matches(pattern, node) for pattern in self.options.exclude)
 
     def _mark(self, value: relax.Expr, like: relax.Var | None = None) -> None:
         if isinstance(value, relax.Var) and str(value.ty.dtype.dtype) == "float32":
@@ -204,6 +220,15 @@ class _Annotator:
         rewired = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
         # The type is the old one: markers are identities.
         return [*before, relax.VarBinding(binding.var, relax.BlockBuilder().normalize(rewired))]
+
+
+def _node_of(binding: relax.Binding) -> str:
+    """The ONNX node of a binding: of several, all but the last have a numbered name."""
+    return re.sub(r"\.\d+$", "", binding.var.name)
+
+
+def _matches(pattern: str, node: str) -> bool:
+    return pattern == node or re.fullmatch(pattern, node) is not None
 
 
 def _tensors(call: relax.Call) -> list[relax.Expr]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,21 @@ import tvm_ffi
 from relaxc.errors import InputError
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.instrument import OBSERVE
-from relaxc.runtime.session import load
+from relaxc.runtime.session import TensorInfo, load
 
 Feed = Mapping[str, Any]
+CalibrationData = Iterable[Feed] | Callable[[Sequence[TensorInfo]], Iterable[Feed]]
 
 # Compiled code finds the observer by its global name: one calibration at a time.
 _lock = threading.Lock()
 
 
-def observe(artifact: Path, feeds: Iterable[Feed]) -> tuple[dict[int, Histogram], int]:
+def observe(artifact: Path, data: CalibrationData) -> tuple[dict[int, Histogram], int]:
     """Run an instrumented artifact on every feed.
+
+    Args:
+        artifact: its observers are calls of `OBSERVE`.
+        data: feeds, or a function that gives them when told the model's inputs.
 
     Returns:
         The histogram of each observer, and the number of feeds.
@@ -45,6 +50,7 @@ def observe(artifact: Path, feeds: Iterable[Feed]) -> tuple[dict[int, Histogram]
         tvm_ffi.register_global_func(OBSERVE, watch, override=True)
         try:
             model = load(artifact)
+            feeds = data(model.inputs) if callable(data) else data
             for count, feed in enumerate(feeds, 1):
                 model.run(feed)
                 if broken:

@@ -21,7 +21,7 @@ import relaxc
 from relaxc import tvm_patches
 from relaxc.artifact import WEIGHTS as WEIGHTS_MEMBER
 from relaxc.artifact import Buffer, Manifest, pack_weights, write_artifact
-from relaxc.calibrate import Feed, observe
+from relaxc.calibrate import CalibrationData, observe
 from relaxc.errors import OptionError, OutputError, RelaxcError
 from relaxc.frontend.importer import ImportedModel, from_onnx
 from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
@@ -67,7 +67,7 @@ def compile(
     output: str | os.PathLike[str],
     options: CompileOptions | None = None,
     diagnostics: Diagnostics | None = None,
-    calibration_data: Iterable[Feed] | None = None,
+    calibration_data: CalibrationData | None = None,
 ) -> CompileResult:
     """Compile an ONNX model into an artifact.
 
@@ -76,8 +76,9 @@ def compile(
         output: the artifact to write; an existing file is replaced.
         options: what shapes the artifact.
         diagnostics: what to show on the way.
-        calibration_data: dictionaries from input names to arrays, one per sample or batch; read
-            once. Quantization measures the ranges of activations on them.
+        calibration_data: dictionaries from input names to arrays, one per sample or batch, read
+            once; or a function that gives them when told the model's inputs. Quantization measures
+            the ranges of activations on them.
 
     Raises:
         ModelError: the model is unreadable, invalid or unsupported.
@@ -180,7 +181,7 @@ def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> li
     if options is None:
         return []
     return [
-        AnnotateQuantization(options.per_channel, options.excludes),
+        AnnotateQuantization(options.per_channel, options.exclude),
         CalibrateQuantization(collect, options.calibration, options.symmetric),
     ]
 
@@ -189,7 +190,7 @@ def _observe(
     imported: ImportedModel,
     instrumented: IRModule,
     backend: Backend,
-    feeds: Iterable[Feed],
+    data: CalibrationData,
     warnings: list[str],
 ) -> dict[int, Histogram]:
     """Build an instrumented module and run it on the calibration data."""
@@ -203,7 +204,7 @@ def _observe(
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder) / "instrumented.rxc"
         _write(path, observed, backend, compiled, weights, CompileOptions(), [], [])
-        histograms, count = observe(path, feeds)
+        histograms, count = observe(path, data)
     if count < _FEW_SAMPLES:
         warnings.append(
             f"{count} calibration samples are few: ranges may be too narrow; "

@@ -50,10 +50,6 @@ class QuantizeOptions:
                     f"`{pattern}` is neither a node's name nor a regular expression: {err}"
                 ) from err
 
-    def excludes(self, node: str) -> bool:
-        """Whether a node stays float."""
-        return any(node == p or re.fullmatch(p, node) for p in self.exclude)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from builders import onnx_model
@@ -94,11 +95,11 @@ def test_native_messages_do_not_reach_the_user(relaxc: Run, tmp_path: Path) -> N
 
 
 def test_a_failing_import_prints_its_error_only(relaxc: Run, tmp_path: Path) -> None:
-    model = onnx_model("g (float[6] x, double[6] s) => (float[6] y) { y = Add(x, s) }")
+    model = onnx_model("g (float[6] x) => (float[4,4] y) { y = Reshape(x, s) }", s=np.array([4, 4]))
     onnx.save(model, tmp_path / "a.onnx")
     done = relaxc("compile", tmp_path / "a.onnx")
     assert done.code == 2
-    assert done.err.startswith("error: ONNX op `Add` (node `y`, opset 18)")
+    assert done.err.startswith("error: ONNX op `Reshape` (node `y`, opset 18)")
     assert done.err.count("\n") == 1
 
 
@@ -139,3 +140,35 @@ def test_a_dump_folder_that_cannot_be_written(relaxc: Run, conv_onnx: Path, tmp_
     done = relaxc("compile", conv_onnx, "-o", tmp_path / "a.rxc", "--dump-dir", dump)
     assert done.code == 73
     assert "cannot write to dump folder" in done.err
+
+
+def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    np.savez(data, x=samples)
+    args = ["--quantize", "int8", "--calibrate", data, "--calibration", "mse"]
+    done = relaxc("compile", conv_onnx, "-o", tmp_path / "a.rxc", *args)
+    assert (done.code, done.err) == (0, "")
+    manifest = read_artifact(tmp_path / "a.rxc").manifest
+    assert manifest["options"]["quantize"] == {
+        "calibration": "mse",
+        "per_channel": True,
+        "symmetric": False,
+        "exclude": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--quantize", "int8"], "`--quantize` needs calibration data"),
+        (["--calibrate", "data.npz"], "go with `--quantize int8`"),
+        (["--quantize", "int8", "--calibrate", "data.npz"], "`data.npz` does not exist"),
+    ],
+)
+def test_quantization_needs_data(
+    args: list[str], message: str, relaxc: Run, conv_onnx: Path, tmp_path: Path
+) -> None:
+    done = relaxc("compile", conv_onnx, "-o", tmp_path / "a.rxc", *args)
+    assert done.code == 2 and message in done.err
+    assert not (tmp_path / "a.rxc").exists()

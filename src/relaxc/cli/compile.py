@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,6 +10,9 @@ import click
 from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
+from relaxc.errors import OptionError
+from relaxc.measure.samples import samples_from
+from relaxc.options import CalibrationMethod, QuantizeOptions
 
 
 @click.command("compile")
@@ -16,6 +20,7 @@ from relaxc.cli.quiet import quiet
 @click.option("-o", "--output", type=parameters.PATH, help="[default: MODEL with suffix .rxc]")
 @parameters.compiling
 @parameters.shapes
+@parameters.quantizing
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
 @click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")
 @click.option("--print-ir-before", multiple=True, metavar="PASS", help="May be repeated.")
@@ -30,6 +35,12 @@ def compile_(
     disabled_passes: tuple[str, ...],
     precision: str,
     input_shapes: tuple[str, ...],
+    quantize: str | None,
+    calibrate: str | None,
+    calibration: CalibrationMethod,
+    per_channel: bool,
+    symmetric: bool,
+    exclude: tuple[str, ...],
     verify: bool,
     dump_dir: Path | None,
     print_ir_before: tuple[str, ...],
@@ -42,6 +53,16 @@ def compile_(
     options = parameters.read_compile_options(
         target, opt_level, disabled_passes, input_shapes, precision
     )
+    if quantize is not None:
+        quantization = QuantizeOptions(
+            calibration=calibration, per_channel=per_channel, symmetric=symmetric, exclude=exclude
+        )
+        options = replace(options, quantize=quantization)
+        if calibrate is None:
+            raise OptionError("`--quantize` needs calibration data; give it with `--calibrate`")
+    elif calibrate is not None or exclude:
+        raise OptionError("`--calibrate` and `--exclude` go with `--quantize int8`")
+    data = samples_from(calibrate) if calibrate is not None else None
     with (
         progress("Loading the compiler", is_shown=not (as_json or debug)) as show,
         quiet(debug) as echo,
@@ -57,7 +78,7 @@ def compile_(
             echo=echo,
             on_phase=show,
         )
-        result = compile(model, output or model.with_suffix(".rxc"), options, diagnostics)
+        result = compile(model, output or model.with_suffix(".rxc"), options, diagnostics, data)
     from relaxc.report import compiling
 
     parameters.warn(result.warnings)

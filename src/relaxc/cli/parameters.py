@@ -12,7 +12,7 @@ import click
 
 from relaxc.layout import Precision
 from relaxc.measure.feeds import FILL_MODES
-from relaxc.options import CompileOptions, Shape, parse_input_shapes
+from relaxc.options import CALIBRATION_METHODS, CompileOptions, Shape, parse_input_shapes
 
 # Bumped when a field is renamed or removed; new ones may appear at any time.
 JSON_SCHEMA_VERSION = 1
@@ -111,6 +111,47 @@ def compiling(command: _Command) -> _Command:
             default="f32",
             show_default=True,
             help="How tensors between inputs and outputs are stored and multiplied.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def quantizing(command: _Command) -> _Command:
+    """How to quantize."""
+    options = [
+        click.option("--quantize", type=click.Choice(["int8"]), help="Compute on integers."),
+        click.option(
+            "--calibrate",
+            metavar="DATA",
+            help="Samples of real inputs: an .npz file with the samples along the first axis, a "
+            "folder with one .npz file each, or module:function.",
+        ),
+        click.option(
+            "--calibration",
+            type=click.Choice(CALIBRATION_METHODS),
+            default="minmax",
+            show_default=True,
+            help="How the range of an activation is read off the samples.",
+        ),
+        click.option(
+            "--per-channel/--per-tensor",
+            default=True,
+            show_default=True,
+            help="One scale per output channel of a weight, or one per weight.",
+        ),
+        click.option(
+            "--symmetric/--asymmetric",
+            default=False,
+            show_default=True,
+            help="Zero point of activations: the middle of the range, or where it fits best.",
+        ),
+        click.option(
+            "--exclude",
+            multiple=True,
+            metavar="NODE",
+            help="Leave a node float: its name, or a regular expression; may be repeated.",
         ),
     ]
     for option in reversed(options):

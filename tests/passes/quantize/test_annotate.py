@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tvm
 from builders import onnx_model
 from quantized_graphs import Annotated, Float
 from tvm import IRModule, relax
 
+from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
 from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.marker import read_marker
@@ -72,7 +74,14 @@ def test_excluded_nodes_stay_float() -> None:
         a = Conv(x, w)  b = Relu(a)  y = Conv(b, w)
     }"""
     assert set(annotate(graph)) == {"x", "b"}
-    assert set(annotate(graph, AnnotateQuantization(excluded=lambda node: node == "a"))) == {"b"}
+    assert set(annotate(graph, AnnotateQuantization(exclude=("a",)))) == {"b"}
+
+
+def test_what_is_excluded_must_exist() -> None:
+    graph = "g (float[1,4,4,4] x) => (float[1,4,4,4] y) { head = Conv(x, w)  y = Relu(head) }"
+    assert annotate(graph, AnnotateQuantization(exclude=("he.*",))) == {}
+    with pytest.raises(OptionError, match=r"`heat` .* \(did you mean `head`\?\)"):
+        annotate(graph, AnnotateQuantization(exclude=("heat",)))
 
 
 def test_products_of_two_activations_stay_float() -> None:
