@@ -8,13 +8,11 @@ normalize     the invariants that passes may rely on              normalize.py
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
-from onnx import defs
 from tvm import IRModule
 
 from relaxc.errors import UnsupportedOpError
@@ -73,7 +71,7 @@ def from_onnx(
     version = opset(model.proto)
     types = tuple(node.op_type for node in nodes(model.proto.graph))
     refuse_foreign_domains(model)
-    simplify(model, input_shapes or {}, operators_to_inline(model))
+    simplify(model, input_shapes or {}, operators.is_supported)
     refuse_unsupported(model)
     inputs = tuple(value.name for value in real_inputs(model))
     outputs = tuple(value.name for value in model.proto.graph.output)
@@ -88,18 +86,6 @@ def from_onnx(
     return ImportedModel(
         mod, model.name, inputs, outputs, model.sha256, version, types, warnings, narrow
     )
-
-
-def operators_to_inline(model: OnnxModel) -> frozenset[str]:
-    """Operators without a converter whose ONNX schema has a function body."""
-    names = set()
-    for node in nodes(model.proto.graph):
-        if node.domain in ("", "ai.onnx") and not operators.is_supported(node.op_type):
-            with contextlib.suppress(defs.SchemaError):
-                schema = defs.get_schema(node.op_type, max(opset(model.proto), 17))
-                if schema.has_function or schema.has_context_dependent_function:
-                    names.add(node.op_type)
-    return frozenset(names)
 
 
 def refuse_foreign_domains(model: OnnxModel) -> None:

@@ -3,10 +3,11 @@
 Stages, in order (each leaves a valid model):
     give ranks            to inputs that have none, as the caller asked
     check                 the graph is well formed, every operator and domain is known
-    inline functions      model-local functions, and operators that only have a function body
+    inline functions      of the model
     convert opset         up to `OPSET`, so that converters see current semantics only
     fix input shapes      as the caller asked
     name dimensions       every unnamed dynamic dimension becomes a symbol of its own
+    expand bodies         of operators that ONNX defines by a function
     fold constants        including shape arithmetic, to a fixed point with shape inference
     eliminate             Identity, dead nodes, unused initializers
 """
@@ -14,7 +15,7 @@ Stages, in order (each leaves a valid model):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from onnx import numpy_helper, version_converter
 
 from relaxc.errors import ModelError, OptionError, near_matches
 from relaxc.frontend.fold import fold_constants
+from relaxc.frontend.function_bodies import has_body, inline_bodies
 from relaxc.frontend.load import OnnxModel
 
 Shape = Sequence["int | str"]
@@ -31,15 +33,20 @@ Shape = Sequence["int | str"]
 # Converters are written against this opset; older models are converted up to it.
 OPSET = 17
 DOMAINS = ("", "ai.onnx")
+# Bodies hold operators with bodies of their own, to this depth at most.
+_MAX_NESTING = 8
 
 
-def simplify(model: OnnxModel, input_shapes: Mapping[str, Shape], inline: frozenset[str]) -> None:
+def simplify(
+    model: OnnxModel, input_shapes: Mapping[str, Shape], is_supported: Callable[[str], bool]
+) -> None:
     """Bring `model` (changed in place) into the form that the importer expects.
 
     Args:
         model: what `read_model` returned.
         input_shapes: input name -> dimensions; an int fixes a dimension, a string names it.
-        inline: operators without a converter, to be expanded to their schema's function body.
+        is_supported: whether an operator has a converter; others are expanded to the function
+            body that ONNX defines them with, if there is one.
 
     Raises:
         ModelError: the checker, the inliner or the version converter refuses the model.
@@ -48,10 +55,11 @@ def simplify(model: OnnxModel, input_shapes: Mapping[str, Shape], inline: frozen
     merge_domain_spellings(model.proto)
     give_ranks(model, input_shapes)
     check(model)
-    inline_functions(model, inline)
+    inline_functions(model)
     convert_opset(model)
     fix_input_shapes(model, input_shapes)
     name_dimensions(model)
+    expand_bodies(model, is_supported)
     fold_constants(model)
     eliminate_dead_nodes(model)
 
@@ -135,21 +143,33 @@ def type_complaint(model: OnnxModel) -> str:
     return ""
 
 
-def inline_functions(model: OnnxModel, names: frozenset[str]) -> None:
-    """Expand model-local functions, and operators in `names` to their schema's body."""
+def inline_functions(model: OnnxModel) -> None:
+    """Expand model-local functions."""
+    if not model.proto.functions:
+        return
     try:
-        if model.proto.functions:
-            model.proto = onnx.inliner.inline_local_functions(model.proto)
-        used = {(n.domain, n.op_type) for n in nodes(model.proto.graph)}
-        wanted = [("", name) for name in sorted(names) if ("", name) in used]
-        if wanted:
-            model.proto = onnx.inliner.inline_selected_functions(
-                model.proto, wanted, inline_schema_functions=True
-            )
+        model.proto = onnx.inliner.inline_local_functions(model.proto)
     except (RuntimeError, ValueError) as err:
         raise ModelError(
             f"functions of `{model.name}` cannot be inlined: {first_line(err)}"
         ) from err
+
+
+def expand_bodies(model: OnnxModel, is_supported: Callable[[str], bool]) -> None:
+    """Expand operators without a converter that ONNX defines by a function."""
+    version = opset(model.proto)
+    for _ in range(_MAX_NESTING):
+        used = {n.op_type for n in nodes(model.proto.graph) if n.domain == ""}
+        names = {name for name in used if not is_supported(name) and has_body(name, version)}
+        if not names:
+            return
+        try:
+            model.proto = inline_bodies(model.proto, frozenset(names), version)
+        except (RuntimeError, ValueError) as err:
+            raise ModelError(
+                f"operators of `{model.name}` ({', '.join(sorted(names))}) cannot be expanded, "
+                f"which is not supported: {first_line(err)}"
+            ) from err
 
 
 def convert_opset(model: OnnxModel) -> None:

@@ -10,23 +10,21 @@ from typing import Any
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from relaxc.frontend.operators import (
-    casts,
-    elementwise,
-    indexing,
-    pad,
-    recurrent,
-    reduce,
-    shape,
-    slicing,
-)
+from relaxc.frontend.operators import arithmetic, casts, elementwise, indexing, pad, recurrent, reduce, shape, slicing
 from relaxc.frontend.operators.base import Converter, NodeContext
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
 
 # Control flow is handled by the importer itself, because it needs the graph around it.
 CONTROL_FLOW = frozenset({"If"})
 
+# TVM has converters for these, which are wrong or partial; ONNX's own function bodies are neither.
+INLINED = frozenset(
+    {"AffineGrid", "Attention", "Mish", "RMSNormalization", "SpaceToDepth"}
+    | {"GroupNormalization", "NegativeLogLikelihoodLoss"}
+)
+
 CONVERTERS: dict[str, Converter] = {
+    **arithmetic.CONVERTERS,
     **casts.CONVERTERS,
     **elementwise.CONVERTERS,
     **indexing.CONVERTERS,
@@ -40,11 +38,8 @@ CONVERTERS: dict[str, Converter] = {
 
 def is_supported(op_type: str) -> bool:
     """Whether an operator of the default domain can be imported."""
-    return (
-        op_type in CONTROL_FLOW
-        or op_type in CONVERTERS
-        or op_type in onnx_frontend._get_convert_map()
-    )
+    stock = op_type in onnx_frontend._get_convert_map() and op_type not in INLINED
+    return op_type in CONTROL_FLOW or op_type in CONVERTERS or stock
 
 
 def convert(ctx: NodeContext) -> relax.Expr:

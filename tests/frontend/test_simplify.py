@@ -21,7 +21,7 @@ def simplified(
     inline: frozenset[str] = frozenset(),
 ) -> OnnxModel:
     model = read_model(proto)
-    simplify(model, shapes or {}, inline)
+    simplify(model, shapes or {}, lambda op_type: op_type not in inline)
     return model
 
 
