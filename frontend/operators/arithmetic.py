@@ -79,7 +79,9 @@ def bit_shift(ctx: NodeContext) -> relax.Expr:
 
     def shift(x: Any, by: Any) -> Any:
         inside = tirx.all(by >= 0, by < width) if kind.startswith("int") else by < width
-        amount = tirx.Select(inside, by, tirx.const(0, kind))
+        amount = tirx.min(by, tirx.const(width - 1, kind))
+        if kind.startswith("int"):
+            amount = tirx.max(amount, tirx.const(0, kind))
         moved = tirx.shift_left(x, amount) if is_left else tirx.shift_right(x, amount)
         rest = tirx.const(0, kind)
         if kind.startswith("int") and not is_left:
@@ -99,7 +101,10 @@ def modulo(ctx: NodeContext) -> relax.Expr:
             safe = tirx.Select(b == 0, tirx.const(1, kind), b)
             return tirx.truncmod(a, safe) if truncates else tirx.floormod(a, safe)
         x, y = a.astype("float64"), b.astype("float64")
-        rest = tirx.fmod(x, y)
+        # x - y * trunc(x / y) in double precision; x itself where the divisor is infinite.
+        rest = x - y * tirx.trunc(x / y)
+        rest = tirx.Select(tirx.all(tirx.isinf(y), tirx.Not(tirx.isinf(x))), x, rest)
+        rest = tirx.Select(rest == 0, tirx.copysign(tirx.const(0.0, "float64"), x), rest)
         if not truncates:
             differs = tirx.all(rest != 0, (rest < 0) != (y < 0))
             rest = tirx.Select(differs, rest + y, rest)
