@@ -141,7 +141,7 @@ class GraphConverter:
         shapes = [self.shapes.get(name) for name in node.input]
         inputs = [self._tensor(name) if name else None for name in node.input]
         if node.op_type == "If":
-            return self._convert_if(node, inputs[0])
+            return self.bb.emit(self._convert_if(node, inputs[0]), node_name(node))
         context = NodeContext(
             self.bb,
             node,

@@ -7,6 +7,8 @@ because a folded Reshape reveals the shapes behind it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -50,10 +52,12 @@ def _fold_once(model: OnnxModel) -> bool:
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
     folded = False
-    for node in graph.node:
+    for node in _with_branches_chosen(graph, known):
         _rename_inputs(node, renamed)
         if node.op_type == "Identity" and not node.domain and node.output[0] not in outputs:
             renamed[node.output[0]] = node.input[0]
+            if node.input[0] in known:
+                known[node.output[0]] = known[node.input[0]]
             folded = True
             continue
         values = _evaluate(node, known, shapes, opsets)
@@ -68,6 +72,24 @@ def _fold_once(model: OnnxModel) -> bool:
     del graph.node[:]
     graph.node.extend(copies)
     return folded
+
+
+def _with_branches_chosen(
+    graph: onnx.GraphProto, known: dict[str, np.ndarray]
+) -> Iterator[onnx.NodeProto]:
+    """The nodes, with every If of a known condition replaced by its branch."""
+    for node in graph.node:
+        if node.op_type != "If" or node.domain or node.input[0] not in known:
+            yield node
+            continue
+        branch = "then_branch" if known[node.input[0]].all() else "else_branch"
+        chosen = next(attr.g for attr in node.attribute if attr.name == branch)
+        for tensor in chosen.initializer:
+            known[tensor.name] = numpy_helper.to_array(tensor)
+            graph.initializer.append(tensor)
+        yield from chosen.node
+        for outer, inner in zip(node.output, chosen.output):
+            yield helper.make_node("Identity", [inner.name], [outer])
 
 
 def _rename_inputs(node: onnx.NodeProto, renamed: dict[str, str]) -> None:

@@ -87,7 +87,9 @@ def _body(
         )
     else:
         data = schema.get_function_with_opset_version(version)
-    body = onnx.FunctionProto.FromString(data if isinstance(data, bytes) else data.SerializeToString())
+    body = onnx.FunctionProto.FromString(
+        data if isinstance(data, bytes) else data.SerializeToString()
+    )
     if not body.node:
         raise ValueError(f"ONNX has no body for this use of `{node.op_type}`")
     attributes = {attr.name: attr for attr in node.attribute}

@@ -25,6 +25,7 @@ from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
 from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
+from relaxc.passes.lower.order_bindings import OrderBindings
 from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
 from relaxc.passes.quantize.realize import RealizeQuantization
 from relaxc.passes.stock import (
@@ -88,6 +89,8 @@ def default_passes(
         FuseOps(),
         FuseTIR(),
         SortSymbols(),
+        # Fusion may have moved bindings before the symbols that they use.
+        OrderBindings(),
         EliminateDeadCode(),
         # Last: scalars have been inlined into the loop nests by now, what is left is weights.
         LiftConstants(),

@@ -5,14 +5,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm import relax
-from tvm.relax.frontend.onnx import onnx_frontend
 
-from relaxc.frontend.operators import arithmetic, casts, elementwise, indexing, pad, recurrent, reduce, shape, slicing
+from relaxc.frontend.operators import (
+    arithmetic,
+    casts,
+    cumulative,
+    elementwise,
+    indexing,
+    normalization,
+    pad,
+    quantize,
+    recurrent,
+    reduce,
+    selection,
+    shape,
+    slicing,
+)
 from relaxc.frontend.operators.base import Converter, NodeContext
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
+from relaxc.frontend.operators.stock import convert_with_tvm, has_stock_converter
 
 # Control flow is handled by the importer itself, because it needs the graph around it.
 CONTROL_FLOW = frozenset({"If"})
@@ -26,19 +38,23 @@ INLINED = frozenset(
 CONVERTERS: dict[str, Converter] = {
     **arithmetic.CONVERTERS,
     **casts.CONVERTERS,
+    **cumulative.CONVERTERS,
     **elementwise.CONVERTERS,
     **indexing.CONVERTERS,
+    **normalization.CONVERTERS,
+    **pad.CONVERTERS,
+    **quantize.CONVERTERS,
     **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
+    **selection.CONVERTERS,
     **shape.CONVERTERS,
     **slicing.CONVERTERS,
-    **pad.CONVERTERS,
 }
 
 
 def is_supported(op_type: str) -> bool:
     """Whether an operator of the default domain can be imported."""
-    stock = op_type in onnx_frontend._get_convert_map() and op_type not in INLINED
+    stock = has_stock_converter(op_type) and op_type not in INLINED
     return op_type in CONTROL_FLOW or op_type in CONVERTERS or stock
 
 
@@ -47,17 +63,4 @@ def convert(ctx: NodeContext) -> relax.Expr:
     if ctx.node.op_type in BROADCASTING:
         ctx = with_equal_dimensions(ctx)
     own = CONVERTERS.get(ctx.node.op_type)
-    return _convert_with_tvm(ctx) if own is None else own(ctx)
-
-
-def _convert_with_tvm(ctx: NodeContext) -> relax.Expr:
-    stock: dict[str, Any] = onnx_frontend._get_convert_map()
-    inputs = onnx_frontend.onnx_input()
-    inputs.extend(ctx.inputs)
-    attrs = {
-        **ctx.attrs,
-        "tvm_custom": {"name": ctx.node.name, "num_outputs": len(ctx.node.output)},
-    }
-    run = stock[ctx.node.op_type].get_converter(ctx.opset)
-    result: relax.Expr = run(ctx.bb, inputs, attrs, [{}, {}])
-    return result
+    return convert_with_tvm(ctx) if own is None else own(ctx)

@@ -11,8 +11,6 @@ from tvm import relax, te, tirx
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
 
 
-
-
 def binary(
     ctx: NodeContext, func: Callable[[Any, Any], Any], a: relax.Expr, b: relax.Expr
 ) -> relax.Expr:
@@ -106,7 +104,7 @@ def modulo(ctx: NodeContext) -> relax.Expr:
         rest = tirx.Select(tirx.all(tirx.isinf(y), tirx.Not(tirx.isinf(x))), x, rest)
         rest = tirx.Select(rest == 0, tirx.copysign(tirx.const(0.0, "float64"), x), rest)
         if not truncates:
-            differs = tirx.all(rest != 0, (rest < 0) != (y < 0))
+            differs = tirx.any(tirx.all(rest < 0, y > 0), tirx.all(rest > 0, y < 0))
             rest = tirx.Select(differs, rest + y, rest)
             rest = tirx.Select(rest == 0, tirx.copysign(tirx.const(0.0, "float64"), y), rest)
         return rest.astype(kind)

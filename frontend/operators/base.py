@@ -107,7 +107,10 @@ def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
     if count == 0:
         return []
     symbols = [tirx.Var(f"{vector.name}_{i}", "int64") for i in range(count)]
-    bb.match_cast(bb.emit(relax.op.tensor_to_shape(vector)), relax.ShapeType(symbols))
+    # Not `tensor_to_shape`: TVM (0.27) lowers it to symbols of its own, and FuseTIR then drops ours.
+    shape_type = relax.ShapeType(ndim=count)
+    call = relax.op.call_pure_packed("vm.builtin.tensor_to_shape", vector, ty_args=[shape_type])
+    bb.match_cast(bb.emit(call), relax.ShapeType(symbols))
     return list(symbols)
 
 

@@ -1,0 +1,111 @@
+"""LayerNormalization with all results, LpNormalization, BatchNormalization in training mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
+from relaxc.frontend.operators.stock import convert_with_tvm
+
+
+def layer_normalization(ctx: NodeContext) -> relax.Expr:
+    """LayerNormalization; with mean and inverse deviation where the node asks for them."""
+    data = ctx.input(0)
+    rank = len(dims(data))
+    axis = int(ctx.attrs.get("axis", -1)) % rank
+    asked = [bool(name) for name in ctx.node.output]
+    if not any(asked[1:]) and dims(ctx.input(1)) and len(dims(ctx.input(1))) == rank - axis:
+        return convert_with_tvm(ctx)
+    axes = list(range(axis, rank))
+    kind = dtype(data)
+    bb = ctx.bb
+    wide = data if kind in ("float32", "float64") else bb.emit(relax.op.astype(data, "float32"))
+    mean = bb.emit(relax.op.mean(wide, axes, True))
+    centered = bb.emit(relax.op.subtract(wide, mean))
+    variance = bb.emit(relax.op.mean(bb.emit(relax.op.multiply(centered, centered)), axes, True))
+    epsilon = relax.const(float(ctx.attrs.get("epsilon", 1e-5)), dtype(wide))
+    inverse = bb.emit(relax.op.rsqrt(bb.emit(relax.op.add(variance, epsilon))))
+    result = bb.emit(relax.op.multiply(centered, inverse))
+    if dtype(result) != kind:
+        result = bb.emit(relax.op.astype(result, kind))
+    result = bb.emit(relax.op.multiply(result, ctx.input(1)))
+    if ctx.has(2):
+        result = bb.emit(relax.op.add(result, ctx.input(2)))
+    return relax.Tuple([result, mean, inverse][: len(ctx.node.output)])
+
+
+def lp_normalization(ctx: NodeContext) -> relax.Expr:
+    """LpNormalization; where the norm is 0, so is the result."""
+    data, axis = ctx.input(0), int(ctx.attrs.get("axis", -1))
+    p = int(ctx.attrs.get("p", 2))
+    if p not in (1, 2):
+        raise ValueError(f"p = {p} is not supported")
+    bb = ctx.bb
+    parts = bb.emit(relax.op.abs(data) if p == 1 else relax.op.multiply(data, data))
+    norm = bb.emit(relax.op.sum(parts, [axis], True))
+    if p == 2:
+        norm = bb.emit(relax.op.sqrt(norm))
+    zero, one = (constant(np.full((), v, dtype(data))) for v in (0, 1))
+    is_zero = bb.emit(relax.op.equal(norm, zero))
+    return relax.op.divide(data, bb.emit(relax.op.where(is_zero, one, norm)))
+
+
+def batch_normalization(ctx: NodeContext) -> relax.Expr:
+    """BatchNormalization; in training mode also the running mean and variance."""
+    if not ctx.attrs.get("training_mode", 0):
+        return convert_with_tvm(ctx)
+    data, bb = ctx.input(0), ctx.bb
+    rank = len(dims(data))
+    axes = [a for a in range(rank) if a != 1]
+    momentum = float(ctx.attrs.get("momentum", 0.9))
+
+    def weighted(value: relax.Expr, weight: float) -> relax.Expr:
+        return bb.emit(relax.op.multiply(value, relax.const(weight, dtype(value))))
+
+    def column(value: relax.Expr) -> relax.Expr:
+        return bb.emit(relax.op.expand_dims(value, [a if a == 0 else a for a in axes]))
+
+    mean = bb.emit(relax.op.mean(data, axes))
+    variance = bb.emit(relax.op.variance(data, axes))
+    running = [
+        bb.emit(relax.op.add(weighted(ctx.input(i), momentum), weighted(new, 1 - momentum)))
+        for i, new in ((3, mean), (4, variance))
+    ]
+    epsilon = relax.const(float(ctx.attrs.get("epsilon", 1e-5)), dtype(data))
+    scale = bb.emit(relax.op.rsqrt(bb.emit(relax.op.add(variance, epsilon))))
+    scale = bb.emit(relax.op.multiply(scale, ctx.input(1)))
+    centered = bb.emit(relax.op.subtract(data, column(mean)))
+    result = bb.emit(relax.op.multiply(centered, column(scale)))
+    result = bb.emit(relax.op.add(result, column(ctx.input(2))))
+    return relax.Tuple([result, *running][: len(ctx.node.output)])
+
+
+def dropout(ctx: NodeContext) -> relax.Expr:
+    """Dropout, which does nothing when a model runs; the mask is all true.
+
+    Raises:
+        ValueError: training mode with a ratio other than 0, which is random.
+    """
+    data = ctx.input(0)
+    if ctx.has(2):
+        mode: Any = getattr(ctx.input(2), "value", None)
+        ratio: Any = getattr(ctx.input(1), "value", None) if ctx.has(1) else 0.5
+        is_off = mode is not None and not mode.numpy().any()
+        is_zero = not isinstance(ratio, float) and ratio is not None and not ratio.numpy().any()
+        if not (is_off or is_zero):
+            raise ValueError("training mode is not supported")
+    if len(ctx.node.output) < 2:
+        return data
+    mask = relax.op.broadcast_to(constant(np.ones((), np.bool_)), relax.ShapeExpr(dims(data)))
+    return relax.Tuple([data, ctx.bb.emit(mask)])
+
+
+CONVERTERS: dict[str, Converter] = {
+    "BatchNormalization": batch_normalization,
+    "Dropout": dropout,
+    "LayerNormalization": layer_normalization,
+    "LpNormalization": lp_normalization,
+}
