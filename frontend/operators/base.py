@@ -107,7 +107,7 @@ def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
     if count == 0:
         return []
     symbols = [tirx.Var(f"{vector.name}_{i}", "int64") for i in range(count)]
-    # Not `tensor_to_shape`: TVM (0.27) lowers it to symbols of its own, and FuseTIR then drops ours.
+    # Not `tensor_to_shape`, which TVM (0.27) lowers to symbols of its own; FuseTIR drops ours then.
     shape_type = relax.ShapeType(ndim=count)
     call = relax.op.call_pure_packed("vm.builtin.tensor_to_shape", vector, ty_args=[shape_type])
     bb.match_cast(bb.emit(call), relax.ShapeType(symbols))

@@ -37,8 +37,7 @@ def dequantize_linear(ctx: NodeContext) -> relax.Expr:
 def _as_number(ctx: NodeContext, value: relax.Expr, element: int) -> relax.Expr:
     """Elements as int32 or float32."""
     if element in NARROW:
-        value = ctx.bb.emit(decode(ctx, value, element))
-        return value
+        return ctx.bb.emit(decode(ctx, value, element))
     if dtype(value) in ("int32", "float32"):
         return value
     return ctx.bb.emit(relax.op.astype(value, "int32"))

@@ -100,7 +100,7 @@ class MapDomain(Domain):
         n, c, h, w = wide
         if not any(wide):
             return "scalar"
-        if not h and not w:
+        if not h and not w and (c or dims[1] == 1):
             return "channel"
         if all(x or d == 1 for x, d in zip(wide, dims)):
             return "full"

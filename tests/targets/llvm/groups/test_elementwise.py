@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
+from builders import onnx_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import check_model, run_model
@@ -56,3 +57,12 @@ def test_nan_and_infinity_propagate() -> None:
         np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected), err_msg=op)
         known = ~np.isnan(expected)
         np.testing.assert_allclose(actual[known], expected[known], 1e-5, 1e-6, err_msg=op)
+
+
+def test_one_number_per_image_is_not_one_per_channel() -> None:
+    graph = "g (float[2,20,4,5] x, float[2,1,1,1] m) => (float[2,20,4,5] y) { y = Sub(x, m) }"
+    rng = np.random.default_rng(0)
+    feed = {
+        name: rng.random(s, np.float32) for name, s in (("x", (2, 20, 4, 5)), ("m", (2, 1, 1, 1)))
+    }
+    check_model(onnx_model(graph), feed)
