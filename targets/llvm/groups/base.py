@@ -200,9 +200,9 @@ class KernelFrame:
 
     def operands(self) -> Operands:
         """Declare the epilogue's constants; call after the kernel's own constants."""
-        operands, constants = declare_operands(
-            self.b, self._group.epilogue, self._domain, self.views
-        )
+        is_rounded = self._result.element == "bfloat16"
+        epilogue = replace(self._group.epilogue, is_rounded=is_rounded)
+        operands, constants = declare_operands(self.b, epilogue, self._domain, self.views)
         self.constants.extend(constants)
         return operands
 

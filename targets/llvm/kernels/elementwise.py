@@ -65,6 +65,11 @@ _UNARY: dict[str, Callable[[Expr], Expr]] = {
     "relax.square": lambda x: x * x,
     "relax.tanh": vm.tanh,
 }
+# What suffices where the result is stored as bfloat16, which keeps 8 bits.
+_ROUNDED: dict[str, Callable[[Expr], Expr]] = {
+    "relax.erf": vm.erf_rounded,
+    "relax.nn.gelu": vm.gelu_rounded,
+}
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "relax.add": lambda x, y: x + y,
     "relax.divide": lambda x, y: x / y,
@@ -117,11 +122,13 @@ class Epilogue:
         start: the anchor's result.
         bindings: variable and call, each reading `start`, operands or earlier bindings.
         operands: the other tensors, in order of first use; scalars are inlined instead.
+        is_rounded: whether the result is stored as bfloat16, so that shorter polynomials will do.
     """
 
     start: relax.Var
     bindings: tuple[tuple[relax.Var, relax.Call], ...]
     operands: tuple[Operand, ...]
+    is_rounded: bool = False
 
     @staticmethod
     def of(start: relax.Var, bindings: list[tuple[relax.Var, relax.Call]]) -> Epilogue:
@@ -164,15 +171,19 @@ class Epilogue:
 
         result = value
         for var, call in self.bindings:
-            result = b.let(apply_operator(call, read))
+            result = b.let(apply_operator(call, read, self.is_rounded))
             known[var] = result
         return result
 
 
-def apply_operator(call: relax.Call, read: Callable[[relax.Expr], Expr]) -> Expr:
+def apply_operator(
+    call: relax.Call, read: Callable[[relax.Expr], Expr], is_rounded: bool = False
+) -> Expr:
     """The value of an elementwise call, whose operands `read` provides."""
     op = str(call.op.name)
     x = read(call.args[0])
+    if is_rounded and op in _ROUNDED:
+        return _ROUNDED[op](x)
     if op in _UNARY:
         return _UNARY[op](x)
     if op in _BINARY:

@@ -194,3 +194,27 @@ def test_attention(queries: int, keys: int, depth: int, width: int) -> None:
     exact = np.einsum("bhqk,bhkd->bhqd", weights, v) / powers.sum(-1, keepdims=True)
     # A power that lies between two bfloat16 may be rounded to the other one: 2**-9 of one weight.
     np.testing.assert_allclose(actual, exact, rtol=0, atol=1e-3 * np.abs(exact).max())
+
+
+@needs_bfloat16
+def test_gelu_of_a_rounded_result() -> None:
+    x, w, v = _random(40, 32), _random(32, 48), _random(48, 16)
+    model = onnx_model(
+        """g (float[40,32] x) => (float[40,16] y) {
+            a = MatMul (x, w)
+            b = Div (a, root)
+            c = Erf (b)
+            d = Add (c, one)
+            e = Mul (a, d)
+            f = Mul (e, half)
+            y = MatMul (f, v)
+        }""",
+        w=w,
+        v=v,
+        root=np.array(2**0.5, np.float32),
+        one=np.array(1, np.float32),
+        half=np.array(0.5, np.float32),
+    )
+    (actual,), _ = run_model(model, {"x": x}, precision="bfloat16")
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < 5e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,3 +56,20 @@ def test_edges(lanes: int) -> None:
     np.testing.assert_allclose(
         evaluate(vector_math.sigmoid, x, lanes), [0.5, 0.5, 1, 0, np.nan, 1, 0, 1], atol=2e-38
     )
+
+
+@pytest.mark.parametrize(
+    "function, reference, error",
+    [
+        (vector_math.erf_rounded, math.erf, 2e-4),
+        (vector_math.gelu_rounded, lambda x: x * (1 + math.erf(x / 2**0.5)) / 2, 4e-4),
+    ],
+    ids=["erf", "gelu"],
+)
+def test_functions_for_rounded_results(
+    function: Callable[[Any], Any], reference: Callable[[float], float], error: float
+) -> None:
+    x = np.linspace(-50, 50, 1 << 14, dtype=np.float32)
+    expected = np.array([reference(float(v)) for v in x])
+    assert np.max(np.abs(evaluate(function, x, 8) - expected)) < error
+    assert np.isnan(evaluate(function, np.full(8, np.nan, np.float32), 8)).all()
