@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tvm import IRModule, relax
+from tvm.ir import GlobalVar
 
 BlockRewrite = Callable[[relax.BindingBlock], Sequence[relax.Binding]]
 
@@ -24,3 +25,28 @@ def rewrite_main(builder: relax.BlockBuilder, rewrite: BlockRewrite) -> IRModule
     func = rewrite_blocks(builder, builder.get()[gvar], rewrite)
     builder.update_func(gvar, func)
     return builder.get()
+
+
+def add_private(builder: relax.BlockBuilder, func: relax.Function, name: str) -> GlobalVar:
+    """Add a function that is called once, under a name like the one given.
+
+    `BlockBuilder.add_func` looks for an equal function first, and compares with every one that
+    differs in the numbers of its constants only: in a large model, with all layers of a kind.
+    """
+    mod = builder.get()
+    unique = str(builder.get_unique_name(name))
+    while _has(mod, unique):
+        unique = str(builder.get_unique_name(name))
+    del mod  # else the builder would copy the module for the update
+    gvar = GlobalVar(unique)
+    relax.expr._update_type(gvar, func.ty)
+    builder.update_func(gvar, func)
+    return gvar
+
+
+def _has(mod: IRModule, name: str) -> bool:
+    try:
+        mod.get_global_var(name)
+    except ValueError:
+        return False
+    return True

@@ -1,9 +1,10 @@
 """What each kernel of the finished module computes: its nodes, arithmetic and memory traffic.
 
 Nothing has to be carried through the passes but names: a kernel's result is called after the last
-operator that it computes, as the importer named it. Its other operators are found in the imported
-module, backwards from there to where another kernel's result is read. Kernels that answer to no
-operator, such as copies into another layout, have no nodes.
+operator that it computes, as the importer named it; several are joined by commas, and whatever else
+a pass makes of a node's result is called `name.something`. Its other operators are found in the
+imported module, backwards from there to where another kernel's result is read. Kernels that answer
+to no operator, such as copies into another layout, have no nodes.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class _Graph:
 
     def claim(self, name: str) -> list[relax.Binding]:
         """The operators behind the result called `name` (or `a,b` of several), in order."""
-        pending = [self.named[part] for part in {name, *name.split(",")} if part in self.named]
+        roots = (self._named(part) for part in (name, *name.split(",")))
+        pending = [var for var in roots if var is not None]
         found: list[relax.Var] = []
         while pending:
             var = pending.pop()
@@ -86,6 +88,12 @@ class _Graph:
                 if used in self.order and used.name not in self.results:
                     pending.append(used)
         return [self.order[var][1] for var in sorted(found, key=lambda var: self.order[var][0])]
+
+    def _named(self, name: str) -> relax.Var | None:
+        """The variable of that name, or the one that it was derived from."""
+        while name not in self.named and "." in name:
+            name = name.rpartition(".")[0]
+        return self.named.get(name)
 
 
 def _bindings(body: relax.Expr) -> Iterator[relax.Binding]:

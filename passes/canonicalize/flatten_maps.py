@@ -82,7 +82,7 @@ class _Rewriter:
             return
         value, form = found
         bound = isinstance(value, relax.Var)
-        var = value if bound else self.b.emit(value, f"{binding.var.name}_2d")
+        var = value if bound else self.b.emit(value, f"{binding.var.name}.2d")
         self.flat[binding.var] = var, form
         back = form.restore(var, binding.var.ty.shape.values, self.b)
         self.b.bindings.append(relax.VarBinding(binding.var, self.b.builder.normalize(back)))

@@ -9,6 +9,7 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 from relaxc.layout import KERNEL
+from relaxc.passes.blocks import add_private
 
 
 def outline(
@@ -43,7 +44,7 @@ def outline(
     func = relax.transform.CanonicalizeBindings()(body.get())[name].with_attr(KERNEL, kernel)
     # A symbolic dimension belongs to one function only.
     func = relax.utils.copy_with_new_vars(func)
-    gvar = builder.add_func(func, name)
+    gvar = add_private(builder, func, name)
     return relax.VarBinding(members[-1].var, builder.normalize(relax.Call(gvar, outer)))
 
 

@@ -37,7 +37,7 @@ from relaxc.layout import (
     Layout,
 )
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.blocks import add_private, rewrite_main
 from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
 
 
@@ -161,7 +161,7 @@ class _Chooser:
         func = builder.get()[CONCAT].with_attrs(
             {KERNEL: CONCAT, LAYOUTS: [str(layout) for layout in (*layouts, result)]}
         )
-        gvar = self.builder.add_func(relax.utils.copy_with_new_vars(func), CONCAT)
+        gvar = add_private(self.builder, relax.utils.copy_with_new_vars(func), CONCAT)
         out.append(relax.VarBinding(binding.var, self.builder.normalize(relax.Call(gvar, args))))
 
     def _widest_demands(self, func: relax.Function) -> Sequence[Demand]:
@@ -209,7 +209,7 @@ class _Chooser:
         annotated = relax.utils.copy_with_new_vars(func).with_attr(
             LAYOUTS, [str(layout) for layout in (*layouts, result)]
         )
-        gvar = self.builder.add_func(annotated, call.op.name_hint)
+        gvar = add_private(self.builder, annotated, call.op.name_hint)
         out.append(relax.VarBinding(binding.var, self.builder.normalize(relax.Call(gvar, args))))
 
     def _fills_vectors(self, var: relax.Var) -> bool:
@@ -276,7 +276,7 @@ class _Chooser:
         layouts = [str(self.layouts.get(var, PLAIN)), str(layout)]
         func = builder.get()["relayout"].with_attrs({KERNEL: "relayout", LAYOUTS: layouts})
         # A symbolic dimension belongs to one function only.
-        gvar = self.builder.add_func(relax.utils.copy_with_new_vars(func), "relayout")
+        gvar = add_private(self.builder, relax.utils.copy_with_new_vars(func), "relayout")
         return self.builder.normalize(relax.Call(gvar, [var]))
 
 

@@ -113,7 +113,7 @@ class Arithmetic:
     def view(self, b: KernelBuilder, x: View) -> View:
         """Data as groups: all strides count groups."""
         group = self.group
-        if group == 1:
+        if group == 1 or x.buffer.dtype == "int32":  # the latter is grouped already
             return x
         origin = simple(x.origin)
         # Sizes of rows and images are symbolic multiples of the size of a pixel, if not numbers.

@@ -107,7 +107,17 @@ def test_odd_depth_is_multiplied_in_float32() -> None:
 @needs_bfloat16
 @pytest.mark.parametrize(
     "channels, outputs, kernel, stride",
-    [(32, 32, 1, 1), (24, 40, 1, 1), (16, 48, 3, 2), (64, 16, 5, 3)],
+    [
+        (3, 24, 7, 2),
+        (3, 16, 3, 2),
+        (4, 16, 4, 2),
+        (1, 16, 5, 4),
+        (32, 32, 1, 1),
+        (24, 40, 1, 1),
+        (16, 48, 3, 2),
+        (64, 16, 5, 3),
+        (32, 32, 5, 1),
+    ],
 )
 def test_convolution(channels: int, outputs: int, kernel: int, stride: int) -> None:
     x, w = _random(2, channels, 13, 11), _random(outputs, channels, kernel, kernel)

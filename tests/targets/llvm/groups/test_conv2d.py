@@ -24,6 +24,8 @@ CASES = [
     (48, 64, 7, 7, (3, 3), 1, 1, 1, 1, "winograd"),  # F(2,3)
     (32, 32, 17, 17, (1, 7), 1, 1, 1, 0, "winograd"),
     (32, 64, 9, 9, (5, 5), 1, 1, 1, 2, "winograd"),
+    (32, 64, 41, 47, (3, 3), 2, 1, 1, 1, "winograd"),  # even and odd pixels apart
+    (48, 32, 21, 24, (3, 3), 2, 1, 1, 0, "winograd"),
     (64, 64, 9, 9, (3, 3), 1, 1, 16, 1, "packed"),  # four channels per group
     (40, 40, 9, 10, (3, 3), 2, 1, 20, 1, "packed"),
     (12, 24, 9, 9, (3, 3), 1, 1, 12, 1, "packed"),  # two outputs per input
