@@ -49,6 +49,14 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
+    def require_tools(self) -> None:
+        """Fail, before any work, unless this machine can link for the target.
+
+        Raises:
+            TargetError: a compiler or a library is missing.
+        """
+
+    @abc.abstractmethod
     def lowering_passes(self) -> Sequence[tuple[str, tvm.transform.Pass]]:
         """Named TVM passes from fused PrimFuncs to VM code; none of them is optional."""
 

@@ -84,7 +84,7 @@ def compile(
         ModelError: the model is unreadable, invalid or unsupported.
         OptionError: an option does not fit, such as a precision that the target lacks.
         InputError: the calibration data does not fit the model.
-        TargetError: no C++ compiler to link with.
+        TargetError: no C++ compiler to link with, or no runtime of TVM for the target.
         OutputError: the artifact cannot be written.
     """
     options, diagnostics = options or CompileOptions(), diagnostics or Diagnostics()
@@ -95,6 +95,7 @@ def compile(
         raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
     if options.quantize is not None and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
+    backend.require_tools()
     warnings: list[str] = []
 
     def collect(instrumented: IRModule) -> dict[int, Histogram]:

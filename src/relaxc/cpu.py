@@ -1,11 +1,13 @@
 """What this machine's CPU can do, in LLVM's words. Imports nothing of ours, nor TVM.
 
-Read from /proc/cpuinfo, so that a deployment box needs no compiler to know whether an artifact
-would die of an illegal instruction, and so that features masked by a hypervisor are seen as absent.
+Read from /proc/cpuinfo, on ARM from the auxiliary vector, so that a deployment box needs no
+compiler to know whether an artifact would die of an illegal instruction, and so that features
+masked by a hypervisor are seen as absent.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -58,22 +60,25 @@ _X86_FLAGS = {
     "movdir64b": "movdir64b",
     "prefetchi": "prefetchi",
 }
-_ARM_FLAGS = {
-    "neon": "asimd",
-    "crc": "crc32",
-    "aes": "aes",
-    "sha2": "sha2",
-    "lse": "atomics",
-    "fullfp16": "asimdhp",
-    "rdm": "asimdrdm",
-    "dotprod": "asimddp",
-    "rcpc": "lrcpc",
-    "sve": "sve",
-    "sve2": "sve2",
-    "i8mm": "i8mm",
-    "bf16": "bf16",
+# LLVM feature -> bit of the kernel's hardware capabilities: AT_HWCAP, and AT_HWCAP2 from bit 64 on.
+# Reference: asm/hwcap.h of Linux for arm64.
+_ARM_BITS = {
+    "neon": 1,
+    "aes": 3,
+    "sha2": 6,
+    "crc": 7,
+    "lse": 8,
+    "fullfp16": 10,
+    "rdm": 12,
+    "rcpc": 15,
+    "dotprod": 20,
+    "sve": 22,
+    "sve2": 64 + 1,
+    "i8mm": 64 + 13,
+    "bf16": 64 + 14,
 }
-FLAGS = {"x86_64": _X86_FLAGS, "aarch64": _ARM_FLAGS}
+_AT_HWCAP, _AT_HWCAP2 = 16, 26
+ARCHITECTURES = {"x86_64": frozenset(_X86_FLAGS), "aarch64": frozenset(_ARM_BITS)}
 
 
 def architecture() -> str:
@@ -85,14 +90,24 @@ def architecture() -> str:
 
 def checkable_features(arch: str) -> frozenset[str]:
     """The LLVM features of an architecture whose presence this module can tell."""
-    return frozenset(FLAGS.get(arch, {}))
+    return ARCHITECTURES.get(arch, frozenset())
 
 
 @functools.cache
 def features() -> frozenset[str]:
     """The checkable LLVM features that this CPU has; empty where it cannot be told."""
-    flags = set(_cpuinfo_field("flags", "Features").split())
-    return frozenset(name for name, flag in FLAGS.get(architecture(), {}).items() if flag in flags)
+    if architecture() == "aarch64":
+        bits = _hardware_capabilities()
+        return frozenset(name for name, bit in _ARM_BITS.items() if bits >> bit & 1)
+    flags = set(_cpuinfo_field("flags").split())
+    return frozenset(name for name, flag in _X86_FLAGS.items() if flag in flags)
+
+
+def _hardware_capabilities() -> int:
+    """What the kernel tells every process of an ARM CPU."""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return int(getauxval(_AT_HWCAP)) | int(getauxval(_AT_HWCAP2)) << 64
 
 
 def model_name() -> str:

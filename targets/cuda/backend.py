@@ -69,6 +69,15 @@ class CudaBackend(Backend):
             )
         return replace(self, precision=precision)
 
+    def require_tools(self) -> None:
+        """Fail, before any work, unless this machine can compile and link for the target.
+
+        Raises:
+            TargetError: a compiler or a library is missing.
+        """
+        find_compiler()
+        self._host.require_tools()
+
     def describe(self) -> dict[str, object]:
         """The target as the manifest shows it."""
         host = {k: v for k, v in self._host.describe().items() if k in ("mcpu", "mtriple")}

@@ -11,15 +11,15 @@ from pathlib import Path
 import tvm
 from tvm import IRModule, relax
 
-from relaxc import cpu
 from relaxc.errors import OptionError
 from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.llvm.library import LlvmKernels
-from relaxc.targets.llvm.link import link_shared
+from relaxc.targets.llvm.link import compiler_command, link_shared
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.llvm.schedule.schedule import schedule_nests
 from relaxc.targets.llvm.target import enabled_features
+from relaxc.targets.llvm.tvm_runtime import require_runtime
 from relaxc.targets.shape_functions import sort_shape_functions
 
 # What every artifact brings along beside TVM's runtime, each a library of its own.
@@ -64,6 +64,19 @@ class LlvmBackend(Backend):
     def triple(self) -> str:
         """The LLVM target triple."""
         return str(self.target.attrs["mtriple"])
+
+    def require_tools(self) -> None:
+        """Fail, before any work, unless this machine can link for the target.
+
+        Raises:
+            TargetError: a compiler or TVM's runtime for that machine is missing.
+        """
+        compiler_command(self.triple)
+        require_runtime(self._architecture)
+
+    @property
+    def _architecture(self) -> str:
+        return self.triple.partition("-")[0]
 
     def describe(self) -> dict[str, object]:
         """The target as the manifest shows it."""
@@ -113,14 +126,12 @@ class LlvmBackend(Backend):
             executable.export_library(str(output), fcompile=linker, workspace_dir=folder)
             libraries = {"model.so": output.read_bytes()}
         libraries |= {f"{code.stem}.so": _compiled(code, self.triple) for code in _SOURCES}
-        arch = self.triple.partition("-")[0]
         names = runtime_libraries(needs_extra=_EXTRA_PREFIXES[0] in str(executable.as_text()))
         names += more
-        if arch == cpu.architecture():  # there is no runtime for other machines here
-            here = Path(tvm.__file__).parent / "lib"
-            libraries |= {name: (here / name).read_bytes() for name in names}
+        runtime = require_runtime(self._architecture)
+        libraries |= {name: (runtime / name).read_bytes() for name in names}
         requirements: dict[str, object] = {
-            "architecture": arch,
+            "architecture": self._architecture,
             "runtime": names,
             "cpu_features": sorted(enabled_features(self.target)),
         }

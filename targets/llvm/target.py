@@ -57,10 +57,10 @@ def enabled_features(target: tvm.target.Target) -> frozenset[str]:
 
 def _require_triple(triple: str) -> None:
     arch = triple.partition("-")[0]
-    if arch not in cpu.FLAGS:
+    if arch not in cpu.ARCHITECTURES:
         raise OptionError(
             f"target triple `{triple}` is not supported; known architectures are "
-            + ", ".join(f"`{a}`" for a in cpu.FLAGS)
+            + ", ".join(f"`{a}`" for a in cpu.ARCHITECTURES)
         )
 
 

@@ -8,6 +8,7 @@ import relaxc
 from relaxc.cli.bench import bench
 from relaxc.cli.check import check
 from relaxc.cli.compile import compile_
+from relaxc.cli.fetch_runtime import fetch_runtime
 from relaxc.cli.inspect import inspect
 from relaxc.cli.run import run
 
@@ -18,5 +19,5 @@ def cli() -> None:
     """Compile ONNX models into self-contained artifacts, run and measure them."""
 
 
-for _command in (compile_, run, bench, check, inspect):
+for _command in (compile_, run, bench, check, inspect, fetch_runtime):
     cli.add_command(_command)

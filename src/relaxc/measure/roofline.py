@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from relaxc import cpu
-from relaxc.runtime.library import default_cache_dir
+from relaxc.cache import default_cache_dir
 from relaxc.targets.llvm.link import link_shared
 
 _SOURCE = Path(__file__).with_name("peaks.c")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-import os
 import sys
 import threading
 from pathlib import Path
 
 from relaxc import cpu
 from relaxc.artifact import Artifact
+from relaxc.cache import default_cache_dir
 from relaxc.errors import ArtifactError, OutputError, TargetError
 from relaxc.replacing import replacing
 from relaxc.runtime import ffi
@@ -25,12 +25,6 @@ _lock = threading.Lock()
 _loaded: dict[str, ctypes.CDLL] = {}
 # Which build of each part of TVM's runtime this process runs, by SHA-256.
 _runtime: dict[str, str] = {}
-
-
-def default_cache_dir() -> Path:
-    """The user's cache folder for relaxc."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "relaxc"
 
 
 def require_this_machine(artifact: Artifact) -> None:
@@ -76,10 +70,7 @@ def load_model(artifact: Artifact, cache_dir: Path | None) -> tuple[ffi.Object, 
         load_runtime()  # TVM's library for CUDA finds it by name
     with _lock:
         for name in artifact.manifest["requirements"]["runtime"]:
-            if f"lib/{name}" in artifact.spans:
-                _load_runtime(artifact, name, cache)
-            else:
-                _load_installed_runtime(artifact, name)
+            _load_runtime(artifact, name, cache)
         pool = _load(artifact, "threadpool.so", cache)
         path = _extract(artifact, "model.so", cache)
         try:
@@ -143,18 +134,6 @@ def _load_runtime(artifact: Artifact, name: str, cache: Path) -> None:
             f"`{artifact.path}` needs TVM {artifact.manifest['versions']['tvm']}, but this process "
             "already runs another build of it; load the artifact in a process of its own"
         )
-
-
-def _load_installed_runtime(artifact: Artifact, name: str) -> None:
-    """Load a part of TVM's runtime that a cross-compiled artifact could not carry."""
-    installed = _installed_tvm_library(name)
-    if installed is None:
-        version = artifact.manifest["versions"]["tvm"]
-        raise TargetError(
-            f"`{artifact.path}` was compiled on another kind of machine, so it carries no TVM "
-            f"runtime; run `pip install apache-tvm=={version}` here"
-        )
-    ctypes.CDLL(str(installed), mode=ctypes.RTLD_GLOBAL)
 
 
 def _installed_tvm_library(name: str) -> Path | None:

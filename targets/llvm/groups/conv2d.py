@@ -21,10 +21,9 @@ from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.builder import Buffer
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
-from relaxc.targets.llvm.kernels.conv_winograd import Plan
-from relaxc.targets.llvm.kernels.cook_toom import Transform
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
+from relaxc.targets.llvm.kernels.winograd_plan import Plan, winograd_plan
 from relaxc.targets.llvm.machine import Machine
 
 
@@ -165,67 +164,3 @@ def _spec(group: Group) -> ConvSpec:
     spec = ConvSpec.of(group.anchor)
     assert spec is not None, "anchors() admits static convolutions only"
     return spec
-
-
-# Kernel size -> outputs per tile on that axis, where neither axis is short.
-_TRANSFORMS = {
-    (3, 3): (Transform(4, 3), Transform(4, 3)),
-    (5, 5): (Transform(2, 5), Transform(2, 5)),
-    (1, 7): (Transform(1, 1), Transform(2, 7)),
-    (7, 1): (Transform(2, 7), Transform(1, 1)),
-    (1, 3): (Transform(1, 1), Transform(4, 3)),
-    (3, 1): (Transform(4, 3), Transform(1, 1)),
-}
-_SMALL = (Transform(2, 3), Transform(2, 3))
-
-
-def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
-    """How to compute a convolution by Winograd's method; None where direct is faster."""
-    lanes = machine.lanes
-    if spec.dilation != (1, 1) or spec.groups != 1:
-        return None
-    if spec.in_channels % lanes or spec.out_channels % lanes or spec.in_channels < 2 * lanes:
-        return None
-    transforms = _TRANSFORMS.get(spec.kernel) if spec.stride == (1, 1) else _strided(spec)
-    if transforms is None or min(spec.out_height, spec.out_width) < 4:
-        return None
-    # A map of few tiles re-reads the larger transformed weights too rarely to pay for F(4, 3).
-    if transforms == _TRANSFORMS[3, 3] and min(spec.out_height, spec.out_width) < 12:
-        transforms = _SMALL
-    out_blocks = spec.out_channels // lanes
-    group = next(g for g in (2, 3, 1) if out_blocks % g == 0)
-    tile = min((machine.registers - 1 - group) // group, 14 if group > 1 else 24)
-    plan = Plan(*transforms, 1, group, tile)
-    down, across = plan.tiles(spec)
-    return Plan(*transforms, _block(plan, spec, down * across, machine), group, tile)
-
-
-def _strided(spec: ConvSpec) -> tuple[Transform, Transform] | None:
-    """Even and odd pixels apart: 1.8 times fewer multiplications in large tiles, 1.4 in small."""
-    smallest = min(spec.out_height, spec.out_width)
-    if spec.kernel != (3, 3) or spec.stride != (2, 2) or smallest < 10:
-        return None
-    axis = Transform(4 if smallest >= 20 else 2, 3, 2)
-    return axis, axis
-
-
-def _block(plan: Plan, spec: ConvSpec, tiles: int, machine: Machine) -> int:
-    """Tiles per block: transformed data fit in L2, register tiles divide it, threads share it."""
-    per_tile = plan.positions * spec.in_channels * 4
-    if per_tile * tiles <= 0.87 * machine.l2_bytes and tiles <= 56:
-        return tiles
-    budget = (0.43 if spec.in_channels > 64 else 0.25) * machine.l2_bytes
-    best: tuple[float, int] | None = None
-    for block in range(12, 57):
-        if per_tile * block > budget and block > plan.tile:
-            continue
-        count = -(-tiles // block)
-        registers = -(-block // plan.tile)
-        cost = count * (block + 3.0) + 0.03 * count * (plan.tile * registers - block)
-        if best is None or cost < best[0]:
-            best = (cost, block)
-    assert best is not None
-    count = -(-tiles // best[1])
-    if count >= 4:
-        count += -count % machine.cores
-    return -(-tiles // count)

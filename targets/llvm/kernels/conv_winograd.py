@@ -1,10 +1,14 @@
 """Winograd and Cook-Toom convolution: fewer multiplications for kernels of stride 1 and 2.
 
 An output tile of m x m pixels costs (m + r - 1)^2 multiplications per channel pair instead of
-m^2 r^2: 4x fewer for F(4,3), 2.25x for F(2,3); at stride 2 it is 1.8x for m = 4,
-1.4x for m = 2. Per block of tiles: transform the data, then per group of output channels multiply
-all transformed positions (one GEMM each) and at once transform back and apply the epilogue, so that
-nothing but the block's data leaves the L2 cache.
+m^2 r^2: 4x fewer for F(4,3), 2.25x for F(2,3); at stride 2 it is 1.8x for m = 4, 1.4x for m = 2.
+Per block of tiles: transform the data, then per group of output channels multiply all transformed
+positions (one GEMM each) and at once transform back and apply the epilogue, so that nothing but
+the block's data leaves the L2 cache.
+
+Weights are transformed in every run: transformed they would be up to nine times larger, in the
+file, in memory, and on their way from memory to the core, which for maps of few tiles limits the
+speed. It costs 1 % on maps of many tiles; on maps of few, what it costs the traffic saves.
 
 Reference: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 """
@@ -15,60 +19,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, even_tiles
+from relaxc.targets.llvm.kernels.builder import (
+    Buffer,
+    Expr,
+    Index,
+    KernelBuilder,
+    even_tiles,
+    index,
+)
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
-from relaxc.targets.llvm.kernels.cook_toom import Transform
+from relaxc.targets.llvm.kernels.cook_toom import linear
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
+from relaxc.targets.llvm.kernels.winograd_plan import Plan
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How a convolution is tiled.
-
-    Attributes:
-        rows, columns: the transforms of the two axes.
-        block: tiles per block; the transformed block should fit in L2.
-        group: output channel blocks multiplied together.
-        tile: the most tiles in one register tile of the GEMM.
-    """
-
-    rows: Transform
-    columns: Transform
-    block: int
-    group: int
-    tile: int
-
-    @property
-    def positions(self) -> int:
-        """Multiplications per tile."""
-        return self.rows.size * self.columns.size
-
-    def tiles(self, spec: ConvSpec) -> tuple[int, int]:
-        """Tiles per image, vertically and horizontally."""
-        return -(-spec.out_height // self.rows.outputs), -(-spec.out_width // self.columns.outputs)
-
-    def border(self, spec: ConvSpec) -> tuple[int, int, int, int]:
-        """The border that the data must have for whole tiles to be read."""
-        down, across = self.tiles(spec)
-        top, left = spec.padding[:2]
-
-        def after(transform: Transform, tiles: int, before: int, extent: int) -> int:
-            reach = (tiles - 1) * transform.outputs * transform.stride + transform.size
-            return max(reach - before - extent, 0)
-
-        bottom = after(self.rows, down, top, spec.in_height)
-        return top, left, bottom, after(self.columns, across, left, spec.in_width)
+# Elements ahead in a panel of transformed weights, which may lie in L3.
+_PREFETCH = 4096
+# Elements in a cache line.
+_LINE = 16
 
 
 def pack_weights(weight: np.ndarray, plan: Plan, lanes: int) -> np.ndarray:
-    """[out, in, kh, kw] -> [out group][position][in][group * lanes], transformed in float64."""
-    gh, gw = plan.rows.matrices()[1], plan.columns.matrices()[1]
+    """[out, in, kh, kw] -> [out group][in][kh * kw][group * lanes], not transformed."""
     out, depth = weight.shape[:2]
-    transformed = np.einsum("xk,oikl,yl->xyoi", gh, weight.astype(np.float64), gw)
     width = plan.group * lanes
-    packed = transformed.reshape(plan.positions, out // width, width, depth).transpose(1, 0, 3, 2)
-    return np.ascontiguousarray(packed, np.float32)
+    panels = weight.reshape(out // width, width, depth, plan.taps).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(panels, np.float32)
 
 
 def emit(
@@ -80,33 +56,14 @@ def emit(
     y: View,
     operands: Operands,
 ) -> None:
-    """Write the kernel."""
+    """Write the kernel. `weight` is what `pack_weights` returns."""
     writer = _Writer(b, spec, plan, x, weight, y, operands)
-    down, across = plan.tiles(spec)
-    blocks = -(-down * across // plan.block)
-    groups = y.blocks // plan.group
-    batch = spec.batch
-    with b.parallel(batch * y.blocks) as t:
-        writer.borders(b.let(t // y.blocks), b.let(t % y.blocks))
-    if blocks >= 4 or not isinstance(batch, int) or batch * blocks >= 4:
-        with b.parallel(batch * blocks) as t:
-            n, block = b.let(t // blocks), b.let(t % blocks)
-            data = b.workspace(plan.positions * writer.data_stride)
-            product = b.workspace(plan.positions * writer.product_stride)
-            with b.loop(x.blocks) as cb:
-                writer.transform_data(data, n, block, cb)
-            with b.loop(groups) as g:
-                writer.multiply(data, product, n, block, g)
-        return
-    # Few blocks: share out channels instead, in two parallel phases per block.
-    data = b.workspace(plan.positions * writer.data_stride)
-    with b.loop(batch * blocks) as t:
-        n, block = b.let(t // blocks), b.let(t % blocks)
-        with b.parallel(x.blocks) as cb:
-            writer.transform_data(data, n, block, cb)
-        with b.parallel(groups) as g:
-            product = b.workspace(plan.positions * writer.product_stride)
-            writer.multiply(data, product, n, block, g)
+    with b.parallel(spec.batch * y.blocks) as t:
+        y.zero_borders(b, b.let(t // y.blocks), b.let(t % y.blocks))
+    if plan.by_group:
+        writer.share_groups()
+    else:
+        writer.share_blocks()
 
 
 class _Writer:
@@ -124,18 +81,77 @@ class _Writer:
     ) -> None:
         self.b, self.spec, self.plan = b, spec, plan
         self.x, self.weight, self.y, self.operands = x, weight, y, operands
+        self.groups = y.blocks // plan.group
         self.down, self.across = plan.tiles(spec)
+        # Tiles that are numbered together: of all images, or of one.
+        self.total = self.down * self.across * (spec.batch if plan.by_group else 1)
+        self.blocks = -(-self.total // plan.block)
+        self.in_parts = plan.depth < x.blocks
         # One line of padding: positions at power-of-two strides would share cache sets.
         self.data_stride = (x.blocks * plan.block + 1) * b.lanes
         self.product_stride = (plan.group * plan.block + 1) * b.lanes
+        self.panel_stride = (plan.depth * plan.group * b.lanes + 1) * b.lanes
+        # Weights of one group's outputs and one input.
+        self.row = plan.taps * plan.group * b.lanes
 
-    def borders(self, n: Index, cb: Index) -> None:
-        self.y.zero_borders(self.b, n, cb)
+    def share_blocks(self) -> None:
+        """All weights first; then each thread takes blocks of tiles through all groups."""
+        b, plan, x = self.b, self.plan, self.x
+        size = plan.positions * self.panel_stride
+        panels = b.workspace(self.groups * size)
+        with b.parallel(self.groups * x.blocks) as t:
+            g, cb = b.let(t // x.blocks), b.let(t % x.blocks)
+            self.transform_weights(panels, b.let(g * size), g, index(0), cb)
+        with b.parallel(self.spec.batch * self.blocks) as t:
+            n, block = b.let(t // self.blocks), b.let(t % self.blocks)
+            data = b.workspace(plan.positions * self.data_stride)
+            product = b.workspace(plan.positions * self.product_stride)
+            with b.loop(x.blocks) as cb:
+                self.transform_data(data, index(0), n, block, cb)
+            with b.loop(self.groups) as g:
+                self.multiply(data, index(0), panels, b.let(g * size), product)
+                self.finish(product, n, block, g)
 
-    def transform_data(self, data: Buffer, n: Index, block: Index, cb: Index) -> None:
+    def share_groups(self) -> None:
+        """All tiles first; then each thread takes groups of outputs over all blocks."""
+        b, plan, x = self.b, self.plan, self.x
+        size = plan.positions * self.data_stride
+        data = b.workspace(self.blocks * size)
+        with b.parallel(self.blocks * x.blocks) as t:
+            block, cb = b.let(t // x.blocks), b.let(t % x.blocks)
+            self.transform_data(data, b.let(block * size), index(0), block, cb)
+        with b.parallel(self.groups) as g:
+            product = b.workspace(plan.positions * self.product_stride)
+            panels = b.workspace(plan.positions * self.panel_stride)
+            if self.in_parts:
+                with b.loop(plan.positions * self.product_stride // b.lanes) as i:
+                    b.store(product, i * b.lanes, b.splat(0.0))
+                self._add_parts(data, panels, product, g)
+                self.finish(product, index(0), index(0), g)
+                return
+            with b.loop(x.blocks) as cb:
+                self.transform_weights(panels, index(0), g, index(0), cb)
+            with b.loop(self.blocks) as block:
+                self.multiply(data, b.let(block * size), panels, index(0), product)
+                self.finish(product, index(0), block, g)
+
+    def _add_parts(self, data: Buffer, panels: Buffer, product: Buffer, g: Index) -> None:
+        """Some inputs at a time, while the next ones' weights are on their way from memory."""
+        b, lanes = self.b, self.b.lanes
+        for start, size, count in even_tiles(self.x.blocks, self.plan.depth):
+            with b.loop(count) as part:
+                first = b.let(part * size + start)
+                with b.loop(size) as cb:
+                    self.transform_weights(panels, index(0), g, first, cb)
+                ahead = (g * self.spec.in_channels + (first + size) * lanes) * self.row
+                at = b.let(first * (self.plan.block * lanes))
+                self.multiply(data, at, panels, index(0), product, size, b.let(ahead))
+
+    def transform_data(self, data: Buffer, first: Index, n: Index, block: Index, cb: Index) -> None:
+        """Transform one channel block of a block of tiles, to `first` on."""
         b, plan, x = self.b, self.plan, self.x
         bt_rows, bt_columns = plan.rows.matrices()[0], plan.columns.matrices()[0]
-        with b.loop(plan.block) as t, self._existing(block, t) as (ty, tx):
+        with b.loop(plan.block) as t, self._existing(n, block, t) as (n, ty, tx):
             top, left = self.spec.padding[:2]
             down = plan.rows.outputs * plan.rows.stride
             across = plan.columns.outputs * plan.columns.stride
@@ -151,62 +167,76 @@ class _Writer:
                 )
                 for c in plan.columns.order
             ]
-            at = b.let((cb * plan.block + t) * b.lanes)
+            at = b.let(first + (cb * plan.block + t) * b.lanes)
             for r in range(plan.rows.size):
                 line = linear(b, bt_columns, [column[r] for column in columns])
                 for c, value in enumerate(line):
                     b.store(data, at + (r * plan.columns.size + c) * self.data_stride, value)
 
-    def multiply(self, data: Buffer, product: Buffer, n: Index, block: Index, group: Index) -> None:
-        b, plan = self.b, self.plan
-        with b.loop(plan.positions) as position:
-            for i, (start, size, count) in enumerate(even_tiles(plan.block, plan.tile)):
-                with b.loop(count) as t:
-                    self._gemm(data, product, group, position, t * size + start, size, i == 0)
-        with b.loop(plan.group) as k:
-            self._transform_back(product, n, block, group, k)
+    def transform_weights(
+        self, panels: Buffer, at: Index, group: Index, first: Index, cb: Index
+    ) -> None:
+        """Transform the weights of one group's outputs and one block's inputs.
 
-    def _gemm(
+        They go to the `cb`-th part of the panels at `at`, and belong to block `first + cb`.
+        """
+        b, plan, lanes = self.b, self.plan, self.b.lanes
+        g_rows, g_columns = plan.rows.matrices()[1], plan.columns.matrices()[1]
+        kh, kw = plan.rows.taps, plan.columns.taps
+        width = plan.group * lanes
+        with b.loop(lanes) as lane, b.loop(plan.group) as k:
+            i = b.let(cb * lanes + lane)
+            row = group * self.spec.in_channels + first * lanes + i
+            base = b.let(row * self.row + k * lanes)
+            columns = [
+                linear(
+                    b,
+                    g_rows,
+                    [b.let(b.load(self.weight, base + (r * kw + c) * width)) for r in range(kh)],
+                )
+                for c in range(kw)
+            ]
+            to = b.let(at + i * width + k * lanes)
+            for r in range(plan.rows.size):
+                line = linear(b, g_columns, [column[r] for column in columns])
+                for c, value in enumerate(line):
+                    b.store(panels, to + (r * plan.columns.size + c) * self.panel_stride, value)
+
+    def multiply(
         self,
         data: Buffer,
+        tiles: Index,
+        panels: Buffer,
+        panel: Index,
         product: Buffer,
-        group: Index,
-        position: Index,
-        first: Index,
-        size: int,
-        prefetch: bool,
+        depth: int | None = None,
+        ahead: Index | None = None,
     ) -> None:
-        b, plan, lanes = self.b, self.plan, self.b.lanes
-        width, depth = plan.group * lanes, self.spec.in_channels
-        acc = [[b.register() for _ in range(size)] for _ in range(plan.group)]
-        for registers in acc:
-            for register in registers:
-                register.set(b.splat(0.0))
-        panel = b.let((group * plan.positions + position) * (depth * width))
-        tiles = b.let(position * self.data_stride + first * lanes)
-        with b.loop(depth // lanes) as block, b.loop(lanes) as lane:
-            at = b.let(panel + (block * lanes + lane) * width)
-            if prefetch:
-                for k in range(plan.group):
-                    b.prefetch(self.weight, at + k * lanes + _PREFETCH)
-            weights = [b.let(b.load(self.weight, at + k * lanes)) for k in range(plan.group)]
-            for t in range(size):
-                value = b.let(
-                    b.broadcast(data, tiles + block * (plan.block * lanes) + t * lanes + lane)
-                )
-                for k in range(plan.group):
-                    acc[k][t].set(acc[k][t].get() + value * weights[k])
-        for k in range(plan.group):
-            for t in range(size):
-                at = position * self.product_stride + (k * plan.block + first + t) * lanes
-                b.store(product, at, acc[k][t].get())
+        """Multiply a block of tiles, at `tiles`, with a group's weights, at `panel`.
+
+        All inputs, or the `depth` next blocks of them, whose product is added to what is there;
+        meanwhile weights from `ahead` on are fetched.
+        """
+        b, plan = self.b, self.plan
+        gemm = _Gemm(self, data, panels, product, depth or self.x.blocks, ahead)
+        with b.loop(plan.positions) as position:
+            at = b.let(panel + position * self.panel_stride)
+            row = b.let(tiles + position * self.data_stride)
+            for i, (start, size, count) in enumerate(even_tiles(plan.block, plan.tile)):
+                with b.loop(count) as t:
+                    gemm.write(position, at, row, t * size + start, size, fetches=i == 0)
+
+    def finish(self, product: Buffer, n: Index, block: Index, group: Index) -> None:
+        """Transform a group's products back and write the results."""
+        with self.b.loop(self.plan.group) as k:
+            self._transform_back(product, n, block, group, k)
 
     def _transform_back(
         self, product: Buffer, n: Index, block: Index, group: Index, k: Index
     ) -> None:
         b, plan, spec = self.b, self.plan, self.spec
         at_rows, at_columns = plan.rows.matrices()[2], plan.columns.matrices()[2]
-        with b.loop(plan.block) as t, self._existing(block, t) as (ty, tx):
+        with b.loop(plan.block) as t, self._existing(n, block, t) as (n, ty, tx):
             at = b.let((k * plan.block + t) * b.lanes)
             columns = [
                 linear(
@@ -246,24 +276,77 @@ class _Writer:
                 result = self.operands.apply(b, value, n, cb, h, w + c)
                 b.store(y.buffer, y.at(n, cb, h, w + c), result)
 
-    def _existing(self, block: Index, t: Index) -> _Existing:
-        return _Existing(self, block, t)
+    def _existing(self, n: Index, block: Index, t: Index) -> _Existing:
+        return _Existing(self, n, block, t)
+
+
+@dataclass(frozen=True)
+class _Gemm:
+    """Products of transformed tiles and weights, one register tile at a time."""
+
+    writer: _Writer
+    data: Buffer
+    panels: Buffer
+    product: Buffer
+    depth: int
+    ahead: Index | None
+
+    def write(
+        self, position: Index, panel: Index, row: Index, first: Index, size: int, fetches: bool
+    ) -> None:
+        """Tiles `first` to `first + size` of a position's row, by its panel."""
+        w, b, plan, lanes = self.writer, self.writer.b, self.writer.plan, self.writer.b.lanes
+        width = plan.group * lanes
+        acc = [[b.register() for _ in range(size)] for _ in range(plan.group)]
+        to = b.let(position * w.product_stride + first * lanes)
+        for k, registers in enumerate(acc):
+            for t, register in enumerate(registers):
+                old = b.load(self.product, to + (k * plan.block + t) * lanes)
+                register.set(old if w.in_parts else b.splat(0.0))
+        tiles = b.let(row + first * lanes)
+        with b.loop(self.depth) as block, b.loop(lanes) as lane:
+            i = b.let(block * lanes + lane)
+            at = b.let(panel + i * width)
+            if fetches and self.ahead is not None:
+                self._fetch(position, i)
+            elif fetches:
+                for k in range(plan.group):
+                    b.prefetch(self.panels, at + k * lanes + _PREFETCH)
+            weights = [b.let(b.load(self.panels, at + k * lanes)) for k in range(plan.group)]
+            values = b.let(tiles + block * (plan.block * lanes) + lane)
+            for t in range(size):
+                value = b.let(b.broadcast(self.data, values + t * lanes))
+                for k in range(plan.group):
+                    acc[k][t].set(acc[k][t].get() + value * weights[k])
+        for k, registers in enumerate(acc):
+            for t, register in enumerate(registers):
+                b.store(self.product, to + (k * plan.block + t) * lanes, register.get())
+
+    def _fetch(self, position: Index, i: Index) -> None:
+        """Ask for an equal share of the next weights in each step of each position."""
+        w, b = self.writer, self.writer.b
+        step = -(-w.row // w.plan.positions)
+        at = b.let(self.ahead + (position * (self.depth * b.lanes) + i) * step)
+        for line in range(0, step, _LINE):
+            b.prefetch(w.weight, at + line)
 
 
 class _Existing:
-    """Context: tile `t` of a block, if the map has it; yields its row and column."""
+    """Context: tile `t` of a block, if there is one; yields its image, row and column."""
 
-    def __init__(self, writer: _Writer, block: Index, t: Index) -> None:
+    def __init__(self, writer: _Writer, n: Index, block: Index, t: Index) -> None:
         b, plan = writer.b, writer.plan
-        total = writer.down * writer.across
+        self._b, self._writer, self._image = b, writer, n
         self._tile = b.let(block * plan.block + t)
-        self._across = writer.across
-        self._b = b
-        self._when = b.when(self._tile < total if total % plan.block else None)
+        self._when = b.when(self._tile < writer.total if writer.total % plan.block else None)
 
-    def __enter__(self) -> tuple[Expr, Expr]:
+    def __enter__(self) -> tuple[Expr, Expr, Expr]:
         self._when.__enter__()
-        return self._b.let(self._tile // self._across), self._b.let(self._tile % self._across)
+        b, down, across = self._b, self._writer.down, self._writer.across
+        image, tile = self._image, self._tile
+        if self._writer.plan.by_group:
+            image, tile = b.let(tile // (down * across)), b.let(tile % (down * across))
+        return image, b.let(tile // across), b.let(tile % across)
 
     def __exit__(self, *exc: object) -> None:
         self._when.__exit__(None, None, None)
@@ -273,51 +356,3 @@ def _inside(start: Expr, offset: int, extent: int, tile: int) -> Expr | None:
     """The condition that a tile's pixel lies on the map; None where it always does."""
     remainder = extent % tile
     return start + offset < extent if remainder and offset >= remainder else None
-
-
-def linear(b: KernelBuilder, matrix: np.ndarray, values: list[Expr]) -> list[Expr]:
-    """matrix @ values, skipping zeros and ones and sharing work between rows of points p and -p.
-
-    Such rows agree in the even columns and differ in sign in the odd ones (or the reverse), so
-    that both come from one sum and one difference.
-    """
-    out: dict[int, Expr] = {}
-    columns = np.arange(matrix.shape[1])
-    for i, row in enumerate(matrix):
-        if i in out:
-            continue
-        for sign in (1.0, -1.0):
-            mirrored = row * np.where(columns % 2, -sign, sign)
-            twin = next(
-                (
-                    j
-                    for j in range(i + 1, len(matrix))
-                    if np.allclose(matrix[j], mirrored, atol=1e-9)
-                ),
-                None,
-            )
-            even, odd = row * (columns % 2 == 0), row * (columns % 2)
-            if twin is not None and np.any(even) and np.any(odd):
-                e, o = _sum(b, even, values), _sum(b, odd, values)
-                out[i] = b.let(e + o)
-                out[twin] = b.let(e - o if sign > 0 else o - e)
-                break
-        else:
-            out[i] = _sum(b, row, values)
-    return [out[i] for i in range(len(matrix))]
-
-
-def _sum(b: KernelBuilder, row: np.ndarray, values: list[Expr]) -> Expr:
-    total: Expr | None = None
-    for factor, value in zip(row, values):
-        if factor == 0.0:
-            continue
-        if abs(factor) == 1.0 and total is not None:
-            total = total + value if factor > 0 else total - value
-            continue
-        term = value if factor == 1.0 else b.splat(float(factor)) * value
-        total = term if total is None else total + term
-    return b.let(b.splat(0.0) if total is None else total)
-
-
-_PREFETCH = 4096

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relaxc.targets.llvm.kernels.builder import Expr, KernelBuilder
+
 _POINTS: dict[int, tuple[float, ...]] = {0: (), 1: (1.0,), 2: (2 / 3, 3 / 2), 3: (0.6, 1.0, 5 / 3)}
 
 
@@ -77,3 +79,48 @@ def _cook_toom(outputs: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     nearly = np.abs(np.abs(bt) - 1) < 1e-12
     bt[nearly] = np.sign(bt[nearly])
     return bt, vandermonde(taps) * scale[:, None], vandermonde(outputs).T
+
+
+def linear(b: KernelBuilder, matrix: np.ndarray, values: list[Expr]) -> list[Expr]:
+    """matrix @ values, skipping zeros and ones and sharing work between rows of points p and -p.
+
+    Such rows agree in the even columns and differ in sign in the odd ones (or the reverse), so
+    that both come from one sum and one difference.
+    """
+    out: dict[int, Expr] = {}
+    columns = np.arange(matrix.shape[1])
+    for i, row in enumerate(matrix):
+        if i in out:
+            continue
+        for sign in (1.0, -1.0):
+            mirrored = row * np.where(columns % 2, -sign, sign)
+            twin = next(
+                (
+                    j
+                    for j in range(i + 1, len(matrix))
+                    if np.allclose(matrix[j], mirrored, atol=1e-9)
+                ),
+                None,
+            )
+            even, odd = row * (columns % 2 == 0), row * (columns % 2)
+            if twin is not None and np.any(even) and np.any(odd):
+                e, o = _sum(b, even, values), _sum(b, odd, values)
+                out[i] = b.let(e + o)
+                out[twin] = b.let(e - o if sign > 0 else o - e)
+                break
+        else:
+            out[i] = _sum(b, row, values)
+    return [out[i] for i in range(len(matrix))]
+
+
+def _sum(b: KernelBuilder, row: np.ndarray, values: list[Expr]) -> Expr:
+    total: Expr | None = None
+    for factor, value in zip(row, values):
+        if factor == 0.0:
+            continue
+        if abs(factor) == 1.0 and total is not None:
+            total = total + value if factor > 0 else total - value
+            continue
+        term = value if factor == 1.0 else b.splat(float(factor)) * value
+        total = term if total is None else total + term
+    return b.let(b.splat(0.0) if total is None else total)

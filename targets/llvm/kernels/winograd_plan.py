@@ -1,0 +1,153 @@
+"""Which convolutions are computed by Winograd's method, and with which tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
+from relaxc.targets.llvm.kernels.cook_toom import Transform
+from relaxc.targets.llvm.machine import Machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a convolution is tiled.
+
+    Attributes:
+        rows, columns: the transforms of the two axes.
+        group: output channel blocks multiplied together.
+        tile: the most tiles in one register tile of the GEMM.
+        block: tiles per block; the transformed block should fit in L2.
+        by_group: whether threads share out groups of outputs, each with all tiles of all images:
+            for few tiles. Else they share out blocks of tiles.
+        depth: input channel blocks whose weights are transformed at a time; fewer than all only
+            where there is one block.
+    """
+
+    rows: Transform
+    columns: Transform
+    group: int
+    tile: int
+    block: int
+    by_group: bool
+    depth: int
+
+    @property
+    def positions(self) -> int:
+        """Multiplications per tile."""
+        return self.rows.size * self.columns.size
+
+    @property
+    def taps(self) -> int:
+        """Multiplications per pixel of a direct convolution."""
+        return self.rows.taps * self.columns.taps
+
+    def tiles(self, spec: ConvSpec) -> tuple[int, int]:
+        """Tiles per image, vertically and horizontally."""
+        return _tiles(spec, self.rows, self.columns)
+
+    def border(self, spec: ConvSpec) -> tuple[int, int, int, int]:
+        """The border that the data must have for whole tiles to be read."""
+        down, across = self.tiles(spec)
+        top, left = spec.padding[:2]
+
+        def after(transform: Transform, tiles: int, before: int, extent: int) -> int:
+            reach = (tiles - 1) * transform.outputs * transform.stride + transform.size
+            return max(reach - before - extent, 0)
+
+        bottom = after(self.rows, down, top, spec.in_height)
+        return top, left, bottom, after(self.columns, across, left, spec.in_width)
+
+
+# Kernel size -> outputs per tile on each axis.
+_TRANSFORMS = {
+    (3, 3): (Transform(4, 3), Transform(4, 3)),
+    (5, 5): (Transform(2, 5), Transform(2, 5)),
+    (1, 7): (Transform(1, 1), Transform(2, 7)),
+    (7, 1): (Transform(2, 7), Transform(1, 1)),
+    (1, 3): (Transform(1, 1), Transform(4, 3)),
+    (3, 1): (Transform(4, 3), Transform(1, 1)),
+}
+_SMALL = (Transform(2, 3), Transform(2, 3))
+# The most tiles of a block: their products and a panel of weights share the L2 cache.
+_LARGEST_BLOCK = 56
+
+
+def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
+    """How to compute a convolution by Winograd's method; None where direct is faster."""
+    lanes = machine.lanes
+    if spec.dilation != (1, 1) or spec.groups != 1:
+        return None
+    if spec.in_channels % lanes or spec.out_channels % lanes or spec.in_channels < 2 * lanes:
+        return None
+    transforms = _TRANSFORMS.get(spec.kernel) if spec.stride == (1, 1) else _strided(spec)
+    if transforms is None or min(spec.out_height, spec.out_width) < 4:
+        return None
+    if transforms == _TRANSFORMS[3, 3] and not _pays(spec):
+        transforms = _SMALL
+    rows, columns = transforms
+    positions = rows.size * columns.size
+    out_blocks, in_blocks = spec.out_channels // lanes, spec.in_channels // lanes
+    group = next(g for g in (2, 3, 1) if out_blocks % g == 0)
+    tile = min((machine.registers - 1 - group) // group, 14 if group > 1 else 24)
+    down, across = _tiles(spec, rows, columns)
+    block = _block(positions, tile, spec, down * across, machine)
+    if not isinstance(spec.batch, int):
+        return Plan(rows, columns, group, tile, block, False, in_blocks)
+    total = spec.batch * down * across
+    blocks = spec.batch * -(-(down * across) // block)
+    # Weights that outweigh the data are transformed once, by the thread that multiplies them.
+    if blocks >= 4 and 4 * total > spec.out_channels:
+        return Plan(rows, columns, group, tile, block, False, in_blocks)
+    count = -(-total // _LARGEST_BLOCK)
+    depth = in_blocks
+    if count == 1:  # transformed weights stay in L2, products are added up there
+        depth = max(1, machine.l2_bytes // 4 // (positions * group * lanes * lanes * 4))
+    return Plan(rows, columns, group, tile, -(-total // count), True, min(depth, in_blocks))
+
+
+def _strided(spec: ConvSpec) -> tuple[Transform, Transform] | None:
+    """Even and odd pixels apart: 1.8 times fewer multiplications in large tiles, 1.4 in small."""
+    smallest = min(spec.out_height, spec.out_width)
+    if spec.kernel != (3, 3) or spec.stride != (2, 2) or smallest < 10:
+        return None
+    axis = Transform(4 if smallest >= 20 else 2, 3, 2)
+    return axis, axis
+
+
+def _tiles(spec: ConvSpec, rows: Transform, columns: Transform) -> tuple[int, int]:
+    return -(-spec.out_height // rows.outputs), -(-spec.out_width // columns.outputs)
+
+
+def _pays(spec: ConvSpec) -> bool:
+    """Whether F(4, 3) is worth its larger transforms, on a 3x3 convolution."""
+    if not isinstance(spec.batch, int):  # tiles are not counted across images: blocks are small
+        return min(spec.out_height, spec.out_width) >= 12
+
+    def cost(transform: Transform) -> int:
+        down, across = _tiles(spec, transform, transform)
+        return down * across * transform.size**2
+
+    return cost(Transform(4, 3)) < cost(Transform(2, 3))
+
+
+def _block(positions: int, tile: int, spec: ConvSpec, tiles: int, machine: Machine) -> int:
+    """Tiles per block: transformed data fit in L2, register tiles divide it, threads share it."""
+    per_tile = positions * spec.in_channels * 4
+    if per_tile * tiles <= 0.87 * machine.l2_bytes and tiles <= _LARGEST_BLOCK:
+        return tiles
+    budget = (0.43 if spec.in_channels > 64 else 0.25) * machine.l2_bytes
+    best: tuple[float, int] | None = None
+    for block in range(12, _LARGEST_BLOCK + 1):
+        if per_tile * block > budget and block > tile:
+            continue
+        count = -(-tiles // block)
+        registers = -(-block // tile)
+        cost = count * (block + 3.0) + 0.03 * count * (tile * registers - block)
+        if best is None or cost < best[0]:
+            best = (cost, block)
+    block = best[1] if best else 12
+    count = -(-tiles // block)
+    if count >= 4:
+        count += -count % machine.cores
+    return -(-tiles // count)
