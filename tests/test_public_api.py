@@ -21,8 +21,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = relaxc.nosuch
 
 
-def test_importing_relaxc_imports_no_compiler() -> None:
-    code = "import relaxc, sys; print([m for m in ('tvm', 'onnx', 'tvm_ffi') if m in sys.modules])"
+def test_public_names_are_listed_for_completion() -> None:
+    assert set(relaxc.__all__) <= set(dir(relaxc))
+
+
+def test_importing_relaxc_imports_next_to_nothing() -> None:
+    """So that the command line handles Ctrl-C from the start."""
+    names = "('tvm', 'onnx', 'tvm_ffi', 'numpy', 'click')"
+    code = f"import relaxc.cli, sys; print([m for m in {names} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,17 +1,17 @@
 """relaxc: an optimizing compiler from ONNX to self-contained artifacts.
 
-Loading an artifact needs NumPy and tvm_ffi only; `compile` imports TVM and ONNX when first used.
+Names are imported when first used: loading an artifact needs NumPy and apache-tvm-ffi only,
+`compile` TVM and ONNX as well, and the command line nothing to say what it takes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from relaxc.runtime.session import InferenceSession, Model, TensorInfo, load
-
 if TYPE_CHECKING:
     from relaxc.compiler import CompileResult, compile
     from relaxc.options import CompileOptions, Diagnostics
+    from relaxc.runtime.session import InferenceSession, Model, TensorInfo, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +30,10 @@ _LAZY = {
     "CompileResult": "relaxc.compiler",
     "CompileOptions": "relaxc.options",
     "Diagnostics": "relaxc.options",
+    "InferenceSession": "relaxc.runtime.session",
+    "Model": "relaxc.runtime.session",
+    "TensorInfo": "relaxc.runtime.session",
+    "load": "relaxc.runtime.session",
 }
 
 
@@ -39,3 +43,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
