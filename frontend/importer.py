@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import onnx
 from tvm import IRModule
 
-from relaxc.errors import UnsupportedOpError
+from relaxc.errors import ModelError, UnsupportedOpError
 from relaxc.frontend import operators
 from relaxc.frontend.convert import GraphConverter, node_name
 from relaxc.frontend.element_types import NARROW, dtype_name
@@ -73,6 +73,7 @@ def from_onnx(
     refuse_foreign_domains(model)
     simplify(model, input_shapes or {}, operators.is_supported)
     refuse_unsupported(model)
+    refuse_containers(model)
     inputs = tuple(value.name for value in real_inputs(model))
     outputs = tuple(value.name for value in model.proto.graph.output)
     converter = GraphConverter(model)
@@ -105,6 +106,17 @@ def refuse_foreign_domains(model: OnnxModel) -> None:
 def refuse_unsupported(model: OnnxModel) -> None:
     """Refuse operators without a converter."""
     _refuse(model, [n for n in nodes(model.proto.graph) if not operators.is_supported(n.op_type)])
+
+
+def refuse_containers(model: OnnxModel) -> None:
+    """Refuse results that are no tensors of numbers."""
+    for value in model.proto.graph.output:
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            what = kind.removesuffix("_type")
+            raise ModelError(f"output `{value.name}` is of type {what}, which is not supported")
+        if value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+            raise ModelError(f"output `{value.name}` holds strings, which is not supported")
 
 
 def _refuse(model: OnnxModel, offending: list[onnx.NodeProto]) -> None:

@@ -8,6 +8,7 @@ Stages, in order (each leaves a valid model):
     fix input shapes      as the caller asked
     name dimensions       every unnamed dynamic dimension becomes a symbol of its own
     expand bodies         of operators that ONNX defines by a function
+    unroll                Scans of a known length
     fold constants        including shape arithmetic, to a fixed point with shape inference
     eliminate             Identity, dead nodes, unused initializers
 """
@@ -27,6 +28,7 @@ from relaxc.errors import ModelError, OptionError, near_matches
 from relaxc.frontend.fold import fold_constants
 from relaxc.frontend.function_bodies import has_body, inline_bodies
 from relaxc.frontend.load import OnnxModel
+from relaxc.frontend.unroll import unroll_scans
 
 Shape = Sequence["int | str"]
 
@@ -60,6 +62,7 @@ def simplify(
     fix_input_shapes(model, input_shapes)
     name_dimensions(model)
     expand_bodies(model, is_supported)
+    model.proto = unroll_scans(model.proto)
     fold_constants(model)
     eliminate_dead_nodes(model)
 
@@ -177,6 +180,11 @@ def convert_opset(model: OnnxModel) -> None:
     version = opset(model.proto)
     if version >= OPSET:
         return
+    if version < 9 and any(n.op_type == "Scan" for n in nodes(model.proto.graph)):
+        raise ModelError(
+            f"`{model.name}` uses `Scan` of opset 8, which is not supported; "
+            "export it again with a newer opset"
+        )
     try:
         model.proto = version_converter.convert_version(model.proto, OPSET)
     except (RuntimeError, ValueError, TypeError) as err:

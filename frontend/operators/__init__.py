@@ -12,6 +12,7 @@ from relaxc.frontend.operators import (
     casts,
     cumulative,
     elementwise,
+    guarded,
     indexing,
     normalization,
     pad,
@@ -21,6 +22,7 @@ from relaxc.frontend.operators import (
     selection,
     shape,
     slicing,
+    suppression,
 )
 from relaxc.frontend.operators.base import Converter, NodeContext
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
@@ -46,9 +48,11 @@ CONVERTERS: dict[str, Converter] = {
     **quantize.CONVERTERS,
     **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
+    **guarded.CONVERTERS,
     **selection.CONVERTERS,
     **shape.CONVERTERS,
     **slicing.CONVERTERS,
+    **suppression.CONVERTERS,
 }
 
 

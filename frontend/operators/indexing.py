@@ -114,7 +114,8 @@ def _vector(ctx: NodeContext, elements: Sequence[Element]) -> relax.Expr:
 
 
 def _checked_constant(array: np.ndarray, limits: list[int], axis: int) -> relax.Expr:
-    sizes = np.array(limits, np.int64)
+    # A single limit is a number, lest an index of no dimensions should gain one.
+    sizes = np.array(limits[0] if len(limits) == 1 else limits, np.int64)
     wide = array.astype(np.int64)
     if array.size and ((wide < -sizes) | (wide >= sizes)).any():
         raise ValueError(f"an index is out of range of axis {axis}, which has {limits[0]} elements")

@@ -58,3 +58,10 @@ def test_indices_of_two_symbolic_dimensions() -> None:
         "g (int64[n,s] at) => (float[n,s,3] y) { y = Gather<axis=0>(x, at) }", x=floats(7, 3)
     )
     check_model(model, {"at": np.array([[0, -1, 3], [6, -7, 2]])})
+
+
+@pytest.mark.parametrize("index", [np.array(-1), np.array([1]), np.array([[0, -3]])])
+def test_constant_indices_keep_their_dimensions(index: np.ndarray) -> None:
+    model = onnx_model("g (float[3,2] x) => (float[a] y) { y = Gather(x, i) }", i=index)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    check_model(model, {"x": floats(3, 2)})

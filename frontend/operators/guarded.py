@@ -1,0 +1,47 @@
+"""TVM's converters where they are right: halves are widened, the rest is refused."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from relaxc.frontend.operators.base import Converter, NodeContext, dtype
+from relaxc.frontend.operators.stock import convert_with_tvm
+
+
+def conv_transpose(ctx: NodeContext) -> relax.Expr:
+    """ConvTranspose without `output_shape`."""
+    if "output_shape" in ctx.attrs:
+        raise ValueError("the attribute `output_shape` is not supported; give `pads`")
+    return convert_with_tvm(ctx)
+
+
+def roi_align(ctx: NodeContext) -> relax.Expr:
+    """RoiAlign of averages."""
+    if ctx.text("mode", "avg") != "avg":
+        raise ValueError("mode `max` is not supported")
+    return convert_with_tvm(ctx)
+
+
+def matmul(ctx: NodeContext) -> relax.Expr:
+    """MatMul; halves are added up in single precision, as every other runtime does."""
+    if dtype(ctx.input(0)) != "float16":
+        return convert_with_tvm(ctx)
+    wide = [ctx.bb.emit(relax.op.astype(ctx.input(i), "float32")) for i in (0, 1)]
+    return relax.op.astype(ctx.bb.emit(relax.op.matmul(*wide)), "float16")
+
+
+def softmax(ctx: NodeContext) -> relax.Expr:
+    """Softmax; of halves, computed in single precision."""
+    if dtype(ctx.input(0)) != "float16":
+        return convert_with_tvm(ctx)
+    wide = ctx.bb.emit(relax.op.astype(ctx.input(0), "float32"))
+    result = relax.op.nn.softmax(wide, int(ctx.attrs.get("axis", -1)))
+    return relax.op.astype(ctx.bb.emit(result), "float16")
+
+
+CONVERTERS: dict[str, Converter] = {
+    "ConvTranspose": conv_transpose,
+    "MatMul": matmul,
+    "RoiAlign": roi_align,
+    "Softmax": softmax,
+}
