@@ -1,0 +1,21 @@
+"""The models of the kernel benchmark."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+from kernel_cases import CASES, Case
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_case_is_a_valid_model(case: Case) -> None:
+    model = case.model()
+    onnx.checker.check_model(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    dims = inferred.graph.output[0].type.tensor_type.shape.dim
+    assert dims and all(dim.dim_value > 0 for dim in dims)
+
+
+def test_names_are_unique() -> None:
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names))
