@@ -28,7 +28,7 @@ def layer_costs(mod: IRModule) -> list[dict[str, Any]]:
 def _layer(mod: IRModule, var: relax.Var, call: relax.Call) -> dict[str, Any]:
     op, args = str(call.op.name).removeprefix("relax."), list(call.args)
     if op == "call_tir":  # an operator that the importer wrote as a loop nest
-        op, args = call.args[0].name_hint, list(call.args[1].fields)
+        op, args = _loop_nest(mod, call.args[0].name_hint), list(call.args[1].fields)
     tensors = [arg for arg in args if isinstance(arg.ty, relax.TensorType)]
     params = sum(_count(t) for t in tensors if isinstance(t, GenericConst))
     return {
@@ -39,6 +39,12 @@ def _layer(mod: IRModule, var: relax.Var, call: relax.Call) -> dict[str, Any]:
         "params": params,
         "bytes": sum(size_bytes(t) for t in tensors) + size_bytes(call),
     }
+
+
+def _loop_nest(mod: IRModule, name: str) -> str:
+    """The operator behind a loop nest: TVM numbers those after the first, as in `pad1`."""
+    stem = name.rstrip("0123456789")
+    return stem if stem in {gvar.name_hint for gvar in mod.get_global_vars()} else name
 
 
 def macs(mod: IRModule, expr: relax.Expr) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from builders import conv_model, dense_model, onnx_model
 
@@ -36,3 +38,10 @@ def test_operators_without_products() -> None:
     model = onnx_model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
     (layer,) = layer_costs(from_onnx(model).mod)
     assert (layer["macs"], layer["params"], layer["bytes"]) == (0, 0, 48)
+
+
+def test_equal_operators_have_one_name(mnist_onnx: Path) -> None:
+    """TVM numbers the loop nests that the importer emits."""
+    operators = [layer["op"] for layer in layer_costs(from_onnx(mnist_onnx).mod)]
+    assert operators.count("pad") == 2
+    assert "pad1" not in operators
