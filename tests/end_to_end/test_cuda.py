@@ -53,6 +53,27 @@ def test_it_computes_what_onnx_runtime_does(
         np.testing.assert_allclose(loaded(x), want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize(
+    ("precision", "bound"), [("tf32", 2e-3), ("float16", 5e-3), ("bfloat16", 2e-2)]
+)
+def test_precisions(compiled: Callable[..., Path], precision: str, bound: float) -> None:
+    x = random(1, 3, 8, 8)
+    want = expected(conv_model(), {"x": x})
+    y = relaxc.load(compiled(conv_model(), target="cuda", precision=precision))(x)
+    np.testing.assert_allclose(y, want, rtol=0, atol=bound * np.abs(want).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_products_of_activations(compiled: Callable[..., Path], precision: str) -> None:
+    model = onnx_model(
+        "g (float[2,4,64,64] a, float[2,4,64,128] b) => (float[2,4,64,128] y) { y = MatMul(a, b) }"
+    )
+    feed = {"a": random(2, 4, 64, 64), "b": random(2, 4, 64, 128)}
+    want = expected(model, feed)
+    y = relaxc.load(compiled(model, target="cuda", precision=precision)).run(feed)["y"]
+    np.testing.assert_allclose(y, want, rtol=0, atol=5e-3 * np.abs(want).max())
+
+
 def test_dimensions_may_change_between_calls(compiled: Callable[..., Path]) -> None:
     model = relaxc.load(compiled(relu_model(), target="cuda"))
     for rows in (1, 7, 1000, 7):

@@ -71,7 +71,7 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
             f"#define MODE {gemm.MODES.index(context.mode)}",
             "#define INFINITY_ __int_as_float(0x7f800000)",
             *(f"#define {side}_POINTER {name}" for side, name in pointers.items()),
-            (_HERE / "tensor_cores.cuh").read_text(encoding="utf-8"),
+            gemm.prelude(),
             f"typedef {TYPES[element]} T;",
             *(f"typedef {TYPES[e]} T{side};" for side, e in elements.items()),
             f"typedef {TYPES[layouts[-1].element]} TY;",

@@ -146,7 +146,7 @@ def source(
     return "\n".join(
         [
             *(f"#define {switch}" for switch in switches),
-            (_HERE / "tensor_cores.cuh").read_text(encoding="utf-8"),
+            prelude(),
             f"typedef {TYPES[element]} T;",
             f"typedef {TYPES[a.element]} TA;",
             f"typedef {TYPES[b.element]} TB;",
@@ -158,6 +158,12 @@ def source(
             .replace("TB* b = B +", f"TB* b = {b.pointer} +"),
         ]
     )
+
+
+def prelude() -> str:
+    """What kernels on tensor cores share; `MODE` must be defined in front of it."""
+    names = ("instructions.cuh", "tensor_cores.cuh")
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 def grid(rows: Any, columns: int, batch: int, tiling: Tiling) -> list[Any]:

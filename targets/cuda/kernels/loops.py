@@ -120,6 +120,15 @@ def _loaded(
     return builder.emit_te(load, var)
 
 
+def _bfloat16_bits(number: tirx.Expr) -> tirx.Expr:
+    """To the nearest, ties to even; as integers, which every code generator has."""
+    bits = tirx.reinterpret("uint32", number)
+    odd = (bits >> tirx.const(16, "uint32")) & tirx.const(1, "uint32")
+    nearest = (bits + odd + tirx.const(0x7FFF, "uint32")) >> tirx.const(16, "uint32")
+    quiet_nan = tirx.const(0x7FC0, "uint32")
+    return tirx.Select(tirx.isnan(number), quiet_nan, nearest).astype("uint16")
+
+
 def _stored(
     builder: relax.BlockBuilder, value: relax.Expr, ty: relax.TensorType, layout: Layout
 ) -> relax.Expr:
@@ -135,7 +144,7 @@ def _stored(
         def at(*i: Any) -> tirx.Expr:
             number = x(*(i[order.index(axis)] for axis in range(len(order))))
             if element == "bfloat16":
-                return tirx.reinterpret("uint16", number.astype("bfloat16"))
+                return _bfloat16_bits(number)
             return number.astype(element) if element != "float32" else number
 
         return te.compute(shape, at, name="store")

@@ -1,0 +1,204 @@
+// Runs a CUDA kernel on the CPU, one block at a time: every thread is a fiber, which gives way to
+// the others wherever threads of a block or of a warp meet. Stands in for instructions.cuh.
+//
+// Asynchronous copies happen when they are waited for, not before: a missing wait shows.
+// References for fragments: PTX ISA 9.0, sections on mma.m16n8k16, mma.m16n8k8 and ldmatrix.
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <vector_functions.h>
+
+#undef __launch_bounds__
+#define __launch_bounds__(threads)
+
+struct Index { int x, y, z; };
+static Index threadIdx, blockIdx;
+alignas(128) unsigned char memory[232448];
+static unsigned shared_limit;
+
+struct Copy { unsigned to; const void* from; bool valid; };
+struct Fiber {
+  ucontext_t context;
+  std::vector<char> stack = std::vector<char>(1 << 18);
+  bool done = false;
+  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> groups;
+};
+struct Meeting { int arrived = 0, generation = 0; };
+static std::vector<Fiber> fibers;
+static std::vector<Meeting> meetings;  // one per warp, the last for the block
+static std::vector<uint32_t> slots;    // eight per thread
+static ucontext_t scheduler;
+static int running;
+
+static void fail(const char* what) { std::fprintf(stderr, "emulation: %s\n", what); std::abort(); }
+static void meet(Meeting& meeting, int members) {
+  int generation = meeting.generation;
+  if (++meeting.arrived == members) {
+    meeting.arrived = 0;
+    ++meeting.generation;
+    return;
+  }
+  int self = running;
+  while (meeting.generation == generation) swapcontext(&fibers[self].context, &scheduler);
+}
+static int lane() { return running % 32; }
+static void meet_warp() { meet(meetings[running / 32], 32); }
+static void __syncthreads() { meet(meetings.back(), (int)fibers.size()); }
+static uint32_t* slot(int lane) { return &slots[(running / 32 * 32 + lane) * 8]; }
+static unsigned char* at(unsigned address, unsigned size) {
+  if (address % size || address + size > shared_limit) fail("shared memory out of bounds or misaligned");
+  return memory + address;
+}
+
+static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)((const unsigned char*)p - memory); }
+static uint32_t __float_as_uint(float x) { uint32_t v; std::memcpy(&v, &x, 4); return v; }
+static float __uint_as_float(uint32_t x) { float v; std::memcpy(&v, &x, 4); return v; }
+static float __int_as_float(int x) { return __uint_as_float((uint32_t)x); }
+static int min(int a, int b) { return a < b ? a : b; }
+static float __shfl_xor_sync(unsigned, float x, int mask) {
+  slot(lane())[0] = __float_as_uint(x);
+  meet_warp();
+  float other = __uint_as_float(slot(lane() ^ mask)[0]);
+  meet_warp();
+  return other;
+}
+
+static void copy_async(unsigned to, const void* from, bool valid) {
+  if ((uintptr_t)from % 16) fail("global memory misaligned");
+  fibers[running].open.push_back({to, from, valid});
+}
+static void commit() {
+  fibers[running].groups.push_back(std::move(fibers[running].open));
+  fibers[running].open.clear();
+}
+template <int PENDING> static void wait() {
+  auto& groups = fibers[running].groups;
+  for (; groups.size() > PENDING; groups.pop_front())
+    for (const Copy& copy : groups.front()) {
+      if (copy.valid) std::memcpy(at(copy.to, 16), copy.from, 16);
+      else std::memset(at(copy.to, 16), 0, 16);
+    }
+}
+static void store_shared(unsigned to, uint4 v) { std::memcpy(at(to, 16), &v, 16); }
+static unsigned load_shared(unsigned from) { unsigned v; std::memcpy(&v, at(from, 4), 4); return v; }
+template <typename Read> static void load_matrices(unsigned* to, unsigned from, Read read) {
+  slot(lane())[0] = from;
+  meet_warp();
+  for (int i = 0; i < 4; ++i) to[i] = read(i);
+  meet_warp();
+}
+static void load_matrix(unsigned* to, unsigned from) {
+  load_matrices(to, from, [](int i) {
+    uint32_t v;
+    std::memcpy(&v, at(slot(i * 8 + lane() / 4)[0], 16) + lane() % 4 * 4, 4);
+    return v;
+  });
+}
+static void load_matrix_transposed(unsigned* to, unsigned from) {
+  load_matrices(to, from, [](int i) {
+    uint16_t v[2];
+    for (int k = 0; k < 2; ++k)
+      std::memcpy(&v[k], at(slot(i * 8 + lane() % 4 * 2 + k)[0], 16) + lane() / 4 * 2, 2);
+    return (uint32_t)v[0] | (uint32_t)v[1] << 16;
+  });
+}
+static unsigned round_tf32(float x) {  // to nearest, ties away from zero
+  uint32_t bits = __float_as_uint(x);
+  return std::isfinite(x) ? (bits + 0x1000) & 0xffffe000u : bits;
+}
+static float half_of(uint32_t word, int which) {
+  uint16_t bits = (uint16_t)(word >> (16 * which));
+#if MODE == 0
+  __half v;
+#else
+  __nv_bfloat16 v;
+#endif
+  std::memcpy(&v, &bits, 2);
+#if MODE == 0
+  return __half2float(v);
+#else
+  return __bfloat162float(v);
+#endif
+}
+static void mma(float* c, const unsigned* a, const unsigned* b) {
+  for (int i = 0; i < 4; ++i) slot(lane())[i] = a[i];
+  for (int i = 0; i < 2; ++i) slot(lane())[4 + i] = b[i];
+  meet_warp();
+  constexpr int PER_WORD = MODE < 2 ? 2 : 1, DEPTH = 8 * PER_WORD;
+  for (int i = 0; i < 4; ++i) {
+    int row = lane() / 4 + i / 2 * 8, column = lane() % 4 * 2 + i % 2;
+    for (int k = 0; k < DEPTH; ++k) {
+      int word = k / PER_WORD, half = k % PER_WORD;
+      uint32_t x = slot(row % 8 * 4 + word % 4)[row / 8 + word / 4 * 2];
+      uint32_t y = slot(column * 4 + word % 4)[4 + word / 4];
+      if (PER_WORD == 1) c[i] += __uint_as_float(x & 0xffffe000u) * __uint_as_float(y & 0xffffe000u);
+      else c[i] += half_of(x, half) * half_of(y, half);
+    }
+  }
+  meet_warp();
+}
+
+template <typename Kernel> struct Launcher;
+template <typename... Arguments> struct Launcher<void (*)(Arguments...)> {
+  template <typename To> static To take(int64_t value) {
+    if constexpr (std::is_pointer_v<To>) return reinterpret_cast<To>(value);
+    else return (To)value;
+  }
+  template <size_t... I>
+  static void call(void (*kernel)(Arguments...), const int64_t* values, std::index_sequence<I...>) {
+    kernel(take<Arguments>(values[I])...);
+  }
+  static void call(void (*kernel)(Arguments...), const int64_t* values) {
+    call(kernel, values, std::index_sequence_for<Arguments...>());
+  }
+};
+
+template <typename Kernel> static Kernel the_kernel;
+static const int64_t* the_arguments;
+template <typename Kernel> static void body() {
+  Launcher<Kernel>::call(the_kernel<Kernel>, the_arguments);
+  fibers[running].done = true;
+  swapcontext(&fibers[running].context, &scheduler);
+}
+
+template <typename Kernel>
+static void launch(Kernel kernel, const int64_t* arguments, Index grid, int threads, int shared_bytes) {
+  the_kernel<Kernel> = kernel;
+  the_arguments = arguments;
+  shared_limit = shared_bytes;
+  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
+        std::memset(memory, 0xff, sizeof memory);  // NaN
+        fibers = std::vector<Fiber>(threads);
+        meetings.assign(threads / 32 + 1, {});
+        slots.assign(threads * 8, 0);
+        for (Fiber& fiber : fibers) {
+          getcontext(&fiber.context);
+          fiber.context.uc_stack.ss_sp = fiber.stack.data();
+          fiber.context.uc_stack.ss_size = fiber.stack.size();
+          makecontext(&fiber.context, body<Kernel>, 0);
+        }
+        for (int left = threads; left;) {
+          left = 0;
+          for (running = 0; running < threads; ++running) {
+            if (fibers[running].done) continue;
+            threadIdx.x = running;
+            swapcontext(&scheduler, &fibers[running].context);
+            left += !fibers[running].done;
+          }
+        }
+      }
+}

@@ -1,0 +1,117 @@
+"""Run models compiled for GPUs on the CPU: loop nests as they are, kernels in CUDA C++ emulated."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from relaxc.frontend.importer import from_onnx
+from relaxc.layout import Precision
+from relaxc.passes.canonicalize.lift_constants import WEIGHTS
+from relaxc.passes.pipeline import default_passes
+from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels.launch import KernelSource, take_sources
+from relaxc.targets.cuda.toolchain import find_wheel_file
+from relaxc.targets.registry import backend_for
+
+_HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+_INSTRUCTIONS = Path(gemm.__file__).with_name("instructions.cuh")
+
+
+def _headers() -> Path | None:
+    installed = find_wheel_file("include/cuda_fp16.h")
+    usual = Path("/usr/local/cuda/include/cuda_fp16.h")
+    found = installed or (usual if usual.is_file() else None)
+    return found.parent if found and shutil.which("g++") else None
+
+
+needs_emulation = pytest.mark.skipif(
+    _headers() is None, reason="needs g++ and the headers of CUDA's runtime"
+)
+
+
+def check_on_cpu(
+    model: onnx.ModelProto,
+    feed: Mapping[str, np.ndarray],
+    precision: Precision = "float32",
+    *,
+    kernels: set[str],
+    rtol: float,
+) -> None:
+    """Compare with ONNX Runtime, relative to the largest element; and which kernels did it."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    expected = session.run(None, dict(feed))
+    actual, used = run_on_cpu(model, feed, precision)
+    assert kernels <= used, f"expected {kernels}, got {used}"
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape and a.dtype == e.dtype
+        np.testing.assert_allclose(a, e, rtol=0, atol=rtol * float(np.abs(e).max()))
+
+
+def run_on_cpu(
+    model: onnx.ModelProto, feed: Mapping[str, np.ndarray], precision: Precision
+) -> tuple[list[np.ndarray], set[str]]:
+    """Returns the outputs, and the names of the kernels in CUDA C++, without their hashes."""
+    backend = backend_for("cuda -arch=sm_90").with_precision(precision)
+    imported = from_onnx(model)
+    mod = imported.mod
+    for item in default_passes(backend.kernels, precision=precision):
+        mod = item.apply(mod)
+    weights = list(mod["main"].attrs[WEIGHTS])
+    mod, sources = take_sources(mod)
+    for source in sources:
+        tvm_ffi.register_global_func(source.name, _emulated(source), override=True)
+    cpu = backend_for("llvm")
+    with cpu.target:
+        for _, transform in cpu.lowering_passes():
+            mod = transform(mod)
+        executable = relax.build(mod, cpu.target, relax_pipeline=None)
+    vm = relax.VirtualMachine(executable, tvm.cpu())
+    inputs = [tvm.runtime.tensor(feed[name]) for name in imported.inputs]
+    result = vm["main"](*inputs, *weights)
+    results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+    names = {source.name.rpartition("_")[0] for source in sources}
+    return [np.asarray(r.numpy()) for r in results], names
+
+
+def _emulated(source: KernelSource) -> Any:
+    library = _build(source.source, source.name)
+    count = len(source.arguments)
+
+    def run(*arguments: Any) -> None:
+        values = [getattr(a, "value", a) or 0 for a in arguments]
+        x, y, z, threads, shared = values[count:]
+        library.run((ctypes.c_int64 * count)(*values[:count]), x, y, z, threads, shared)
+
+    return run
+
+
+@functools.cache
+def _build(source: str, name: str) -> ctypes.CDLL:
+    text = source.replace(_INSTRUCTIONS.read_text(), _HEADER.read_text())
+    assert "asm" not in text, "an instruction is not emulated"
+    text += f"""
+extern "C" void run(const int64_t* values, int x, int y, int z, int threads, int shared_bytes) {{
+  launch({name}, values, Index{{x, y, z}}, threads, shared_bytes);
+}}
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        path, output = Path(folder, "kernel.cc"), Path(folder, "kernel.so")
+        path.write_text(text)
+        command = ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{_headers()}"]
+        subprocess.run([*command, "-o", str(output), str(path)], check=True)
+        return ctypes.CDLL(str(output))

@@ -1,0 +1,122 @@
+"""Kernels in CUDA C++ compute what ONNX Runtime does, emulated on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import onnx_model
+from emulation import check_on_cpu, needs_emulation
+
+from relaxc.layout import Precision
+
+pytestmark = needs_emulation
+# Relative to the largest element.
+BOUNDS: dict[Precision, float] = {
+    "float32": 5e-6,
+    "tf32": 2e-3,
+    "float16": 2e-3,
+    "bfloat16": 1.5e-2,
+}
+
+
+def more(*values: object) -> object:
+    """Another case for `make test-long`: an emulated kernel takes seconds to build."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+precisions = pytest.mark.parametrize("precision", BOUNDS)
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@precisions
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"),
+    [(33, 65, 30), *(more(*s) for s in ((64, 96, 128), (1, 200, 70), (130, 64, 64)))],
+)
+def test_products_with_weights(precision: Precision, rows: int, depth: int, columns: int) -> None:
+    model = onnx_model(
+        f"""g (float[{rows},{depth}] x) => (float[{rows},{columns}] y) {{
+            a = MatMul(x, w)  b = Add(a, v)  c = Sigmoid(b)  y = Mul(b, c)
+        }}""",
+        w=random(depth, columns) / 8,
+        v=random(columns, seed=1),
+    )
+    feed = {"x": random(rows, depth, seed=2)}
+    check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
+
+
+@precisions
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"),
+    [(64, 64, 128), *(more(*s) for s in ((17, 33, 20), (40, 72, 32), (64, 128, 256)))],
+)
+def test_products_of_activations(precision: Precision, rows: int, depth: int, columns: int) -> None:
+    model = onnx_model(
+        f"""g (float[2,2,{rows},{depth}] a, float[2,2,{depth},{columns}] b)
+            => (float[2,2,{rows},{columns}] y) {{ c = MatMul(a, b)  y = Tanh(c) }}"""
+    )
+    feed = {"a": random(2, 2, rows, depth) / 8, "b": random(2, 2, depth, columns, seed=1)}
+    check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
+
+
+@precisions
+def test_rows_known_at_run_time(precision: Precision) -> None:
+    model = onnx_model(
+        "g (float[n,32] x) => (float[n,48] y) { a = MatMul(x, w)  y = Relu(a) }", w=random(32, 48)
+    )
+    for rows in (1, 70):
+        feed = {"x": random(rows, 32)}
+        check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
+
+
+@precisions
+@pytest.mark.parametrize(
+    ("channels", "attributes", "height"),
+    [
+        (3, "kernel_shape=[7,7],strides=[2,2],pads=[3,3,3,3]", 17),
+        more(16, "kernel_shape=[3,3],pads=[1,1,1,1]", 9),
+        more(32, "kernel_shape=[3,3],pads=[2,1,2,1],dilations=[2,1]", 8),
+        more(16, "kernel_shape=[1,1],strides=[2,2]", 9),
+    ],
+)
+def test_convolutions(precision: Precision, channels: int, attributes: str, height: int) -> None:
+    taps = int(attributes[len("kernel_shape=[")])
+    model = onnx_model(
+        f"""g (float[2,{channels},{height},11] x) => (float[2,24,h,w] y) {{
+            a = Conv<{attributes}>(x, w1, v)  b = Relu(a)
+            c = Conv<kernel_shape=[1,1]>(b, w2)  y = Add(c, b)
+        }}""",
+        w1=random(24, channels, taps, taps) / 8,
+        v=random(24, seed=1),
+        w2=random(24, 24, 1, 1, seed=2) / 8,
+    )
+    feed = {"x": random(2, channels, height, 11, seed=3)}
+    check_on_cpu(model, feed, precision, kernels={"conv2d"}, rtol=BOUNDS[precision])
+
+
+@precisions
+@pytest.mark.parametrize(("queries", "depth"), [(70, 16), more(16, 40)])
+def test_attention(precision: Precision, queries: int, depth: int) -> None:
+    width = 2 * depth
+    model = onnx_model(
+        f"""g (float[2,{queries},{width}] x, float[2,1,1,{queries}] mask)
+            => (float[2,{queries},{width}] y) {{
+            q0 = MatMul(x, wq)  q1 = Reshape(q0, s)  q = Transpose<perm=[0,2,1,3]>(q1)
+            k0 = MatMul(x, wk)  k1 = Reshape(k0, s)  k = Transpose<perm=[0,2,3,1]>(k1)
+            v0 = MatMul(x, wv)  v1 = Reshape(v0, s)  v = Transpose<perm=[0,2,1,3]>(v1)
+            a = MatMul(q, k)  b = Mul(a, c)  m = Add(b, mask)  p = Softmax<axis=-1>(m)
+            o = MatMul(p, v)  o1 = Transpose<perm=[0,2,1,3]>(o)  y = Reshape(o1, s2)
+        }}""",
+        wq=random(width, width) / 4,
+        wk=random(width, width, seed=1) / 4,
+        wv=random(width, width, seed=2) / 4,
+        c=np.array(depth**-0.5, np.float32),
+        s=np.array([0, 0, 2, depth]),
+        s2=np.array([0, 0, width]),
+    )
+    mask = np.where(random(2, 1, 1, queries, seed=4) > 1, -1e4, 0).astype(np.float32)
+    feed = {"x": random(2, queries, width, seed=3), "mask": mask}
+    check_on_cpu(model, feed, precision, kernels={"attention"}, rtol=4 * BOUNDS[precision])
