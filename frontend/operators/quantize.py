@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 from tvm import relax, te, tirx
+from tvm.ir import GenericConst
 
 from relaxc.frontend.element_types import NARROW, carrier, is_integer, type_name
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
@@ -16,6 +17,9 @@ from relaxc.frontend.operators.casts import decode, encode
 def dequantize_linear(ctx: NodeContext) -> relax.Expr:
     """DequantizeLinear: (x - zero_point) * scale."""
     data, scale = ctx.input(0), ctx.input(1)
+    params = _constant_params(ctx, dtype(data))
+    if params is not None:
+        return relax.op.dequantize(data, *params, axis=_axis(ctx, data))
     kind = dtype(scale)
     target = ctx.output_types[0]
     if target and target not in NARROW and carrier(target) != kind:
@@ -32,6 +36,31 @@ def dequantize_linear(ctx: NodeContext) -> relax.Expr:
         factor = ctx.bb.emit(relax.op.astype(factor, "float32"))
     result = ctx.bb.emit(relax.op.multiply(wide, factor))
     return result if kind == "float32" else relax.op.astype(result, kind)
+
+
+_BYTES = (TensorProto.UINT8, TensorProto.INT8)
+
+
+def _constant_params(ctx: NodeContext, kind: str) -> tuple[relax.Expr, relax.Expr] | None:
+    """Scale and zero point where passes can realize them: known bytes, per tensor or per axis."""
+    scale, zero = ctx.input(1), ctx.input(2) if ctx.has(2) else None
+    plain = kind in ("uint8", "int8") and not int(ctx.attrs.get("block_size", 0))
+    if not plain or not isinstance(scale, GenericConst) or ctx.output_types[0] in NARROW:
+        return None
+    if zero is not None and not isinstance(zero, GenericConst):
+        return None
+    factors = scale.value.numpy()
+    points = np.zeros(factors.shape, kind) if zero is None else zero.value.numpy()
+    if factors.dtype != np.float32 or points.dtype != kind or factors.ndim > 1:
+        return None
+    if factors.size == 1:
+        factors, points = factors.reshape(()), points.reshape(())
+    return relax.const(factors, "float32"), relax.const(points, kind)
+
+
+def _axis(ctx: NodeContext, data: relax.Expr) -> int:
+    rank = len(dims(data))
+    return int(ctx.attrs.get("axis", 1)) % rank if rank > 1 else 0
 
 
 def _as_number(ctx: NodeContext, value: relax.Expr, element: int) -> relax.Expr:
@@ -77,6 +106,10 @@ def quantize_linear(ctx: NodeContext) -> relax.Expr:
     """QuantizeLinear: round(x / scale) to nearest even, plus the zero point, saturated."""
     data, scale = ctx.input(0), ctx.input(1)
     target = (ctx.types[2] if ctx.has(2) else 0) or ctx.output_types[0] or TensorProto.UINT8
+    params = _constant_params(ctx, "uint8" if target == TensorProto.UINT8 else "int8")
+    if params is not None and dtype(data) == "float32" and target in _BYTES:
+        kind = str(params[1].ty.dtype.dtype)
+        return relax.op.quantize(data, *params, axis=_axis(ctx, data), out_dtype=kind)
     bb = ctx.bb
     if dtype(data) != "float32":
         data = bb.emit(relax.op.astype(data, "float32"))
