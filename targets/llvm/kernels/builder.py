@@ -221,6 +221,18 @@ class KernelBuilder:
         self.emit(tirx.Bind(var, value))
         return var
 
+    def opaque(self, value: Expr) -> Expr:
+        """Name an int64 value so that TVM's simplifier does not look into it, in a register.
+
+        It would expand a named value wherever it is used, and prove what it can about the whole:
+        minutes for addresses over symbolic dimensions.
+        """
+        if isinstance(value, int | IntImm | tirx.Var):
+            return index(value)
+        register = self.register("int64", 1)
+        register.set(value)
+        return self.let(register.get())
+
     def splat(self, value: float | Expr, lanes: int | None = None, dtype: str = "float32") -> Expr:
         """A vector of equal elements; `dtype` is that of a Python number."""
         lanes = self.lanes if lanes is None else lanes

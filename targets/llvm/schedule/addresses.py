@@ -80,7 +80,7 @@ class Steps:
             index: Expr = operand.base
             for (_, var), step in zip(inner, steps):
                 if not (isinstance(step, tirx.IntImm) and int(step) == 0):
-                    index = index + var * b.let(step)
+                    index = index + var * b.opaque(step)
             return BufferLoad(load.source, [index])
 
         values = tuple(replace_loads(expand_functions(s.value), split) for s in nest.stores)
@@ -95,6 +95,6 @@ class Steps:
             start = substitute(operand.start, point)
             key = StructuralKey(start)
             if key not in bound:
-                bound[key] = b.let(start)
+                bound[key] = b.opaque(start)
             result[operand.base] = bound[key]
         return result

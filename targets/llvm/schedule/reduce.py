@@ -78,7 +78,7 @@ class _Reduction:
         span = spans[len(sizes)]
         for condition, start, size in span.cases(at[len(sizes)]):
             with self.b.when(condition):
-                first = self.b.let(start)
+                first = self.b.opaque(start)
                 piece = _Piece(span.axis, first, size)
                 self._pick(spans, at, values, [*sizes, piece])
 

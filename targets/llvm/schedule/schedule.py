@@ -83,7 +83,7 @@ class _Writer:
         for dim in dims:
             if not isinstance(dim, tirx.IntImm | tirx.Var):
                 key = StructuralKey(dim)
-                dim = self.names[key] if key in self.names else self.b.let(dim)
+                dim = self.names[key] if key in self.names else self.b.opaque(dim)
                 self.names[key] = dim
             result.append(dim)
         return tuple(result)
@@ -93,7 +93,7 @@ class _Writer:
         for param in func.params:
             if isinstance(param.ty, BufferType):
                 shape = self._named(param.shape)
-                flat = tirx.decl_buffer((_size(shape),), str(param.dtype), f"{param.name}_flat")
+                flat = tirx.decl_buffer((_size(param.shape),), str(param.dtype), f"{param.name}_flat")
                 self.b.emit(tirx.DeclBuffer(flat, data=param.data))
                 self.places[param] = Place(flat, shape)
         self.nests = [self._with_named_extents(nest) for nest in self.program.nests]
@@ -119,7 +119,8 @@ class _Writer:
     def _allocate(self, buffer: Any, dropped: int, copies: int) -> Expr:
         """Memory for an internal buffer, or a copy per task; returns the size of one."""
         shape = self._named(buffer.shape)
-        size = _size(shape[dropped:])
+        # Allocations move to the start of the function, in front of what is named there.
+        size = _size(buffer.shape[dropped:])
         if copies > 1:  # tasks must not write to the same cache line
             size = index(simple((size + 15) // 16 * 16))
         flat = self.b.workspace(index(simple(size * copies)), str(buffer.dtype), buffer.name)
