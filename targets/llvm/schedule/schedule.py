@@ -93,7 +93,9 @@ class _Writer:
         for param in func.params:
             if isinstance(param.ty, BufferType):
                 shape = self._named(param.shape)
-                flat = tirx.decl_buffer((_size(param.shape),), str(param.dtype), f"{param.name}_flat")
+                flat = tirx.decl_buffer(
+                    (_size(param.shape),), str(param.dtype), f"{param.name}_flat"
+                )
                 self.b.emit(tirx.DeclBuffer(flat, data=param.data))
                 self.places[param] = Place(flat, shape)
         self.nests = [self._with_named_extents(nest) for nest in self.program.nests]
