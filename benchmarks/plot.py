@@ -34,6 +34,9 @@ def plot_ratios(configurations: Mapping[tuple[int, int], Sequence[Measured]], pa
     colors = dict(zip((f.name for f in FAMILIES), ("#1b7f79", "#e08e1b", "#5b5ea6", "#8a8a8a")))
     family = {model: f for f in FAMILIES for model in f.models}
     count = len(configurations)
+    measured = {row.model for rows in configurations.values() for row in rows}
+    # One place per model in all panels, wherever it was measured.
+    places = {name: i for i, name in enumerate(name for name in family if name in measured)}
     figure, panels = pyplot.subplots(
         1, count, figsize=(2.2 + 3.2 * count, 5.2), sharey=True, squeeze=False
     )
@@ -41,12 +44,12 @@ def plot_ratios(configurations: Mapping[tuple[int, int], Sequence[Measured]], pa
         names = [row.model for row in rows]
         ratios = [row.ratio(row.min_ms) for row in rows]
         hues = [colors[family[name].name] for name in names]
-        panel.barh(range(len(rows)), ratios, color=hues, height=0.72)
-        for place, ratio in enumerate(ratios):
-            panel.text(0.03, place, f"{ratio:.2f}", va="center", color="white")
+        panel.barh([places[name] for name in names], ratios, color=hues, height=0.72)
+        for name, ratio in zip(names, ratios):
+            panel.text(0.03, places[name], f"{ratio:.2f}", va="center", color="white")
         panel.axvline(1, color="black", linewidth=1)
         panel.set_title(f"{threads} thread{'s' * (threads > 1)}, batch {batch}", fontsize=10)
-        panel.set_yticks(range(len(rows)), names)
+        panel.set_yticks(list(places.values()), list(places))
         panel.set_xlim(0, max(1.1, *ratios))
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].invert_yaxis()
