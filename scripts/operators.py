@@ -1,0 +1,64 @@
+"""Write docs/operators.md: how every ONNX operator is imported.
+
+python scripts/operators.py > docs/operators.md
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from onnx import defs
+
+from relaxc.frontend import operators
+from relaxc.frontend.function_bodies import has_body
+from relaxc.frontend.simplify import OPSET
+
+HEAD = """# Operators
+
+How relaxc imports every operator of ONNX's default domain. `scripts/operators.py` writes this page.
+
+Models of older opsets are converted to opset {opset} first; newer ones are taken as they are. Where
+a way is missing, or a node uses what its converter lacks, the model is refused by the name of the
+operator and of the node. Sequences, optionals and strings are refused as inputs and outputs.
+Types: those of ONNX; float8, float4 and 2- and 4-bit integers can be moved, cast and (de)quantized.
+
+* **own**: a converter of relaxc. Shapes, axes and counts may be computed by the model.
+* **TVM**: the converter that ships with TVM; what ONNX passes as a tensor may have to be constant.
+* **body**: expanded to the function that ONNX defines the operator with.
+
+| operator | since opset | way | notes |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The page."""
+    rows = []
+    for name in sorted({s.name for s in defs.get_all_schemas() if s.domain == ""}):
+        schema = defs.get_schema(name)
+        way, notes = _way(name, defs.onnx_opset_version())
+        rows.append(f"| {name} | {schema.since_version} | {way} | {notes} |\n")
+    return HEAD.format(opset=OPSET) + "".join(rows)
+
+
+def _way(name: str, opset: int) -> tuple[str, str]:
+    if name in operators.CONTROL_FLOW:
+        return "own", "branches without sequences"
+    if name in operators.CONVERTERS:
+        return "own", _summary(operators.CONVERTERS[name])
+    if operators.is_supported(name):
+        return "TVM", ""
+    if name == "Scan":
+        return "own", "unrolled; of a known number of steps"
+    if has_body(name, opset):
+        return "body", ""
+    return "-", "refused"
+
+
+def _summary(converter: object) -> str:
+    text = inspect.getdoc(converter) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    print(page(), end="")
