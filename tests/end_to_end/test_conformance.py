@@ -45,7 +45,7 @@ def _agree(results: list[Any], outputs: list[Any], case: Any) -> bool:
         expected = np.asarray(_value(item))
         if actual.shape != expected.shape or actual.dtype != expected.dtype:
             return False
-        wide = [np.asarray(a, np.float64) for a in (actual, expected)]
-        if not np.allclose(*wide, rtol=case.rtol, atol=case.atol, equal_nan=True):
+        given, wanted = (np.asarray(a, np.float64) for a in (actual, expected))
+        if not np.allclose(given, wanted, rtol=case.rtol, atol=case.atol, equal_nan=True):
             return False
     return True

@@ -17,8 +17,9 @@ def floats(*shape: int) -> np.ndarray:
 def test_known_scales(mode: str, transform: str) -> None:
     attrs = f'<mode="{mode}", coordinate_transformation_mode="{transform}">'
     graph = f"g (float[1,2,5,6] x) => (float[1,2,a,b] y) {{ y = Resize{attrs}(x, none, scales) }}"
-    weights = {"none": np.zeros(0, np.float32), "scales": np.array([1, 1, 1.6, 0.5], np.float32)}
-    check_model(onnx_model(graph, **weights), {"x": floats(1, 2, 5, 6)})
+    scales = np.array([1, 1, 1.6, 0.5], np.float32)
+    model = onnx_model(graph, none=np.zeros(0, np.float32), scales=scales)
+    check_model(model, {"x": floats(1, 2, 5, 6)})
 
 
 @pytest.mark.parametrize("size", [3, 9])
