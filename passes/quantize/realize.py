@@ -10,6 +10,8 @@ Types stay logical (float32): kernels convert what they read and write, and mult
 both operands are. choose-layout inserts the conversions that are left, such as that of an input.
 
 A group's result is stored as integers if nothing reads it as it was before it was rounded.
+Readers that are no groups keep both operators unless the tensor is stored as integers: rounding
+also clips, and exporters rely on that for ReLU.
 Fires when: scale and zero point are one constant each, and equal on both sides.
 Leaves alone: integers that are inputs or outputs of the model; legalize-ops lowers these.
 Must run after: group-ops. Must run before: choose-layout.
@@ -56,18 +58,24 @@ class _Realizer:
         pairs = _pairs(bindings)
         if not pairs:
             return bindings
-        sources = {var: source for var, (source, _) in pairs.items()}
-        kept = [b for b in bindings if b.var not in sources]
-        read = {v for b in kept for v in relax.analysis.free_vars(_value(b))}
-        # Quantized values that nobody reads as integers lose both operators.
-        kept = [b for b in kept if not _is_quantize(b) or b.var in read or _leaves(b)]
-        stored = self._stored(kept, pairs)
+        stored = self._stored(bindings, pairs)
         result: list[relax.Binding] = []
-        for binding in kept:
+        for binding in bindings:
+            replaced = {
+                var: source
+                for var, (source, _) in pairs.items()
+                if source in stored or self._converts(binding)
+            }
             self._annotate(binding, pairs, stored)
-            value = _Replacer(sources).visit_expr(_value(binding))
-            result.append(relax.VarBinding(binding.var, value))
-        return result
+            result.append(
+                relax.VarBinding(binding.var, _Replacer(replaced).visit_expr(_value(binding)))
+            )
+        return _without_dead_rounding(result)
+
+    def _converts(self, binding: relax.Binding) -> bool:
+        """Whether a binding rounds what it reads, being a group that reads integers."""
+        func = self._group(binding)
+        return func is not None and func.attrs[KERNEL] != CONCAT
 
     def _stored(
         self, bindings: list[relax.Binding], pairs: dict[relax.Var, tuple[relax.Var, Element]]
@@ -76,7 +84,11 @@ class _Realizer:
         wanted: dict[relax.Var, Element] = {}
         rounded = dict(pairs.values())
         exact = {
-            v for b in bindings for v in relax.analysis.free_vars(_value(b)) if v in rounded
+            v
+            for b in bindings
+            for v in relax.analysis.free_vars(_value(b))
+            # Rounding twice alike is rounding once.
+            if v in rounded and not (_is_quantize(b) and _element(b.value) == rounded[v])
         } | {b.var for b in bindings if _leaves(b)}
         for binding in bindings:
             var = binding.var
@@ -152,6 +164,20 @@ def _element(call: relax.Call) -> Element | None:
     # int8 is uint8 seen from another zero.
     shift = 128 if dtype == "int8" else 0
     return Quantization(float(np.float32(scale.item())), int(zero.item()) + shift).element
+
+
+def _without_dead_rounding(bindings: list[relax.Binding]) -> list[relax.Binding]:
+    """The bindings without `quantize` and `dequantize` that nothing reads any more."""
+    kept: list[relax.Binding] = []
+    read: set[relax.Var] = set()
+    for binding in reversed(bindings):
+        call = operator_call(binding)
+        rounds = call is not None and call.op.name in ("relax.quantize", "relax.dequantize")
+        if rounds and binding.var not in read and not _leaves(binding):
+            continue
+        read.update(relax.analysis.free_vars(_value(binding)))
+        kept.append(binding)
+    return kept[::-1]
 
 
 def _is_quantize(binding: relax.Binding) -> bool:

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from builders import onnx_model
-from kernels import TARGETS, run_model
+from kernels import TARGETS, check_model, run_model
 
 # With and without an instruction for dot products of bytes.
 CPUS = (*TARGETS, "llvm -mcpu=skylake-avx512")
@@ -115,3 +115,30 @@ def test_products(rows: int, depth: int, columns: int, target: str) -> None:
     )
     feed = {"x": rng.standard_normal((rows, depth)).astype(np.float32)}
     check(model, feed, target, 0.05, kernel="matmul_integer" if depth % 4 == 0 else "matmul")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "r = Reshape(d, t)  y = Relu(r)",
+        "r = Reshape(d, t)  y = MatMul(r, w)",
+        "y = Transpose<perm=[0,2,1,3]>(d)",
+        "c = Concat<axis=1>(d, d)  y = Relu(c)",
+        "y = Softmax(d)",
+        "y = Add(d, x)",
+    ],
+)
+def test_rounding_clips_whoever_reads_it(body: str) -> None:
+    """A zero point of zero is how exporters write ReLU."""
+    model = onnx_model(
+        f"""g (float[1,16,4,4] x) => (float[a] y) {{
+            q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  {body}
+        }}""",
+        s=np.array(0.1, np.float32),
+        z=np.array(0, np.uint8),
+        t=np.array([16, 16]),
+        w=np.random.default_rng(1).standard_normal((16, 8)).astype(np.float32),
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    x = np.random.default_rng(0).standard_normal((1, 16, 4, 4)).astype(np.float32) * 3
+    check_model(model, {"x": x})
