@@ -107,11 +107,14 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
 
 
 def _strided(spec: ConvSpec) -> tuple[Transform, Transform] | None:
-    """Even and odd pixels apart: 1.8 times fewer multiplications in large tiles, 1.4 in small."""
+    """Even and odd pixels apart: 1.4 times fewer multiplications.
+
+    Tiles of 4 would save more, but their error is 2.6 times that of direct convolution.
+    """
     smallest = min(spec.out_height, spec.out_width)
     if spec.kernel != (3, 3) or spec.stride != (2, 2) or smallest < 10:
         return None
-    axis = Transform(4 if smallest >= 20 else 2, 3, 2)
+    axis = Transform(2, 3, 2)
     return axis, axis
 
 
