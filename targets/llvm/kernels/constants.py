@@ -11,6 +11,8 @@ from tvm import relax
 from tvm.ir import GenericConst
 
 DEQUANTIZE = "relax.dequantize"
+# Sums of as many products of a byte and an int8 fit into int32.
+_LARGEST_DEPTH = (1 << 31) // (255 * 128) - 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def quantized(expr: relax.Expr, axis: int) -> QuantizedArray | None:
     integers, scale, zero = (arg.value.numpy() for arg in expr.args)
     given = int(expr.attrs.axis) % integers.ndim
     if integers.dtype != np.int8 or zero.any() or (scale.size > 1 and given != axis):
+        return None
+    if integers.size // integers.shape[axis] > _LARGEST_DEPTH:
         return None
     return QuantizedArray(integers, scale.reshape(-1))
 
