@@ -6,12 +6,12 @@ import ctypes
 import functools
 import importlib.util
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Protocol
 
 from relaxc.errors import PassError, TargetError
+from relaxc.targets.run_tool import run_tool
 
 # No fast math: it turns `pow` of negative numbers into NaN, and denormals into zeros.
 _FLAGS = ("-std=c++17", "-w")
@@ -86,13 +86,7 @@ class Nvcc:
             command = [str(self.path), "-cubin", f"-arch={arch}", "-O3", *_FLAGS]
             command += ["--expt-relaxed-constexpr", *_HALF_OPERATORS]
             # Relative names: no path of this machine gets into the code.
-            done = subprocess.run(
-                [*command, "-o", "kernels.cubin", "kernels.cu"],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = run_tool([*command, "-o", "kernels.cubin", "kernels.cu"], Path(folder))
             if done.returncode:
                 raise _failed(str(self.path), done.stderr or done.stdout)
             return Path(folder, "kernels.cubin").read_bytes()

@@ -10,13 +10,13 @@ import errno
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from relaxc import cpu
 from relaxc.errors import OutputError, TargetError
+from relaxc.targets.run_tool import run_tool
 
 
 def compiler_command(triple: str) -> list[str]:
@@ -62,7 +62,7 @@ def link_shared(
         *(source.name for source in sources),
     ]
     # Relative names in one folder: no path of this machine gets into the library.
-    done = subprocess.run(command, cwd=output.parent, capture_output=True, text=True, check=False)
+    done = run_tool(command, output.parent)
     if done.returncode:
         said = (done.stderr or done.stdout).strip()
         if os.strerror(errno.ENOSPC) in said:

@@ -14,6 +14,7 @@ from builders import relu_model
 import relaxc
 from relaxc import cpu
 from relaxc.errors import OutputError, TargetError
+from relaxc.targets.llvm import link
 from relaxc.targets.llvm.link import compiler_command, link_shared
 
 HERE = f"{cpu.architecture()}-linux-gnu"
@@ -41,7 +42,7 @@ def test_no_compiler_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = "a.c:1: fatal error: error writing to a.s: No space left on device\n 1 | }\n | ^\n"
     failed = subprocess.CompletedProcess("", 1, "", said)
-    monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: failed)
+    monkeypatch.setattr(link, "run_tool", lambda *_args: failed)
     folder = tmp_path / "scratch"
     with pytest.raises(OutputError, match=r"cannot link in `.*`: no space left .* set TMPDIR to"):
         link_shared(folder / "a.so", [folder / "a.c"], HERE)
