@@ -5,7 +5,8 @@
 Takes the trained models under examples/models, the nine light topologies of the onnx package with
 random weights, and every .onnx file of a FOLDER. Prints a table in Markdown. Starts are measured in
 a fresh process for each engine, one after the other. Load and first inference leave out what the
-process imports; "process" is everything, from the start of Python to its end.
+process imports; "process" is everything, from the start of Python to its end; "memory" is the
+largest resident size of that process, with Python, NumPy and the weights.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ import numpy as np
 engine, model, inputs = sys.argv[1:]
 feed = dict(np.load(inputs))
 if engine == "relaxc":
-    import relaxc
+    from relaxc import load
     begin = time.perf_counter()
-    run = relaxc.load(model).run
+    run = load(model).run
 else:
     import onnxruntime
     begin = time.perf_counter()
@@ -49,7 +50,10 @@ else:
     run = lambda feed: session.run(None, feed)
 loaded = time.perf_counter()
 run(feed)
-print(json.dumps([(loaded - begin) * 1e3, (time.perf_counter() - loaded) * 1e3]))
+first = time.perf_counter()
+status = open("/proc/self/status").read()
+peak_kib = int(status.split("VmHWM:")[1].split()[0])
+print(json.dumps([(loaded - begin) * 1e3, (first - loaded) * 1e3, peak_kib / 1024]))
 """
 
 
@@ -70,6 +74,8 @@ class Row:
     ort_first_ms: float
     process_ms: float
     ort_process_ms: float
+    peak_mib: float
+    ort_peak_mib: float
 
 
 def sources(folder: Path | None, scratch: Path) -> Iterator[tuple[str, Path]]:
@@ -109,13 +115,15 @@ def measure(name: str, path: Path, scratch: Path) -> Row:
         ort_load_ms=starts["onnxruntime"][0],
         first_ms=starts["relaxc"][1],
         ort_first_ms=starts["onnxruntime"][1],
-        process_ms=starts["relaxc"][2],
-        ort_process_ms=starts["onnxruntime"][2],
+        peak_mib=starts["relaxc"][2],
+        ort_peak_mib=starts["onnxruntime"][2],
+        process_ms=starts["relaxc"][3],
+        ort_process_ms=starts["onnxruntime"][3],
     )
 
 
 def start(engine: str, model: Path, inputs: Path) -> list[float]:
-    """Milliseconds of load, of the first inference, and of the whole fresh process."""
+    """Milliseconds of load and first inference, peak MiB, milliseconds of the whole process."""
     command = [sys.executable, "-c", START, engine, str(model), str(inputs)]
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -126,18 +134,20 @@ def start(engine: str, model: Path, inputs: Path) -> list[float]:
 def markdown(rows: list[Row]) -> str:
     """The table of the README."""
     lines = [
-        "| model | max rel. error | cosine | artifact | compile "
-        "| load (ORT) | first inference (ORT) | process (ORT) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | max rel. error | cosine | weights | artifact | compile "
+        "| load (ORT) | first inference (ORT) | process (ORT) | memory (ORT) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         verdict = "" if row.agrees else " **differs**"
         lines.append(
             f"| {row.model} | {row.max_rel_error:.1e}{verdict} | {row.cosine:.6f} "
-            f"| {row.artifact_bytes / 1e6:.1f} MB | {row.compile_s:.1f} s "
+            f"| {row.weight_bytes / 1e6:.1f} MB | {row.artifact_bytes / 1e6:.1f} MB "
+            f"| {row.compile_s:.1f} s "
             f"| {row.load_ms:.0f} ms ({row.ort_load_ms:.0f}) "
             f"| {row.first_ms:.1f} ms ({row.ort_first_ms:.1f}) "
-            f"| {row.process_ms:.0f} ms ({row.ort_process_ms:.0f}) |"
+            f"| {row.process_ms:.0f} ms ({row.ort_process_ms:.0f}) "
+            f"| {row.peak_mib:.0f} MiB ({row.ort_peak_mib:.0f}) |"
         )
     return "\n".join(lines)
 
