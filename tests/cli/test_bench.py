@@ -94,3 +94,23 @@ def test_the_profile(relaxc: Run, conv_artifact: Path) -> None:
         found["kernels"][0]
     )
     assert found["roofline"]["operations_per_s"]["float32"] > 0
+
+
+def test_several_files_take_turns(relaxc: Run, conv_artifact: Path, conv_onnx: Path) -> None:
+    files = (conv_artifact, conv_artifact, conv_onnx)
+    done = relaxc("bench", *files, *QUICK, "--percentile", "99")
+    assert done.code == 0
+    assert "Compared with: ONNX Runtime, conv.onnx" in done.out
+    assert re.search(r"^ ?relaxc +conv\.rxc ", done.out, re.M)
+    document = relaxc("bench", *files, *QUICK, "--json").json
+    contenders = document["contenders"]
+    assert document["reference"] == 2
+    assert contenders[2]["min_ratio"] == contenders[2]["median_ratio"] == 1
+    assert {"min", "median", "percentile(99%)"} <= set(contenders[0]["latency_ms"])
+    assert contenders[0]["cosine"] > 0.9999
+
+
+def test_files_of_which_none_is_an_artifact(relaxc: Run, conv_onnx: Path) -> None:
+    done = relaxc("bench", conv_onnx, conv_onnx, *QUICK)
+    assert done.code == 2
+    assert done.err == "error: none of the files is an artifact; compile one of them first\n"

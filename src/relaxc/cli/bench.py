@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +19,12 @@ from relaxc.cli.progress import progress
 from relaxc.errors import OptionError
 from relaxc.measure.feeds import FeedOptions, FillMode
 
+if TYPE_CHECKING:
+    from relaxc.measure.bench import BenchOptions
+
 
 @click.command()
-@click.argument("path", metavar="ARTIFACT|MODEL", type=parameters.PATH)
+@click.argument("paths", metavar="ARTIFACT|MODEL...", type=parameters.PATH, nargs=-1, required=True)
 @click.option("--warmup", "--warmUp", type=float, default=200, show_default=True, help="In ms.")
 @click.option("--duration", type=float, default=3, show_default=True, help="In seconds, at least.")
 @click.option(
@@ -52,7 +57,7 @@ from relaxc.measure.feeds import FeedOptions, FillMode
 @parameters.compiling
 @parameters.common
 def bench(
-    path: Path,
+    paths: tuple[Path, ...],
     warmup: float,
     duration: float,
     iterations: int,
@@ -78,34 +83,43 @@ def bench(
 
     A MODEL in ONNX is compiled first, in a process of its own, so that neither its memory nor its
     time counts.
+
+    Several files take turns: artifacts as they are, each MODEL in ONNX Runtime, and in OpenVINO
+    where that is installed.
     """
     from relaxc.measure.bench import BenchOptions
     from relaxc.measure.bench import bench as measure
     from relaxc.report import benching
 
+    path = paths[0]
     flags = ["--target", target, f"-O{opt_level}", "--precision", precision]
     flags += [word for name in disabled_passes for word in ("--disabled-pass", name)]
     flags += [word for text in input_shapes for word in ("--input-shapes", text)]
+    feed_options = FeedOptions(
+        path=inputs,
+        shapes=parameters.read_shapes(input_shapes),
+        fill_mode=fill_mode,
+        seed=seed,
+    )
+    bench_options = BenchOptions(
+        warmup_ms=warmup,
+        duration_s=duration,
+        iterations=iterations,
+        number=number,
+        percentiles=_percentiles(percentile),
+        threads=threads,
+        device=device,
+        transfers=not no_transfers,
+        streams=streams,
+        feed=feed_options,
+        profile=profile,
+    )
+    if len(paths) > 1:
+        _race(paths, bench_options, as_json, debug)
+        return
     with _compiled(path, flags) as artifact:
-        bench_options = BenchOptions(
-            warmup_ms=warmup,
-            duration_s=duration,
-            iterations=iterations,
-            number=number,
-            percentiles=_percentiles(percentile),
-            threads=threads,
-            device=device,
-            transfers=not no_transfers,
-            streams=streams,
-            feed=FeedOptions(
-                path=inputs,
-                # The shapes of a model have gone into its artifact.
-                shapes=parameters.read_shapes(input_shapes) if artifact == path else {},
-                fill_mode=fill_mode,
-                seed=seed,
-            ),
-            profile=profile,
-        )
+        if artifact != path:  # the shapes of a model have gone into its artifact
+            bench_options = replace(bench_options, feed=replace(feed_options, shapes={}))
         with progress("Measuring", is_shown=not (as_json or debug)):
             result = measure(artifact, bench_options)
         digest = file_sha256(artifact)
@@ -114,6 +128,19 @@ def bench(
         parameters.print_json("bench", benching.as_json(path, digest, result))
     else:
         click.echo(benching.as_text(path, digest, result))
+
+
+def _race(paths: tuple[Path, ...], options: BenchOptions, as_json: bool, debug: bool) -> None:
+    from relaxc.measure.race import race
+    from relaxc.report import racing
+
+    with progress("Measuring", is_shown=not (as_json or debug)):
+        result = race(paths, options)
+    parameters.warn(racing.warnings(result))
+    if as_json:
+        parameters.print_json("bench", racing.as_json(result))
+    else:
+        click.echo(racing.as_text(result))
 
 
 @contextlib.contextmanager

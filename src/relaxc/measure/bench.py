@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +16,8 @@ from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
 from relaxc.measure.profile import Profile, profile
 from relaxc.measure.roofline import Roofline, roofline
-from relaxc.runtime.session import Model, load
+from relaxc.measure.sampling import ms_since, repeat_for, sample
+from relaxc.runtime.session import load
 
 _PROFILED_RUNS, _MOST_PROFILED_RUNS = 10, 1000
 
@@ -136,18 +135,32 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     model = load(path, options.device, options.threads)
     if not options.transfers and model.device == "cpu":
         raise OptionError("the artifact runs on the CPU, where there are no transfers to leave out")
-    load_ms = _ms_since(start)
+    load_ms = ms_since(start)
     feed: Mapping[str, Any] = options.feed.feed(model.inputs)
     shapes = {name: array.shape for name, array in feed.items()}
     if not options.transfers:
         feed = {name: model.put(array) for name, array in feed.items()}
+
+    def run() -> None:
+        model.run(feed)
+
+    def run_to_the_end() -> None:
+        run()
+        model.synchronize()
+
     start = time.perf_counter()
-    model.run(feed)
-    model.synchronize()
-    first_ms = _ms_since(start)
-    _warm_up(model, feed, options.warmup_ms / 1e3)
+    run_to_the_end()
+    first_ms = ms_since(start)
+    repeat_for(run_to_the_end, options.warmup_ms / 1e3)
     start = time.perf_counter()
-    samples = _sample_all(model, feed, options)
+    samples = sample(
+        run,
+        duration_s=options.duration_s,
+        iterations=options.iterations,
+        number=options.number,
+        streams=options.streams,
+        finish=model.synchronize,
+    )
     wall_s = time.perf_counter() - start
     peak = peak_memory_bytes()
     profiled, bounds = None, None
@@ -185,42 +198,3 @@ def _bounds(threads: int) -> Roofline | None:
         return roofline(threads)
     except TargetError:  # no compiler, as on a machine that only runs models
         return None
-
-
-def _ms_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1e3
-
-
-def _warm_up(model: Model, feed: Mapping[str, Any], seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        model.run(feed)
-        model.synchronize()
-
-
-def _sample_all(model: Model, feed: Mapping[str, Any], options: BenchOptions) -> list[np.ndarray]:
-    stop = threading.Event()
-    with ThreadPoolExecutor(options.streams) as callers:
-        try:
-            sampling = [
-                callers.submit(_sample, model, feed, options, stop) for _ in range(options.streams)
-            ]
-            return [future.result() for future in as_completed(sampling)]
-        finally:  # an error of one, or an interrupt, ends all
-            stop.set()
-
-
-def _sample(
-    model: Model, feed: Mapping[str, Any], options: BenchOptions, stop: threading.Event
-) -> np.ndarray:
-    latencies: list[float] = []
-    end = time.perf_counter() + options.duration_s
-    while len(latencies) < options.iterations or time.perf_counter() < end:
-        if stop.is_set():
-            break
-        start = time.perf_counter()
-        for _ in range(options.number):
-            model.run(feed)
-        model.synchronize()
-        latencies.append(_ms_since(start) / options.number)
-    return np.array(latencies)
