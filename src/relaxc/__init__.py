@@ -1,7 +1,7 @@
 """relaxc: an optimizing compiler from ONNX to self-contained artifacts.
 
 Names are imported when first used: loading an artifact needs NumPy and apache-tvm-ffi only,
-`compile` TVM and ONNX as well, and the command line nothing to say what it takes.
+`compile` and `optimize` TVM and ONNX as well, and the command line nothing to say what it takes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from relaxc.compiler import CompileResult, compile
     from relaxc.options import CompileOptions, Diagnostics
     from relaxc.runtime.session import InferenceSession, Model, TensorInfo, load
+    from relaxc.search.optimize import optimize
+    from relaxc.search.options import SearchOptions
+    from relaxc.search.result import Result
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,9 +23,12 @@ __all__ = [
     "Diagnostics",
     "InferenceSession",
     "Model",
+    "Result",
+    "SearchOptions",
     "TensorInfo",
     "compile",
     "load",
+    "optimize",
 ]
 
 _LAZY = {
@@ -34,6 +40,9 @@ _LAZY = {
     "Model": "relaxc.runtime.session",
     "TensorInfo": "relaxc.runtime.session",
     "load": "relaxc.runtime.session",
+    "optimize": "relaxc.search.optimize",
+    "Result": "relaxc.search.result",
+    "SearchOptions": "relaxc.search.options",
 }
 
 

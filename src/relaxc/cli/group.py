@@ -10,6 +10,7 @@ from relaxc.cli.check import check
 from relaxc.cli.compile import compile_
 from relaxc.cli.fetch_runtime import fetch_runtime
 from relaxc.cli.inspect import inspect
+from relaxc.cli.optimize import optimize
 from relaxc.cli.run import run
 
 
@@ -19,5 +20,5 @@ def cli() -> None:
     """Compile ONNX models into self-contained artifacts, run and measure them."""
 
 
-for _command in (compile_, run, bench, check, inspect, fetch_runtime):
+for _command in (compile_, run, bench, check, inspect, optimize, fetch_runtime):
     cli.add_command(_command)

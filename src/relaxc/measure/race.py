@@ -111,28 +111,43 @@ def race(paths: Sequence[Path], options: BenchOptions, rounds: int = _ROUNDS) ->
     machine = this_machine()
     threads = options.threads or cpu.available_cores()
     feed = options.feed.feed(load(artifacts[0], options.device, threads).inputs)
-    runners = [
-        _Runner(make, feed) for path in paths for make in _contenders(path, threads, feed, options)
-    ]
-    is_peer = [runner.contender.engine == ONNXRUNTIME for runner in runners]
-    reference = is_peer.index(True) if any(is_peer) else 0
-    for runner in runners:
-        repeat_for(runner.run, options.warmup_ms / 1e3)
-    for _ in range(rounds):
-        for runner in runners:
-            runner.take_turn(options, rounds)
+    makers = [make for path in paths for make in _makers(path, threads, feed, options)]
+    laps = race_contenders(makers, feed, options, rounds)
     return RaceResult(
         machine=machine,
         threads=threads,
         streams=options.streams,
         shapes={name: array.shape for name, array in feed.items()},
-        laps=tuple(runner.lap(runners[reference]) for runner in runners),
-        reference=reference,
+        laps=laps,
+        reference=_reference([lap.engine for lap in laps]),
         percentiles=options.percentiles,
     )
 
 
-def _contenders(
+def race_contenders(
+    makers: Sequence[Callable[[], Contender]], feed: Feed, options: BenchOptions, rounds: int
+) -> tuple[Lap, ...]:
+    """Load contenders and let them take turns.
+
+    Raises:
+        InputError: a contender does not take these inputs, or has other outputs.
+        ModelError: an engine refuses a model.
+    """
+    runners = [_Runner(make, feed) for make in makers]
+    for runner in runners:
+        repeat_for(runner.run, options.warmup_ms / 1e3)
+    for _ in range(rounds):
+        for runner in runners:
+            runner.take_turn(options, rounds)
+    reference = runners[_reference([runner.contender.engine for runner in runners])]
+    return tuple(runner.lap(reference) for runner in runners)
+
+
+def _reference(engines: Sequence[str]) -> int:
+    return engines.index(ONNXRUNTIME) if ONNXRUNTIME in engines else 0
+
+
+def _makers(
     path: Path, threads: int, feed: Feed, options: BenchOptions
 ) -> Iterator[Callable[[], Contender]]:
     """Ways to run a file."""

@@ -48,7 +48,7 @@ def samples_from(source: str) -> Samples:
             f"`{source}` is not calibration data; give an .npz file, a folder of them, or "
             "`module:function`"
         )
-    loader = _imported(module, name)
+    loader = imported(module, name)
     return lambda _inputs: loader()
 
 
@@ -82,7 +82,12 @@ def _slice(array: np.ndarray, i: int, count: int) -> np.ndarray:
     return part
 
 
-def _imported(module: str, name: str) -> Callable[[], Iterable[Feed]]:
+def imported(module: str, name: str) -> Callable[..., Any]:
+    """A function of the user's.
+
+    Raises:
+        OptionError: there is none of that name.
+    """
     # Like `python -m`: the user's own modules lie in the current folder.
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -93,5 +98,5 @@ def _imported(module: str, name: str) -> Callable[[], Iterable[Feed]]:
         sys.path.pop(0)
     if not callable(loader):
         raise OptionError(f"`{module}:{name}` is not a function")
-    result: Callable[[], Iterable[Feed]] = loader
+    result: Callable[..., Any] = loader
     return result

@@ -1,0 +1,1 @@
+"""The search for the fastest artifact that keeps a model's accuracy: see optimize.py."""

@@ -1,0 +1,175 @@
+"""Whole searches, on a small network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import relaxc
+from relaxc.errors import InputError, ModelError, OptionError
+from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.search.goal import Goal, MaxDrop
+from relaxc.search.optimize import Watcher, optimize
+from relaxc.search.options import SearchOptions
+from relaxc.search.replay import replay
+
+OPTIONS = SearchOptions(latency_s=0.05, threads=1)
+SAMPLES = [
+    {"x": np.random.default_rng(i).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    for i in range(24)
+]
+
+
+def test_the_best_is_at_the_output(conv_onnx: Path, tmp_path: Path) -> None:
+    seen = []
+    watcher = Watcher(finished=lambda trial, _search: seen.append((tmp_path / "m.rxc").is_file()))
+    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, OPTIONS, watcher)
+    assert all(seen)
+    assert len(seen) == len(result.trials) >= 5
+    assert result.metric == "cosine"
+    assert result.meets_goal
+    assert result.held_out_drop <= 0.01
+    model = relaxc.load(tmp_path / "m.rxc")
+    assert model(SAMPLES[0]["x"]).shape == (1, 4, 1, 1)
+
+
+def test_a_search_goes_on_where_it_was(conv_onnx: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(trial: object, search: object) -> None:
+        if len(search.trials) == 3:  # type: ignore[attr-defined]
+            raise Killed
+
+    output = tmp_path / "m.rxc"
+    with pytest.raises(Killed):
+        optimize(conv_onnx, output, SAMPLES, None, OPTIONS, Watcher(finished=kill))
+    assert output.is_file()
+    started: list[object] = []
+    watcher = Watcher(started=lambda recipe, _search: started.append(recipe))
+    result = optimize(conv_onnx, output, SAMPLES, None, replace(OPTIONS, resume=True), watcher)
+    assert len(started) == len(result.trials) - 3
+    again = optimize(conv_onnx, output, SAMPLES, None, replace(OPTIONS, resume=True))
+    assert again.trials == result.trials
+    assert again.best == result.best
+
+
+def test_the_budget_ends_it(conv_onnx: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, time_budget_s=1e-3)
+    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
+    assert [trial.number for trial in result.trials] == [0]
+    assert result.stopped == "budget"
+    assert relaxc.load(tmp_path / "m.rxc")(SAMPLES[0]["x"]).size == 4
+
+
+def test_a_goal_that_nothing_meets(conv_onnx: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, goal=Goal(max_latency_ms=1e-6), time_budget_s=1e-3)
+    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
+    assert not result.meets_goal
+    assert (tmp_path / "m.rxc").is_file()
+
+
+def test_no_drop_at_all_is_float(conv_onnx: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, goal=Goal(max_drop=MaxDrop(0)))
+    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
+    assert result.best.number == 0
+    assert result.meets_goal
+
+
+def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:
+    calls = []
+
+    def evaluate(model: relaxc.Model) -> float:
+        calls.append(model.inputs)
+        return 1.0
+
+    options = replace(OPTIONS, evaluate=evaluate)
+    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
+    assert result.metric == "evaluate"
+    assert len(calls) >= len(result.trials)
+    with pytest.raises(InputError, match="returned `None`; it must return a number"):
+        optimize(
+            conv_onnx,
+            tmp_path / "m.rxc",
+            SAMPLES,
+            None,
+            replace(OPTIONS, evaluate=lambda _model: None),  # type: ignore[arg-type,return-value]
+        )
+
+
+def test_the_front_is_kept(conv_onnx: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, pareto_dir=tmp_path / "front")
+    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
+    names = {path.name for path in (tmp_path / "front").iterdir()}
+    for trial in result.front:
+        assert {f"{trial.number:03}.rxc", f"{trial.number:03}.recipe.yaml"} <= names
+
+
+def test_a_recipe_builds_the_same_bytes(conv_onnx: Path, tmp_path: Path) -> None:
+    output, again = tmp_path / "m.rxc", tmp_path / "again.rxc"
+    optimize(conv_onnx, output, SAMPLES, None, OPTIONS)
+    recipe = tmp_path / "m.rxc.recipe.yaml"
+    replay(conv_onnx, again, recipe, SAMPLES, None, CompileOptions())
+    assert again.read_bytes() == output.read_bytes()
+    with pytest.raises(InputError, match="these samples are not those of recipe"):
+        replay(conv_onnx, again, recipe, SAMPLES[1:], None, CompileOptions())
+    with pytest.raises(OptionError, match="cannot read recipe `.*none.yaml`"):
+        replay(conv_onnx, again, tmp_path / "none.yaml", SAMPLES, None, CompileOptions())
+
+
+def test_a_recipe_of_another_model(conv_onnx: Path, mnist_onnx: Path, tmp_path: Path) -> None:
+    optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, replace(OPTIONS, time_budget_s=1e-3))
+    with pytest.raises(ModelError, match="is not the model of recipe"):
+        replay(
+            mnist_onnx,
+            tmp_path / "again.rxc",
+            tmp_path / "m.rxc.recipe.yaml",
+            SAMPLES,
+            None,
+            CompileOptions(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (lambda: SearchOptions(time_budget_s=0), "time budget must be positive"),
+        (
+            lambda: SearchOptions(compile=CompileOptions(quantize=QuantizeOptions())),
+            "chooses precision and quantization itself",
+        ),
+        (
+            lambda: SearchOptions(metric="top1", evaluate=lambda _model: 1.0),
+            "either a metric or a function",
+        ),
+    ],
+)
+def test_options_that_make_no_sense(options: Callable[[], object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        options()
+
+
+@pytest.mark.long
+def test_killed_ten_times(conv_onnx: Path, tmp_path: Path) -> None:
+    """`kill -9` at random moments: the search goes on, and ends with an artifact that runs."""
+    np.savez(tmp_path / "data.npz", x=np.concatenate([feed["x"] for feed in SAMPLES]))
+    command = [sys.executable, "-m", "relaxc", "optimize", str(conv_onnx), "--resume", "--json"]
+    command += ["--data", str(tmp_path / "data.npz"), "-o", str(tmp_path / "m.rxc")]
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(float(rng.uniform(0.5, 8)))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert relaxc.load(tmp_path / "m.rxc")(SAMPLES[0]["x"]).size == 4
