@@ -27,6 +27,7 @@ from relaxc.frontend.operators import (
 )
 from relaxc.frontend.operators.base import Converter, NodeContext
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
+from relaxc.frontend.operators.halves import in_single_precision
 from relaxc.frontend.operators.stock import convert_with_tvm, has_stock_converter
 
 # Control flow is handled by the importer itself, because it needs the graph around it.
@@ -68,5 +69,4 @@ def convert(ctx: NodeContext) -> relax.Expr:
     """Convert one node of the default domain."""
     if ctx.node.op_type in BROADCASTING:
         ctx = with_equal_dimensions(ctx)
-    own = CONVERTERS.get(ctx.node.op_type)
-    return convert_with_tvm(ctx) if own is None else own(ctx)
+    return in_single_precision(ctx, CONVERTERS.get(ctx.node.op_type, convert_with_tvm))

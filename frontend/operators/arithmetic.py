@@ -136,11 +136,25 @@ def elu(ctx: NodeContext) -> relax.Expr:
 
     def compute(x: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:
-            v = x(*i).astype("float32") if kind in ("float16", "bfloat16") else x(*i)
-            low = tirx.const(alpha, v.ty.dtype) * (tirx.exp(v) - tirx.const(1, v.ty.dtype))
-            return tirx.Select(v > 0, v, low).astype(kind)
+            low = tirx.const(alpha, kind) * (tirx.exp(x(*i)) - tirx.const(1, kind))
+            return tirx.Select(x(*i) > 0, x(*i), low)
 
         return te.compute(x.shape, element, name="elu")
+
+    return ctx.emit_te(compute, ctx.input(0))
+
+
+def celu(ctx: NodeContext) -> relax.Expr:
+    """Celu: an exponential below 0 whose slope at 0 is 1."""
+    alpha, kind = float(ctx.attrs.get("alpha", 1.0)), dtype(ctx.input(0))
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            a, zero, one = (tirx.const(v, kind) for v in (alpha, 0.0, 1.0))
+            low = a * (tirx.exp(tirx.min(x(*i), zero) / a) - one)
+            return tirx.Select(x(*i) > 0, x(*i), low)
+
+        return te.compute(x.shape, element, name="celu")
 
     return ctx.emit_te(compute, ctx.input(0))
 
@@ -155,6 +169,7 @@ def prelu(ctx: NodeContext) -> relax.Expr:
 
 CONVERTERS: dict[str, Converter] = {
     "BitShift": bit_shift,
+    "Celu": celu,
     "Elu": elu,
     "IsInf": is_infinite,
     "Mod": modulo,

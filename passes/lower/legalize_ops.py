@@ -18,6 +18,7 @@ from typing import ClassVar
 from tvm import IRModule, relax
 
 from relaxc.passes.base import Pass
+from relaxc.passes.lower.extremum_ops import EXTREMUM_RULES
 from relaxc.passes.lower.quantize_ops import quantize
 
 _VIEWS = ("relax.expand_dims", "relax.flatten", "relax.squeeze")
@@ -33,7 +34,7 @@ class LegalizeOps(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Legalize every function."""
-        rules = {"relax.reshape": _keep, "relax.quantize": quantize}
+        rules = {"relax.reshape": _keep, "relax.quantize": quantize, **EXTREMUM_RULES}
         rules |= dict.fromkeys(_VIEWS, _as_reshape)
         return relax.transform.LegalizeOps(rules)(mod)
 

@@ -148,11 +148,12 @@ class Layout:
     def physical_shape(self, dims: Sequence[Any]) -> list[Any]:
         """The shape in memory of a logical (n, c, h, w), or of any shape when plain.
 
-        For a slice it is the shape of the whole buffer.
+        Leading dimensions that are missing, of what is broadcast, are 1. For a slice it is the
+        shape of the whole buffer.
         """
         if self.same_memory(PLAIN):
             return list(dims)
-        n, c, h, w = dims
+        n, c, h, w = (*[1] * (4 - len(dims)), *dims)
         if self.slice is not None:
             c = self.slice.total
         top, left, bottom, right = self.border

@@ -23,7 +23,7 @@ from relaxc.targets.llvm.kernels.attention_operands import AttentionSpec, Heads,
 from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder, even_tiles, index
 from relaxc.targets.llvm.kernels.rows import across
 
-_LOWEST = -3.4028234663852886e38
+_LOWEST = float("-inf")
 
 # (value, batch, head, query, first key, count of keys) -> value
 ScoreEpilogue = Callable[[Expr, Index, Index, Index, Index, int], Expr]

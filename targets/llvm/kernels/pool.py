@@ -12,7 +12,7 @@ from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder, even
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 
-_LOWEST = -3.4028234663852886e38
+_LOWEST = float("-inf")
 
 
 @dataclass(frozen=True)

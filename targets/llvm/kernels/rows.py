@@ -70,7 +70,8 @@ def emit_norm(
 def emit_softmax(b: KernelBuilder, x: View, y: View, operands: Operands) -> None:
     """e**(x - max) / sum, per row."""
     row = Row(b, x.channels)
-    lowest = -3.4028234663852886e38
+    # Of nothing but -inf: the differences below are NaN then, as they should be.
+    lowest = float("-inf")
     with b.parallel(_rows(x)) as r:
         base, out = b.let(x.at(0, 0, 0, r)), b.let(y.at(0, 0, 0, r))
 
