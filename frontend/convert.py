@@ -128,6 +128,8 @@ class GraphConverter:
 
     def _shape_value(self, node: onnx.NodeProto) -> ShapeValue | None:
         """The node's result where it is arithmetic on dimensions only."""
+        if node.domain:
+            return None
         if node.op_type in ("Shape", "Size"):
             data = self.values.get(node.input[0])
             if data is None or not isinstance(getattr(data.ty, "shape", None), relax.ShapeExpr):
@@ -140,7 +142,7 @@ class GraphConverter:
     def _convert_node(self, node: onnx.NodeProto) -> relax.Expr:
         shapes = [self.shapes.get(name) for name in node.input]
         inputs = [self._tensor(name) if name else None for name in node.input]
-        if node.op_type == "If":
+        if node.op_type == "If" and not node.domain:
             return self.bb.emit(self._convert_if(node, inputs[0]), node_name(node))
         context = NodeContext(
             self.bb,
@@ -222,7 +224,7 @@ def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
 
 def constant_node(node: onnx.NodeProto) -> np.ndarray | None:
     """The value of a Constant node of numbers; None for any other node."""
-    if node.op_type != "Constant":
+    if node.op_type != "Constant" or node.domain:
         return None
     value = helper.get_attribute_value(node.attribute[0])
     if isinstance(value, onnx.TensorProto):

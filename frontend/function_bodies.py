@@ -7,25 +7,35 @@ have bodies themselves: the importer repeats this until none is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 import onnx.inliner
 from onnx import defs, shape_inference
 
+from relaxc.frontend.operators.base import operator_name
+
 _DOMAIN = "relaxc.body"
 
 
-def has_body(op_type: str, opset: int) -> bool:
-    """Whether an operator of the default domain is defined by a function."""
+def has_body(name: str, versions: Mapping[str, int]) -> bool:
+    """Whether an operator is defined by a function.
+
+    Args:
+        name: what `operator_name` returns.
+        versions: domain -> version of its operators.
+    """
+    domain, _, op_type = name.rpartition("::")
     try:
-        schema = defs.get_schema(op_type, opset)
+        schema = defs.get_schema(op_type, versions.get(domain, 1), domain)
     except defs.SchemaError:
         return False
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
-def inline_bodies(proto: onnx.ModelProto, names: frozenset[str], opset: int) -> onnx.ModelProto:
+def inline_bodies(
+    proto: onnx.ModelProto, names: frozenset[str], versions: Mapping[str, int]
+) -> onnx.ModelProto:
     """The model with every node of the operators `names` expanded.
 
     Raises:
@@ -35,8 +45,8 @@ def inline_bodies(proto: onnx.ModelProto, names: frozenset[str], opset: int) -> 
     found = False
     for graph, types in _graphs(inferred.graph, {}):
         for node in graph.node:
-            if node.domain == "" and node.op_type in names:
-                body = _body(node, types, opset, len(inferred.functions))
+            if operator_name(node) in names:
+                body = _body(node, types, versions, len(inferred.functions))
                 inferred.functions.append(body)
                 node.op_type, node.domain = body.name, _DOMAIN
                 del node.attribute[:]
@@ -69,9 +79,13 @@ def _graphs(
 
 
 def _body(
-    node: onnx.NodeProto, types: dict[str, onnx.TypeProto], opset: int, number: int
+    node: onnx.NodeProto,
+    types: dict[str, onnx.TypeProto],
+    versions: Mapping[str, int],
+    number: int,
 ) -> onnx.FunctionProto:
-    schema = defs.get_schema(node.op_type, opset)
+    schema = defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
+    opset = versions[""]
     given = {attr.name for attr in node.attribute}
     for name, attribute in schema.attributes.items():
         if name not in given and attribute.default_value.name:

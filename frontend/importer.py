@@ -21,6 +21,7 @@ from relaxc.frontend.convert import GraphConverter, node_name
 from relaxc.frontend.element_types import NARROW, dtype_name
 from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.normalize import normalize
+from relaxc.frontend.operators.base import operator_name
 from relaxc.frontend.simplify import Shape, nodes, opset, real_inputs, simplify
 
 
@@ -70,7 +71,6 @@ def from_onnx(
     model = read_model(source)
     version = opset(model.proto)
     types = tuple(node.op_type for node in nodes(model.proto.graph))
-    refuse_foreign_domains(model)
     simplify(model, input_shapes or {}, operators.is_supported)
     refuse_unsupported(model)
     refuse_containers(model)
@@ -89,23 +89,12 @@ def from_onnx(
     )
 
 
-def refuse_foreign_domains(model: OnnxModel) -> None:
-    """Refuse operators of custom domains, which the converters would misread."""
-    local = {(f.domain, f.name) for f in model.proto.functions}
-    bodies = [node for f in model.proto.functions for node in f.node]
-    _refuse(
-        model,
-        [
-            node
-            for node in (*nodes(model.proto.graph), *bodies)
-            if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in local
-        ],
-    )
-
-
 def refuse_unsupported(model: OnnxModel) -> None:
     """Refuse operators without a converter."""
-    _refuse(model, [n for n in nodes(model.proto.graph) if not operators.is_supported(n.op_type)])
+    offending = [
+        node for node in nodes(model.proto.graph) if not operators.is_supported(operator_name(node))
+    ]
+    _refuse(model, offending)
 
 
 def refuse_containers(model: OnnxModel) -> None:

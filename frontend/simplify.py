@@ -28,6 +28,7 @@ from relaxc.errors import ModelError, OptionError, near_matches
 from relaxc.frontend.fold import fold_constants
 from relaxc.frontend.function_bodies import has_body, inline_bodies
 from relaxc.frontend.load import OnnxModel
+from relaxc.frontend.operators.base import operator_name
 from relaxc.frontend.unroll import unroll_scans
 
 Shape = Sequence["int | str"]
@@ -160,14 +161,14 @@ def inline_functions(model: OnnxModel) -> None:
 
 def expand_bodies(model: OnnxModel, is_supported: Callable[[str], bool]) -> None:
     """Expand operators without a converter that ONNX defines by a function."""
-    version = opset(model.proto)
+    versions = {entry.domain: int(entry.version) for entry in model.proto.opset_import}
     for _ in range(_MAX_NESTING):
-        used = {n.op_type for n in nodes(model.proto.graph) if n.domain == ""}
-        names = {name for name in used if not is_supported(name) and has_body(name, version)}
+        used = {operator_name(n) for n in nodes(model.proto.graph)}
+        names = {name for name in used if not is_supported(name) and has_body(name, versions)}
         if not names:
             return
         try:
-            model.proto = inline_bodies(model.proto, frozenset(names), version)
+            model.proto = inline_bodies(model.proto, frozenset(names), versions)
         except (RuntimeError, ValueError) as err:
             raise ModelError(
                 f"operators of `{model.name}` ({', '.join(sorted(names))}) cannot be expanded, "

@@ -50,7 +50,7 @@ def _way(name: str, opset: int) -> tuple[str, str]:
         return "TVM", ""
     if name == "Scan":
         return "own", "unrolled; of a known number of steps"
-    if has_body(name, opset):
+    if has_body(name, {"": opset}):
         return "body", ""
     return "-", "refused"
 

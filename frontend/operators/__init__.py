@@ -25,7 +25,7 @@ from relaxc.frontend.operators import (
     slicing,
     suppression,
 )
-from relaxc.frontend.operators.base import Converter, NodeContext
+from relaxc.frontend.operators.base import Converter, NodeContext, operator_name
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
 from relaxc.frontend.operators.halves import in_single_precision
 from relaxc.frontend.operators.stock import convert_with_tvm, has_stock_converter
@@ -39,6 +39,7 @@ INLINED = frozenset(
     | {"GroupNormalization", "NegativeLogLikelihoodLoss"}
 )
 
+# By operator; those of other domains read `domain::Operator`.
 CONVERTERS: dict[str, Converter] = {
     **arithmetic.CONVERTERS,
     **casts.CONVERTERS,
@@ -59,14 +60,15 @@ CONVERTERS: dict[str, Converter] = {
 }
 
 
-def is_supported(op_type: str) -> bool:
-    """Whether an operator of the default domain can be imported."""
-    stock = has_stock_converter(op_type) and op_type not in INLINED
-    return op_type in CONTROL_FLOW or op_type in CONVERTERS or stock
+def is_supported(name: str) -> bool:
+    """Whether an operator can be imported; `name` is what `operator_name` returns."""
+    stock = has_stock_converter(name) and name not in INLINED
+    return name in CONTROL_FLOW or name in CONVERTERS or stock
 
 
 def convert(ctx: NodeContext) -> relax.Expr:
-    """Convert one node of the default domain."""
-    if ctx.node.op_type in BROADCASTING:
+    """Convert one node of any domain."""
+    name = operator_name(ctx.node)
+    if name in BROADCASTING:
         ctx = with_equal_dimensions(ctx)
-    return in_single_precision(ctx, CONVERTERS.get(ctx.node.op_type, convert_with_tvm))
+    return in_single_precision(ctx, CONVERTERS.get(name, convert_with_tvm))

@@ -117,6 +117,13 @@ def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
 Converter = Callable[[NodeContext], relax.Expr]
 
 
+def operator_name(node: onnx.NodeProto) -> str:
+    """The operator; of a domain other than ONNX's own, as `domain::Operator`."""
+    if node.domain in ("", "ai.onnx"):
+        return str(node.op_type)
+    return f"{node.domain}::{node.op_type}"
+
+
 def constant(array: np.ndarray) -> relax.Expr:
     """A Relax constant; NumPy's `bool_`, narrow types and non-contiguous arrays included."""
     array = carried(np.asarray(array))
