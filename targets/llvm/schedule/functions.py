@@ -29,7 +29,7 @@ def expand_functions(value: Expr) -> Expr:
         name = str(call.op.name) if isinstance(call.op, ir.Op) else ""
         if name not in _FUNCTIONS or str(call.ty.dtype) != "float32":
             return call
-        # BF16ComputeLegalize (TVM 0.27) forgets the values of Let: what reads bfloat16 stays a call.
+        # BF16ComputeLegalize (TVM 0.27) forgets values of Let: what reads bfloat16 stays.
         if _reads_bfloat16(call.args[0]):
             return call
         var = tirx.Var("x", "float32")
