@@ -153,7 +153,7 @@ class Layout:
         """
         if self.same_memory(PLAIN):
             return list(dims)
-        n, c, h, w = (*[1] * (4 - len(dims)), *dims)
+        n, c, h, w = [1] * (4 - len(dims)) + list(dims)
         if self.slice is not None:
             c = self.slice.total
         top, left, bottom, right = self.border
