@@ -20,10 +20,10 @@ def weight_bytes(mod: IRModule) -> int:
     return sum(sizes.values())
 
 
-def peak_activation_bytes(mod: IRModule) -> int:
-    """Return the most bytes of intermediate results alive at once, operator by operator.
+def live_bytes(mod: IRModule) -> list[tuple[str, int]]:
+    """Return, per operator of `main`, its name and the bytes of intermediate results alive then.
 
-    Symbolic dimensions count as 1. Fusion and memory planning only lower the number.
+    Symbolic dimensions count as 1. Fusion and memory planning only lower the numbers.
     """
     bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
     last_use: dict[relax.Var, int] = {}
@@ -32,13 +32,19 @@ def peak_activation_bytes(mod: IRModule) -> int:
             last_use[var] = index
     for var in relax.analysis.free_vars(mod["main"].body.body):
         last_use[var] = len(bindings)
-    peak = alive = 0
+    timeline: list[tuple[str, int]] = []
+    alive = 0
     dying: dict[int, int] = {}
     for index, binding in enumerate(bindings):
         size = size_bytes(binding.var)
         alive += size
-        peak = max(peak, alive)
+        timeline.append((binding.var.name, alive))
         end = last_use.get(binding.var, index)
         dying[end] = dying.get(end, 0) + size
         alive -= dying.pop(index, 0)
-    return peak
+    return timeline
+
+
+def peak_activation_bytes(mod: IRModule) -> int:
+    """Return the most bytes of intermediate results alive at once, operator by operator."""
+    return max((size for _name, size in live_bytes(mod)), default=0)

@@ -28,7 +28,7 @@ from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.kernels import kernel_costs
-from relaxc.passes.analysis.memory import peak_activation_bytes
+from relaxc.passes.analysis.memory import live_bytes
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
@@ -147,6 +147,7 @@ def _write(
 ) -> Manifest:
     """Write the artifact of a compiled module, and return its manifest."""
     entries, chunks = pack_weights([w.numpy() for w in weights])
+    alive = live_bytes(imported.mod)
     members: dict[str, Iterable[Buffer]] = {
         f"lib/{name}": [data] for name, data in compiled.libraries.items()
     }
@@ -169,7 +170,8 @@ def _write(
             "weights": entries,
             "memory": {
                 "weight_bytes": sum(entry["size_bytes"] for entry in entries),
-                "activation_bytes": peak_activation_bytes(imported.mod),
+                "activation_bytes": max((size for _name, size in alive), default=0),
+                "live": [list(entry) for entry in alive],
             },
             "measured": {"latency_ms": None, "accuracy": None},
         },

@@ -11,6 +11,7 @@ from relaxc.cli.compile import compile_
 from relaxc.cli.fetch_runtime import fetch_runtime
 from relaxc.cli.inspect import inspect
 from relaxc.cli.optimize import optimize
+from relaxc.cli.report import report
 from relaxc.cli.run import run
 
 
@@ -20,5 +21,5 @@ def cli() -> None:
     """Compile ONNX models into self-contained artifacts, run and measure them."""
 
 
-for _command in (compile_, run, bench, check, inspect, optimize, fetch_runtime):
+for _command in (compile_, run, bench, check, inspect, optimize, report, fetch_runtime):
     cli.add_command(_command)

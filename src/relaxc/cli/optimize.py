@@ -46,6 +46,12 @@ _GOAL_MISSED = 1
 @click.option("--time-budget", default="30m", show_default=True, help="Such as 90s, 30m or 2h.")
 @click.option("-o", "--output", type=parameters.PATH, help="[default: MODEL with suffix .rxc]")
 @click.option("--pareto", type=parameters.PATH, help="Also keep the artifacts of the front there.")
+@click.option(
+    "--report",
+    type=parameters.PATH,
+    help="An HTML file about the search.  [default: the output's name with .html, where "
+    "`relaxc[report]` is installed]",
+)
 @click.option("--resume", is_flag=True, help="Go on where an earlier search ended.")
 @click.option("--recipe", type=parameters.PATH, help="Build what a finished search found, again.")
 @click.option("--seed", default=0, show_default=True, help="Of the split of the data.")
@@ -67,6 +73,7 @@ def optimize(
     time_budget: str,
     output: Path | None,
     pareto: Path | None,
+    report: Path | None,
     resume: bool,
     recipe: Path | None,
     seed: int,
@@ -93,6 +100,8 @@ def optimize(
     with progress("Loading the compiler", is_shown) as show, quiet(debug) as echo:
         from relaxc.options import CompileOptions
         from relaxc.report import optimizing
+        from relaxc.report.html.page import can_report
+        from relaxc.report.html.search import write_search_report
         from relaxc.search.dataset import read_labels
         from relaxc.search.goal import Goal, MaxDrop, parse_duration, parse_latency, parse_size
         from relaxc.search.optimize import Watcher
@@ -128,6 +137,10 @@ def optimize(
                 finished=lambda t, s: None if as_json else echo(optimizing.progress_line(t, s)),
             )
             result = search(model, output, samples, truth, options, watcher)
+            if report is not None or can_report():
+                report = report or output.with_name(output.name + ".html")
+                show("Reporting")
+                write_search_report(report, result, options)
             warnings, text = optimizing.warnings(result), optimizing.as_text(result)
             document, code = optimizing.as_json(result), 0 if result.meets_goal else _GOAL_MISSED
     parameters.warn(warnings)

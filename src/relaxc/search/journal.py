@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Trial:
         ratio: its latency relative to the float build's, measured in turns.
         size_bytes: of the artifact.
         seconds: what the trial took.
+        passes: seconds of every pass and phase of the compilation.
         error: why there is no artifact; empty where there is one.
     """
 
@@ -43,6 +44,7 @@ class Trial:
     ratio: float | None = None
     size_bytes: int | None = None
     seconds: float = 0.0
+    passes: Mapping[str, float] = field(default_factory=dict, compare=False)
     error: str = ""
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 
 from relaxc import cpu
 from relaxc.calibrate import CalibrationData
-from relaxc.compiler import compile, describe_inputs, require_writable, versions
+from relaxc.compiler import CompileResult, compile, describe_inputs, require_writable, versions
 from relaxc.errors import OutputError, RelaxcError
 from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
@@ -206,7 +206,7 @@ class Search:
         trial = Trial(1 + max((t.number for t in journal.trials), default=-1), recipe)
         artifact = journal.artifact(trial)
         try:
-            compile(
+            built = compile(
                 self.model,
                 artifact,
                 recipe.options(self.options.compile),
@@ -228,6 +228,7 @@ class Search:
                 ratio=ratio,
                 size_bytes=artifact.stat().st_size,
                 seconds=time.monotonic() - start,
+                passes=pass_seconds(built),
             )
         self._longest_s = max(self._longest_s, trial.seconds)
         journal.add(trial)
@@ -334,6 +335,8 @@ class Search:
             self._export_front(journal, self.options.pareto_dir)
         return Result(
             output=self.output,
+            base_artifact=journal.artifact(self.base),
+            sample=dict(self._dataset.search.feeds[0]),
             best=trial,
             base=self.base,
             trials=tuple(self.trials),
@@ -351,6 +354,13 @@ class Search:
             stopped=stopped,
             seconds=time.monotonic() - self._start,
         )
+
+
+def pass_seconds(built: CompileResult) -> dict[str, float]:
+    """What every phase of a compilation took, and every pass in place of the phase of passes."""
+    phases = {name: s for name, s in built.seconds.items() if name != "passes"}
+    passes = {record.name: record.seconds for record in built.passes}
+    return {"import": phases.pop("import"), **passes, **phases}
 
 
 def _over(value: float | None, limit: float | None) -> float:

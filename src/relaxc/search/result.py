@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from relaxc.search.goal import Goal
 from relaxc.search.journal import Trial
@@ -16,6 +19,8 @@ class Result:
 
     Attributes:
         output: the artifact.
+        base_artifact: the float build.
+        sample: inputs of one call, from the data.
         best: its trial.
         base: the float build's trial.
         trials: all of them, in order.
@@ -36,6 +41,8 @@ class Result:
     """
 
     output: Path
+    base_artifact: Path
+    sample: Mapping[str, np.ndarray]
     best: Trial
     base: Trial
     trials: tuple[Trial, ...]
