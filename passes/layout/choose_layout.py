@@ -121,7 +121,7 @@ class _Chooser:
         """Decide which results of this block are slices of a concatenation's buffer."""
         concatenations: list[Concatenation] = []
         channels: dict[relax.Var, int] = {}
-        placeable: set[relax.Var] = set()
+        placeable: dict[relax.Var, Element] = {}
         for binding in block.bindings:
             func = self._group(binding)
             if func is None:
@@ -129,12 +129,13 @@ class _Chooser:
             demands = self.library.demands(func, self._layout("blocked"))
             if func.attrs[KERNEL] == CONCAT:
                 inputs = _concatenated(func, binding.value)
-                concatenations.append(Concatenation(binding.var, inputs))
+                element = _elements(func)[-1]
+                concatenations.append(Concatenation(binding.var, inputs, element))
                 channels |= {var: int(var.ty.shape.values[1]) for var in inputs}
                 continue
             preferred = [self._layout(d.accepts[0]) for d in demands]
             if self.library.result_layout(func, preferred).kind == "blocked":
-                placeable.add(binding.var)
+                placeable[binding.var] = _elements(func)[-1]
         return share_buffers(concatenations, channels, placeable, self.borders)
 
     def _concatenate(

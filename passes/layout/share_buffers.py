@@ -4,7 +4,8 @@ Given the concatenations of a block, decide which tensors are slices of a common
 concatenation costs nothing: its producers write side by side, in place, and it is a view.
 
 A buffer belongs to the widest concatenation not yet served; narrower ones whose inputs lie there
-side by side (a DenseNet's prefixes) are views of the same buffer.
+side by side (a DenseNet's prefixes) are views of the same buffer. All that share one are stored
+alike: a concatenation of float32 copies what its producers wrote as integers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 from tvm import relax
 
-from relaxc.layout import Border, Slice
+from relaxc.layout import Border, Element, Slice
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Concatenation:
     Attributes:
         result: its variable.
         inputs: what it joins, in order.
+        element: how its elements are stored.
     """
 
     result: relax.Var
     inputs: tuple[relax.Var, ...]
+    element: Element = "float32"
 
 
 @dataclass
@@ -39,17 +42,19 @@ class SharedBuffers:
         parts: concatenation -> its inputs, nested concatenations replaced by theirs, each with
             its place in the buffer.
         borders: buffer -> border, the widest that any of its tensors needs.
+        elements: buffer -> how its elements are stored.
     """
 
     slices: dict[relax.Var, Slice] = field(default_factory=dict)
     parts: dict[relax.Var, list[tuple[relax.Var, Slice]]] = field(default_factory=dict)
     borders: dict[int, Border] = field(default_factory=dict)
+    elements: dict[int, Element] = field(default_factory=dict)
 
 
 def share_buffers(
     concatenations: Sequence[Concatenation],
     channels: Mapping[relax.Var, int],
-    placeable: set[relax.Var],
+    placeable: Mapping[relax.Var, Element],
     demanded: Mapping[relax.Var, Border],
 ) -> SharedBuffers:
     """Place the inputs of concatenations.
@@ -57,7 +62,7 @@ def share_buffers(
     Args:
         concatenations: in program order; an input may be the result of another.
         channels: variable -> number of channels.
-        placeable: tensors whose producer can write into a slice.
+        placeable: tensors whose producer can write into a slice -> how it stores elements.
         demanded: variable -> border that its readers need.
     """
     shared = SharedBuffers()
@@ -81,10 +86,12 @@ def share_buffers(
 def _leaves(
     concatenation: Concatenation, inner: Mapping[relax.Var, Concatenation]
 ) -> list[relax.Var]:
-    """Inputs, with nested concatenations replaced by theirs."""
+    """Inputs, with nested concatenations that are stored alike replaced by theirs."""
     result: list[relax.Var] = []
     for var in concatenation.inputs:
-        result.extend(_leaves(inner[var], inner) if var in inner else [var])
+        nested = inner.get(var)
+        is_alike = nested is not None and nested.element == concatenation.element
+        result.extend(_leaves(nested, inner) if nested is not None and is_alike else [var])
     return result
 
 
@@ -97,7 +104,7 @@ def _view_of_existing(
     """Whether all inputs lie side by side in one buffer already; then so does the result."""
     places = [shared.slices.get(var) for var in leaves[concatenation.result]]
     first = places[0]
-    if first is None:
+    if first is None or shared.elements[first.buffer] != concatenation.element:
         return False
     offset = first.offset
     parts: list[tuple[relax.Var, Slice]] = []
@@ -115,17 +122,18 @@ def _new_buffer(
     concatenation: Concatenation,
     leaves: Mapping[relax.Var, list[relax.Var]],
     channels: Mapping[relax.Var, int],
-    placeable: set[relax.Var],
+    placeable: Mapping[relax.Var, Element],
     shared: SharedBuffers,
 ) -> None:
-    buffer = len({place.buffer for place in shared.slices.values()})
+    buffer = len(shared.elements)
+    shared.elements[buffer] = concatenation.element
     total = sum(channels[var] for var in leaves[concatenation.result])
     shared.slices[concatenation.result] = Slice(buffer, 0, total)
     offset = 0
     parts: list[tuple[relax.Var, Slice]] = []
     for var in leaves[concatenation.result]:
         place = Slice(buffer, offset, total)
-        if var in placeable and var not in shared.slices:
+        if placeable.get(var) == concatenation.element and var not in shared.slices:
             shared.slices[var] = place
         parts.append((var, place))
         offset += channels[var]
