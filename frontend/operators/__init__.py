@@ -10,12 +10,19 @@ from tvm import relax
 from relaxc.frontend.operators import (
     arithmetic,
     casts,
+    classical,
+    convolution,
     cumulative,
     elementwise,
+    fourier,
+    grids,
     guarded,
     indexing,
+    matrices,
+    ngrams,
     normalization,
     pad,
+    pooling,
     quantize,
     recurrent,
     reduce,
@@ -24,6 +31,7 @@ from relaxc.frontend.operators import (
     shape,
     slicing,
     suppression,
+    trees,
 )
 from relaxc.frontend.operators.base import Converter, NodeContext, operator_name
 from relaxc.frontend.operators.broadcast import BROADCASTING, with_equal_dimensions
@@ -35,7 +43,7 @@ CONTROL_FLOW = frozenset({"If"})
 
 # TVM has converters for these, which are wrong or partial; ONNX's own function bodies are neither.
 INLINED = frozenset(
-    {"AffineGrid", "Attention", "Mish", "RMSNormalization", "SpaceToDepth"}
+    {"Attention", "Mish", "RMSNormalization", "SpaceToDepth"}
     | {"GroupNormalization", "NegativeLogLikelihoodLoss"}
 )
 
@@ -43,11 +51,18 @@ INLINED = frozenset(
 CONVERTERS: dict[str, Converter] = {
     **arithmetic.CONVERTERS,
     **casts.CONVERTERS,
+    **classical.CONVERTERS,
+    **convolution.CONVERTERS,
     **cumulative.CONVERTERS,
     **elementwise.CONVERTERS,
+    **fourier.CONVERTERS,
+    **grids.CONVERTERS,
     **indexing.CONVERTERS,
+    **matrices.CONVERTERS,
+    **ngrams.CONVERTERS,
     **normalization.CONVERTERS,
     **pad.CONVERTERS,
+    **pooling.CONVERTERS,
     **quantize.CONVERTERS,
     **recurrent.CONVERTERS,
     **reduce.CONVERTERS,
@@ -57,6 +72,7 @@ CONVERTERS: dict[str, Converter] = {
     **shape.CONVERTERS,
     **slicing.CONVERTERS,
     **suppression.CONVERTERS,
+    **trees.CONVERTERS,
 }
 
 

@@ -5,22 +5,22 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from typing import Any
 
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
-from relaxc.frontend.operators.vectors import as_vector, runtime_shape, wrapped
+from relaxc.frontend.operators.vectors import as_vector, axis_parts
 
 
 def _cumulative(is_sum: bool) -> Converter:
     def convert(ctx: NodeContext) -> relax.Expr:
         data = ctx.input(0)
         shape = dims(data)
-        outer, size, inner = _parts(ctx, shape)
+        known = ctx.static(1)
+        axis = as_vector(ctx, 1) if known is None else known[0] % len(shape)
+        outer, size, inner = axis_parts(ctx, axis, shape, len(shape))
         flat = ctx.bb.emit(relax.op.reshape(data, relax.ShapeExpr([outer, size, inner])))
         func = _loops(
             (outer, size, inner),
@@ -35,31 +35,6 @@ def _cumulative(is_sum: bool) -> Converter:
         return relax.op.reshape(done, relax.ShapeExpr(shape))
 
     return convert
-
-
-def _parts(ctx: NodeContext, shape: list[Any]) -> tuple[Any, Any, Any]:
-    """The numbers of elements before, along and after the axis."""
-    known = ctx.static(1)
-    rank = len(shape)
-    if known is not None:
-        axis = known[0] % rank
-        return _product(shape[:axis]), shape[axis], _product(shape[axis + 1 :])
-
-    def parts(axis: Any, old: list[Any]) -> list[Any]:
-        one = tirx.IntImm("int64", 1)
-        at = wrapped(axis[0], rank)
-        return [
-            _product([tirx.Select(at > i, d, one) for i, d in enumerate(old)]),
-            _product([tirx.Select(at == i, d, one) for i, d in enumerate(old)]),
-            _product([tirx.Select(at < i, d, one) for i, d in enumerate(old)]),
-        ]
-
-    outer, size, inner = runtime_shape(ctx, parts, as_vector(ctx, 1), shape, name="axis_parts")
-    return outer, size, inner
-
-
-def _product(factors: list[Any]) -> Any:
-    return functools.reduce(operator.mul, factors, tirx.IntImm("int64", 1))
 
 
 def _loops(

@@ -1,4 +1,4 @@
-"""TVM's converters where they are right: halves are widened, the rest is refused."""
+"""MatMul and Softmax: TVM's converters, but for halves."""
 
 from __future__ import annotations
 
@@ -7,20 +7,6 @@ from tvm import relax
 from relaxc.frontend.operators.base import Converter, NodeContext, dtype
 from relaxc.frontend.operators.halves import HALVES
 from relaxc.frontend.operators.stock import convert_with_tvm
-
-
-def conv_transpose(ctx: NodeContext) -> relax.Expr:
-    """ConvTranspose without `output_shape`."""
-    if "output_shape" in ctx.attrs:
-        raise ValueError("the attribute `output_shape` is not supported; give `pads`")
-    return convert_with_tvm(ctx)
-
-
-def roi_align(ctx: NodeContext) -> relax.Expr:
-    """RoiAlign of averages."""
-    if ctx.text("mode", "avg") != "avg":
-        raise ValueError("mode `max` is not supported")
-    return convert_with_tvm(ctx)
 
 
 def matmul(ctx: NodeContext) -> relax.Expr:
@@ -49,8 +35,6 @@ def softmax(ctx: NodeContext) -> relax.Expr:
 
 
 CONVERTERS: dict[str, Converter] = {
-    "ConvTranspose": conv_transpose,
     "MatMul": matmul,
-    "RoiAlign": roi_align,
     "Softmax": softmax,
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
 from relaxc.frontend.operators.stock import convert_with_tvm
+from relaxc.frontend.operators.vectors import forbidden
 
 
 def layer_normalization(ctx: NodeContext) -> relax.Expr:
@@ -87,7 +88,8 @@ def dropout(ctx: NodeContext) -> relax.Expr:
     """Dropout, which does nothing when a model runs; the mask is all true.
 
     Raises:
-        ValueError: training mode with a ratio other than 0, which is random.
+        ValueError: training mode with a ratio other than 0, which is random. Where only the run
+            knows both, it fails.
     """
     data = ctx.input(0)
     if ctx.has(2):
@@ -95,12 +97,25 @@ def dropout(ctx: NodeContext) -> relax.Expr:
         ratio: Any = getattr(ctx.input(1), "value", None) if ctx.has(1) else 0.5
         is_off = mode is not None and not mode.numpy().any()
         is_zero = not isinstance(ratio, float) and ratio is not None and not ratio.numpy().any()
-        if not (is_off or is_zero):
+        if mode is None and not is_zero:
+            data = _require_no_training(ctx, data)
+        elif not (is_off or is_zero):
             raise ValueError("training mode is not supported")
     if len(ctx.node.output) < 2:
         return data
     mask = relax.op.broadcast_to(constant(np.ones((), np.bool_)), relax.ShapeExpr(dims(data)))
     return relax.Tuple([data, ctx.bb.emit(mask)])
+
+
+def _require_no_training(ctx: NodeContext, data: relax.Expr) -> relax.Expr:
+    """The data, after a check that fails in training mode with a ratio other than 0."""
+    given = [ctx.input(2), *([ctx.input(1)] if ctx.has(1) else [])]
+
+    def is_random(mode: Any, *ratio: Any) -> Any:
+        trains = mode[()] != 0
+        return tirx.all(trains, ratio[0][()] != 0) if ratio else trains
+
+    return forbidden(ctx, data, is_random, *given, name="training")
 
 
 CONVERTERS: dict[str, Converter] = {

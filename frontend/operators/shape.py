@@ -13,7 +13,14 @@ from tvm import relax, te, tirx
 from tvm.sym import Analyzer
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
-from relaxc.frontend.operators.vectors import as_vector, length, runtime_shape
+from relaxc.frontend.operators.vectors import (
+    as_vector,
+    chosen,
+    forbidden,
+    length,
+    runtime_shape,
+    wrapped,
+)
 from relaxc.frontend.shape_values import Element
 
 # Exporters write INT64_MAX or 1e9 for "to the end": no dimension is that long.
@@ -227,11 +234,16 @@ def squeeze(ctx: NodeContext) -> relax.Expr:
     shape = dims(data)
     axes = ctx.static(1) if ctx.has(1) else None
     if ctx.has(1) and axes is None:
-        raise ValueError("the axes are computed from data, which is not supported")
+        return _squeeze_at_run(ctx, data, shape)
     if axes is None:
-        if not all(isinstance(d, tirx.IntImm) for d in shape):
-            raise ValueError("without axes, every dimension must be known")
-        axes = [i for i, d in enumerate(shape) if int(d) == 1]
+        axes = [i for i, d in enumerate(shape) if isinstance(d, tirx.IntImm) and int(d) == 1]
+        open_dims = [d for d in shape if not isinstance(d, tirx.IntImm)]
+        if open_dims:  # the rank of the result must be known: these stay, and must not be 1
+
+            def is_one(sizes: list[Any]) -> Any:
+                return functools.reduce(tirx.any, [d == 1 for d in sizes])
+
+            data = forbidden(ctx, data, is_one, open_dims, name="squeezed_dimensions")
     dropped = {axis % len(shape) for axis in axes}
     if any(not isinstance(shape[axis], tirx.IntImm) for axis in dropped):
         one = tirx.IntImm("int64", 1)
@@ -240,10 +252,62 @@ def squeeze(ctx: NodeContext) -> relax.Expr:
     return relax.op.squeeze(data, sorted(dropped))
 
 
+def _squeeze_at_run(ctx: NodeContext, data: relax.Expr, shape: list[Element]) -> relax.Expr:
+    """Squeeze axes that the model computes; how many is known."""
+    axes, rank = as_vector(ctx, 1), len(shape)
+    count = length(axes)
+
+    def kept(axes: Any, old: list[Any]) -> list[Any]:
+        drops = [
+            functools.reduce(tirx.any, [wrapped(axes[k], rank) == i for k in range(count)])
+            for i in range(rank)
+        ]
+        new = []
+        for j in range(rank - count):
+            dim: Any = tirx.IntImm("int64", 0)
+            for i, size in enumerate(old):
+                before = sum((tirx.Select(d, 0, 1) for d in drops[:i]), tirx.IntImm("int32", 0))
+                dim = tirx.Select(tirx.all(tirx.Not(drops[i]), before == j), size, dim)
+            new.append(dim)
+        return new
+
+    if count == 0 or count == rank:
+        return data if count == 0 else relax.op.reshape(data, relax.ShapeExpr([]))
+    new = runtime_shape(ctx, kept, axes, shape, name="squeezed_shape")
+    return relax.op.reshape(data, relax.ShapeExpr(new))
+
+
+def unsqueeze(ctx: NodeContext) -> relax.Expr:
+    """Unsqueeze at axes that may be computed by the model; a scalar is one axis."""
+    data = ctx.input(0)
+    shape = dims(data)
+    listed = ctx.static(1) if ctx.has(1) else ctx.attrs.get("axes")
+    count = length(as_vector(ctx, 1)) if listed is None else len(listed)
+    rank = len(shape) + count
+    if listed is not None:
+        axes = sorted(int(a) % rank for a in listed)
+        return relax.op.expand_dims(data, axes) if axes else data
+
+    def widened(axes: Any, old: list[Any]) -> list[Any]:
+        is_new = [
+            functools.reduce(tirx.any, [wrapped(axes[k], rank) == i for k in range(count)])
+            for i in range(rank)
+        ]
+        new = []
+        for i in range(rank):
+            before = sum((tirx.Select(n, 0, 1) for n in is_new[:i]), tirx.IntImm("int32", 0))
+            new.append(tirx.Select(is_new[i], 1, chosen(before, old, 1)))
+        return new
+
+    new = runtime_shape(ctx, widened, as_vector(ctx, 1), shape, name="unsqueezed_shape")
+    return relax.op.reshape(data, relax.ShapeExpr(new))
+
+
 CONVERTERS: dict[str, Converter] = {
     "ConstantOfShape": constant_of_shape,
     "Expand": expand,
     "Range": range_,
     "Reshape": reshape,
     "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +43,24 @@ def runtime_shape(
     return runtime_sizes(ctx.bb, runtime_vector(ctx, func, *args, name=name))
 
 
+def forbidden(
+    ctx: NodeContext, data: relax.Expr, func: Callable[..., Any], *args: Any, name: str
+) -> relax.Expr:
+    """The data, after a check that fails when the model runs and `func(*args)` is true."""
+    shape = dims(data)
+    if not shape:
+        raise ValueError(f"a scalar is not supported where `{name}` must be checked")
+
+    def as_number(*args: Any) -> list[Any]:
+        one, zero = tirx.IntImm("int64", 1), tirx.IntImm("int64", 0)
+        return [tirx.Select(func(*args), one, zero)]
+
+    (amount,) = runtime_shape(ctx, as_number, *args, name=name)
+    # The first dimension equals this only where the amount is 0.
+    pattern = [tirx.Add(shape[0], amount), *shape[1:]]
+    return ctx.bb.match_cast(data, relax.TensorType(pattern, str(data.ty.dtype.dtype)))
+
+
 def as_vector(ctx: NodeContext, index: int) -> relax.Expr:
     """An integer input as an int64 vector, known or not; a scalar becomes one element."""
     value = ctx.input(index)
@@ -73,6 +93,38 @@ def chosen(index: Any, items: Sequence[Any], default: Any) -> Any:
 def wrapped(position: Any, size: Any) -> Any:
     """A position counted from the end when it is negative."""
     return tirx.Select(position < 0, position + size, position)
+
+
+def product(factors: Sequence[Any]) -> Any:
+    """The product of sizes, which may be symbolic."""
+    return functools.reduce(operator.mul, factors, tirx.IntImm("int64", 1))
+
+
+def axis_parts(
+    ctx: NodeContext, axis: int | relax.Expr, shape: Sequence[Any], rank: int
+) -> tuple[Any, Any, Any]:
+    """The numbers of elements before, along and after an axis.
+
+    Args:
+        ctx: the node.
+        axis: the axis, counted from the front; or a vector of one, computed by the model.
+        shape: the dimensions.
+        rank: what a negative axis is counted from.
+    """
+    if isinstance(axis, int):
+        return product(shape[:axis]), shape[axis], product(shape[axis + 1 :])
+
+    def parts(axis: Any, old: list[Any]) -> list[Any]:
+        one = tirx.IntImm("int64", 1)
+        at = wrapped(axis[0], rank)
+        return [
+            product([tirx.Select(at > i, d, one) for i, d in enumerate(old)]),
+            product([tirx.Select(at == i, d, one) for i, d in enumerate(old)]),
+            product([tirx.Select(at < i, d, one) for i, d in enumerate(old)]),
+        ]
+
+    outer, size, inner = runtime_shape(ctx, parts, axis, list(shape), name="axis_parts")
+    return outer, size, inner
 
 
 def prefix(ctx: NodeContext, data: relax.Expr, axis: int, start: Any, size: Any) -> relax.Expr:
