@@ -102,7 +102,7 @@ def label_encoder(ctx: NodeContext) -> relax.Expr:
             same = x(*i) == keys(k.var)
             if "float" in str(x.dtype):  # NaN is a key like any other
                 same = tirx.any(same, tirx.all(tirx.isnan(x(*i)), tirx.isnan(keys(k.var))))
-            return te.min(tirx.Select(same, k.var, tirx.IntImm("int64", size)), axis=k)
+            return te.min(tirx.Select(same, k.var, tirx.IntImm(k.var.ty.dtype, size)), axis=k)
 
         found = te.compute(x.shape, position, name="found")
 
@@ -121,7 +121,7 @@ def _table(attrs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keys, values and the default, as one-dimensional arrays."""
     found: dict[str, np.ndarray] = {}
     defaults: dict[str, Any] = {"float": -0.0, "int64": -1, "string": "_Unused"}
-    kinds = {"float": np.dtype(np.float32), "int64": np.dtype(np.int64), "string": np.dtype(object)}
+    kinds: dict[str, Any] = {"float": np.float32, "int64": np.int64, "string": object}
     for side in ("keys", "values"):
         tensor = attrs.get(f"{side}_tensor")
         if tensor is not None:
@@ -136,9 +136,9 @@ def _table(attrs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if attrs.get("default_tensor") is not None:
         found["default"] = numpy_helper.to_array(attrs["default_tensor"]).reshape(-1)
     if "default" not in found:
-        kind = found["values"].dtype
-        fill = {"f": -0.0, "i": -1}.get(kind.kind, "_Unused")
-        found["default"] = np.array([fill], kind)
+        values = found["values"]
+        fill: Any = {"f": -0.0, "i": -1}.get(values.dtype.kind, "_Unused")
+        found["default"] = np.array([fill], values.dtype)
     return found["keys"], found["values"], found["default"]
 
 

@@ -6,40 +6,49 @@ The recurrence is emitted as a plain loop nest that any target can build. Its at
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 from tvm.ir import GenericConst
 
-from relaxc.frontend.operators.base import Converter, NodeContext, dims
+from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
+from relaxc.frontend.operators.recurrent_cells import (
+    PARAMETERS,
+    Activation,
+    Cell,
+    activation,
+    gru_loops,
+    lstm_cell_loops,
+    rnn_loops,
+)
 from relaxc.frontend.operators.recurrent_loops import lstm_loops
 
 _ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
 
 
 def lstm(ctx: NodeContext) -> relax.Expr:
-    """LSTM with the default activations, in any direction.
-
-    Raises:
-        ValueError: peepholes, clipping, other activations, sequence lengths, batch-first layout,
-            or weights that are not constants.
-    """
-    attrs, x = ctx.attrs, ctx.input(0)
-    directions = 2 if _text(attrs.get("direction", "forward")) == "bidirectional" else 1
-    backward = _text(attrs.get("direction", "forward")) == "reverse"
+    """LSTM in any form; the default one with constant weights has a kernel."""
+    attrs = ctx.attrs
+    directions = 2 if ctx.text("direction", "forward") == "bidirectional" else 1
     activations = [_text(a).lower() for a in attrs.get("activations", _ACTIVATIONS * directions)]
-    refused = {
-        "peepholes": ctx.has(7),
-        "`clip`": "clip" in attrs,
-        "`input_forget`": bool(attrs.get("input_forget", 0)),
-        "`layout` = 1": bool(attrs.get("layout", 0)),
-        "other activations": activations != _ACTIVATIONS * directions,
-        "sequence lengths": ctx.has(4) and not _covers_all(ctx),
-    }
-    for what, is_used in refused.items():
-        if is_used:
-            raise ValueError(f"{what} are not supported")
+    unusual = (
+        ctx.has(7)
+        or "clip" in attrs
+        or attrs.get("input_forget", 0)
+        or attrs.get("layout", 0)
+        or activations != _ACTIVATIONS * directions
+        or (ctx.has(4) and not _covers_all(ctx))
+        or dtype(ctx.input(0)) != "float32"
+        or not all(isinstance(ctx.inputs[i], GenericConst) for i in (1, 2, 3) if ctx.has(i))
+    )
+    return _LSTM.convert(ctx) if unusual else _plain_lstm(ctx, directions)
+
+
+def _plain_lstm(ctx: NodeContext, directions: int) -> relax.Expr:
+    x, backward = ctx.input(0), ctx.text("direction", "forward") == "reverse"
     weight, recurrent = (_constant(ctx, i) for i in (1, 2))
     hidden = recurrent.shape[2]
     steps, batch, _ = dims(x)
@@ -62,6 +71,135 @@ def lstm(ctx: NodeContext) -> relax.Expr:
     call = relax.call_tir(gvar, [gates, relax.const(recurrent), *states], results)
     outputs = ctx.bb.emit(call)
     return relax.Tuple([ctx.bb.emit(relax.TupleGetItem(outputs, i)) for i in range(3)])
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A kind of recurrent layer.
+
+    Attributes:
+        gates: of the cell.
+        activations: the default ones of a direction.
+        loops: writes the recurrence.
+        states: hidden, or hidden and cell.
+        flag: the attribute of this kind alone.
+    """
+
+    gates: int
+    activations: tuple[str, ...]
+    loops: Callable[[Cell], tirx.PrimFunc]
+    states: int
+    flag: str
+
+    def convert(self, ctx: NodeContext) -> relax.Expr:
+        """Project the inputs by one product, and run the recurrence on that."""
+        emit, direction = ctx.bb.emit, ctx.text("direction", "forward")
+        directions = 2 if direction == "bidirectional" else 1
+        batch_first, x = bool(ctx.attrs.get("layout", 0)), ctx.input(0)
+        if batch_first:
+            x = emit(relax.op.permute_dims(x, [1, 0, 2]))
+        steps, batch, _ = dims(x)
+        kind, hidden = dtype(x), _static(dims(ctx.input(2))[2])
+        width = self.gates * hidden
+        rows = emit(relax.op.reshape(ctx.input(1), [directions * width, -1]))
+        gates = emit(relax.op.matmul(x, emit(relax.op.permute_dims(rows, [1, 0]))))
+        extra = []
+        if self.gates == 3:
+            extra.append(self._zeros(ctx, [directions, hidden], kind))
+        if ctx.has(3):
+            gates, extra = self._biased(ctx, gates, extra, directions, hidden)
+        if self.gates == 4:
+            peep = self._zeros(ctx, [directions, 3 * hidden], kind)
+            extra = [ctx.input(7) if ctx.has(7) else peep]
+        states = [
+            self._initial(ctx, 5 + i, [directions, batch, hidden], kind, batch_first)
+            for i in range(self.states)
+        ]
+        cell = Cell(
+            (steps, batch),
+            directions,
+            hidden,
+            direction == "reverse",
+            kind,
+            self._activations(ctx.attrs, directions, kind),
+            float(ctx.attrs["clip"]) if "clip" in ctx.attrs else None,
+            bool(self.flag and ctx.attrs.get(self.flag, 0)),
+        )
+        gvar = ctx.bb.add_func(self.loops(cell), ctx.node.op_type.lower())
+        shape = [directions, batch, hidden]
+        results = [relax.TensorType([steps, *shape], kind)]
+        results += [relax.TensorType(shape, kind)] * self.states
+        args = [gates, ctx.input(2), *extra, self._lengths(ctx, steps, batch), *states]
+        whole = emit(relax.call_tir(gvar, args, results))
+        outputs = [emit(relax.TupleGetItem(whole, i)) for i in range(1 + self.states)]
+        if batch_first:
+            axes = [[2, 0, 1, 3], *[[1, 0, 2]] * self.states]
+            outputs = [emit(relax.op.permute_dims(o, a)) for o, a in zip(outputs, axes)]
+        return relax.Tuple(outputs)
+
+    def _biased(
+        self,
+        ctx: NodeContext,
+        gates: relax.Expr,
+        extra: list[relax.Expr],
+        directions: int,
+        hidden: int,
+    ) -> tuple[relax.Expr, list[relax.Expr]]:
+        """The gates with both biases, but for what a GRU must add elsewhere."""
+        emit, width = ctx.bb.emit, self.gates * hidden
+        parts = emit(relax.op.split(ctx.input(3), 2, 1))
+        inputs, recurrent = (emit(relax.TupleGetItem(parts, i)) for i in (0, 1))
+        if self.gates == 3:
+            both = emit(relax.op.split(recurrent, [2 * hidden], 1))
+            recurrent, last = (emit(relax.TupleGetItem(both, i)) for i in (0, 1))
+            pad = self._zeros(ctx, [directions, hidden], dtype(gates))
+            recurrent, extra = emit(relax.op.concat([recurrent, pad], 1)), [last]
+        total = emit(relax.op.add(inputs, recurrent))
+        flat = emit(relax.op.reshape(total, [directions * width]))
+        return emit(relax.op.add(gates, flat)), extra
+
+    def _activations(
+        self, attrs: dict[str, Any], directions: int, kind: str
+    ) -> list[list[Activation]]:
+        names = [_text(n) for n in attrs.get("activations") or self.activations * directions]
+        alphas, betas = (list(attrs.get(f"activation_{n}") or []) for n in ("alpha", "beta"))
+        made = []
+        for name in names:
+            takes_alpha, takes_beta = PARAMETERS.get(name.lower(), (0, 0))
+            alpha = alphas.pop(0) if takes_alpha and alphas else None
+            beta = betas.pop(0) if takes_beta and betas else None
+            made.append(activation(name, alpha, beta, kind))
+        count = len(self.activations)
+        return [made[i * count : (i + 1) * count] for i in range(directions)]
+
+    @staticmethod
+    def _zeros(ctx: NodeContext, shape: list[Any], kind: str) -> relax.Expr:
+        zero = relax.const(np.zeros((), kind), kind)
+        return ctx.bb.emit(relax.op.full(relax.ShapeExpr(shape), zero, kind))
+
+    def _initial(
+        self, ctx: NodeContext, index: int, shape: list[Any], kind: str, batch_first: bool
+    ) -> relax.Expr:
+        if not ctx.has(index):
+            return self._zeros(ctx, shape, kind)
+        value = ctx.input(index)
+        return ctx.bb.emit(relax.op.permute_dims(value, [1, 0, 2])) if batch_first else value
+
+    @staticmethod
+    def _lengths(ctx: NodeContext, steps: Any, batch: Any) -> relax.Expr:
+        if ctx.has(4):
+            return ctx.bb.emit(relax.op.astype(ctx.input(4), "int64"))
+
+        def compute(steps: Any, batch: Any) -> te.Tensor:
+            return te.compute((batch,), lambda _n: steps.astype("int64"), name="lengths")
+
+        return ctx.emit_te(compute, steps, batch, name="lengths")
+
+
+def _static(dim: Any) -> int:
+    if not isinstance(dim, tirx.IntImm):
+        raise ValueError("the number of units must be known at compile time")
+    return int(dim)
 
 
 def _text(value: Any) -> str:
@@ -92,4 +230,19 @@ def _state(ctx: NodeContext, index: int, shape: list[Any]) -> relax.Expr:
     return ctx.bb.emit(relax.op.full(relax.ShapeExpr(shape), zero, "float32"))
 
 
-CONVERTERS: dict[str, Converter] = {"LSTM": lstm}
+_LSTM = _Layer(4, ("Sigmoid", "Tanh", "Tanh"), lstm_cell_loops, 2, "input_forget")
+_GRU = _Layer(3, ("Sigmoid", "Tanh"), gru_loops, 1, "linear_before_reset")
+_RNN = _Layer(1, ("Tanh",), rnn_loops, 1, "")
+
+
+def gru(ctx: NodeContext) -> relax.Expr:
+    """GRU in any form."""
+    return _GRU.convert(ctx)
+
+
+def rnn(ctx: NodeContext) -> relax.Expr:
+    """RNN in any form."""
+    return _RNN.convert(ctx)
+
+
+CONVERTERS: dict[str, Converter] = {"GRU": gru, "LSTM": lstm, "RNN": rnn}

@@ -293,10 +293,10 @@ def unsqueeze(ctx: NodeContext) -> relax.Expr:
             functools.reduce(tirx.any, [wrapped(axes[k], rank) == i for k in range(count)])
             for i in range(rank)
         ]
-        new = []
+        new, one = [], tirx.IntImm("int64", 1)
         for i in range(rank):
             before = sum((tirx.Select(n, 0, 1) for n in is_new[:i]), tirx.IntImm("int32", 0))
-            new.append(tirx.Select(is_new[i], 1, chosen(before, old, 1)))
+            new.append(tirx.Select(is_new[i], one, chosen(before, old, one)))
         return new
 
     new = runtime_shape(ctx, widened, as_vector(ctx, 1), shape, name="unsqueezed_shape")

@@ -117,8 +117,8 @@ def old_forest(attrs: dict[str, Any], leaf: str, count: int) -> Forest:
         [index[key] for key in zip(attrs[f"{leaf}_treeids"], attrs[f"{leaf}_nodeids"])]
     )
     order = np.argsort(owners, kind="stable")
-    for i in np.flatnonzero(table[:, 0] == _LEAF):
-        table[i, 2:4] = np.searchsorted(owners[order], [i, i + 1])
+    for node in np.flatnonzero(table[:, 0] == _LEAF):
+        table[node, 2:4] = np.searchsorted(owners[order], [node, node + 1])
     roots = [next(i for i, key in enumerate(keys) if key[0] == t) for t in dict(keys)]
     splits = _numbers(attrs, "nodes_values")
     weights = _numbers(attrs, f"{leaf}_weights")[order]
