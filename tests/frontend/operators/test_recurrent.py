@@ -42,7 +42,7 @@ def check_layer(
         feed["lengths"] = np.array([3, 5], np.int32)
     if not extra:
         del weights["p"]
-    check_model(onnx_model(graph, **weights), feed)
+    check_model(onnx_model(graph, 18, **weights), feed)
 
 
 @pytest.mark.parametrize("op", GATES)
