@@ -19,6 +19,7 @@ from relaxc.errors import ModelError, UnsupportedOpError
 from relaxc.frontend import operators
 from relaxc.frontend.convert import GraphConverter, node_name
 from relaxc.frontend.element_types import NARROW, dtype_name
+from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.normalize import normalize
 from relaxc.frontend.operators.base import operator_name
@@ -56,22 +57,24 @@ class ImportedModel:
 def from_onnx(
     source: str | os.PathLike[str] | onnx.ModelProto,
     input_shapes: Mapping[str, Shape] | None = None,
+    extension: Extension = NOTHING,
 ) -> ImportedModel:
     """Import an ONNX model.
 
     Args:
         source: path of the file, or a model in memory.
         input_shapes: input name -> dimensions; an int fixes a dimension, a string names it.
+        extension: preprocessing and postprocessing that become a part of the model.
 
     Raises:
         ModelError: the model is unreadable or invalid.
         UnsupportedOpError: it holds operators that cannot be imported; all are listed.
-        OptionError: `input_shapes` does not fit the model.
+        OptionError: `input_shapes` or `extension` does not fit the model.
     """
     model = read_model(source)
     version = opset(model.proto)
     types = tuple(node.op_type for node in nodes(model.proto.graph))
-    simplify(model, input_shapes or {}, operators.is_supported)
+    simplify(model, input_shapes or {}, operators.is_supported, extension)
     refuse_unsupported(model)
     refuse_containers(model)
     inputs = tuple(value.name for value in real_inputs(model))

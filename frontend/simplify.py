@@ -5,6 +5,7 @@ Stages, in order (each leaves a valid model):
     check                 the graph is well formed, every operator and domain is known
     inline functions      of the model
     convert opset         up to `OPSET`, so that converters see current semantics only
+    extend                by preprocessing and postprocessing, as the caller asked
     fix input shapes      as the caller asked
     name dimensions       every unnamed dynamic dimension becomes a symbol of its own
     expand bodies         of operators that ONNX defines by a function
@@ -25,6 +26,7 @@ import onnx.shape_inference
 from onnx import numpy_helper, version_converter
 
 from relaxc.errors import ModelError, OptionError, near_matches
+from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.fold import fold_constants
 from relaxc.frontend.function_bodies import has_body, inline_bodies
 from relaxc.frontend.load import OnnxModel
@@ -41,7 +43,10 @@ _MAX_NESTING = 8
 
 
 def simplify(
-    model: OnnxModel, input_shapes: Mapping[str, Shape], is_supported: Callable[[str], bool]
+    model: OnnxModel,
+    input_shapes: Mapping[str, Shape],
+    is_supported: Callable[[str], bool],
+    extension: Extension = NOTHING,
 ) -> None:
     """Bring `model` (changed in place) into the form that the importer expects.
 
@@ -50,6 +55,7 @@ def simplify(
         input_shapes: input name -> dimensions; an int fixes a dimension, a string names it.
         is_supported: whether an operator has a converter; others are expanded to the function
             body that ONNX defines them with, if there is one.
+        extension: what the model does besides: preprocessing, postprocessing.
 
     Raises:
         ModelError: the checker, the inliner or the version converter refuses the model.
@@ -60,6 +66,7 @@ def simplify(
     check(model)
     inline_functions(model)
     convert_opset(model)
+    extension.add_to(model.proto, [value.name for value in real_inputs(model)])
     fix_input_shapes(model, input_shapes)
     name_dimensions(model)
     expand_bodies(model, is_supported)

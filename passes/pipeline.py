@@ -23,6 +23,7 @@ from relaxc.passes.fuse.group_ops import GroupOps, KernelLibrary
 from relaxc.passes.fuse.sort_symbols import SortSymbols
 from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
 from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
+from relaxc.passes.lower.call_host_functions import CallHostFunctions
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
 from relaxc.passes.lower.order_bindings import OrderBindings
@@ -82,7 +83,9 @@ def default_passes(
         ChooseLayout(kernels),
         LowerGroups(kernels),
         LowerRecurrent(kernels),
-        # Lower: the other operators become loop nests.
+        # Lower: the other operators become loop nests. Those without one first: legalization would
+        # call functions of TVM's Python package.
+        CallHostFunctions(),
         LegalizeOps(),
         # Fuse: after legalization, because patterns are read off the loop nests.
         AnnotatePatterns(),

@@ -23,6 +23,7 @@ from relaxc.artifact import WEIGHTS as WEIGHTS_MEMBER
 from relaxc.artifact import Buffer, Manifest, pack_weights, write_artifact
 from relaxc.calibrate import CalibrationData, observe
 from relaxc.errors import OptionError, OutputError, RelaxcError
+from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, from_onnx
 from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
@@ -110,7 +111,8 @@ def compile(
     )
     clock = _Clock(diagnostics.on_phase)
     clock.start("import")
-    imported = from_onnx(model, options.input_shapes)
+    extension = Extension.parse(options.preprocess, options.postprocess)
+    imported = from_onnx(model, options.input_shapes, extension)
     clock.start("passes")
     runner = PassRunner(diagnostics)
     runner.dump("imported", imported.mod)
@@ -307,4 +309,6 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "disabled_passes": list(options.disabled_passes),
         "quantize": None if options.quantize is None else asdict(options.quantize),
         "precision": options.precision,
+        "preprocess": list(options.preprocess),
+        "postprocess": list(options.postprocess),
     }

@@ -64,6 +64,8 @@ class CompileOptions:
         precision: what tensors are stored and multiplied as between inputs and outputs, which
             keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
             `float16` and `tf32` (products of float32 tensors read eleven bits) a GPU.
+        preprocess: what the model does to its images first, as `--preprocess` takes it.
+        postprocess: what it does to its outputs at last, as `--postprocess` takes it.
     """
 
     target: str = "llvm"
@@ -72,6 +74,8 @@ class CompileOptions:
     disabled_passes: tuple[str, ...] = ()
     quantize: QuantizeOptions | None = None
     precision: Precision = "float32"
+    preprocess: tuple[str, ...] = ()
+    postprocess: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -28,7 +28,9 @@ _SOURCES = [Path(__file__).with_name(name) for name in ("threadpool.c", "profile
 # dimensions are symbolic.
 _DISABLED = ["s_tir.CompactBufferAllocation"]
 # Operators that TVM implements in its runtime's second library (sorting, random numbers).
-_EXTRA_PREFIXES = ("tvm.contrib.sort", "tvm.contrib.random")
+_EXTRA_PREFIXES = (b"tvm.contrib.sort", b"tvm.contrib.random")
+# Functions of TVM's Python package, which artifacts must do without.
+_PYTHON_PREFIX = b"relax.run."
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,13 @@ class LlvmBackend(Backend):
             executable.export_library(str(output), fcompile=linker, workspace_dir=folder)
             libraries = {"model.so": output.read_bytes()}
         libraries |= {f"{code.stem}.so": _compiled(code, self.triple) for code in _SOURCES}
-        names = runtime_libraries(needs_extra=_EXTRA_PREFIXES[0] in str(executable.as_text()))
+        # The VM's code and the kernels' both name the functions that they call.
+        code = libraries["model.so"]
+        if _PYTHON_PREFIX in code:
+            start = code.index(_PYTHON_PREFIX)
+            name = code[start : code.index(b"\0", start)].decode(errors="replace")
+            raise PassError(f"the code calls `{name}`, which needs TVM to run: a bug of relaxc")
+        names = runtime_libraries(needs_extra=any(prefix in code for prefix in _EXTRA_PREFIXES))
         names += more
         runtime = require_runtime(self._architecture)
         libraries |= {name: (runtime / name).read_bytes() for name in names}

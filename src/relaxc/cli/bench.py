@@ -76,6 +76,8 @@ def bench(
     opt_level: int,
     disabled_passes: tuple[str, ...],
     precision: str,
+    preprocess: tuple[str, ...],
+    postprocess: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -95,6 +97,8 @@ def bench(
     flags = ["--target", target, f"-O{opt_level}", "--precision", precision]
     flags += [word for name in disabled_passes for word in ("--disabled-pass", name)]
     flags += [word for text in input_shapes for word in ("--input-shapes", text)]
+    flags += [word for text in preprocess for word in ("--preprocess", text)]
+    flags += [word for text in postprocess for word in ("--postprocess", text)]
     feed_options = FeedOptions(
         path=inputs,
         shapes=parameters.read_shapes(input_shapes),

@@ -48,6 +48,8 @@ def check(
     opt_level: int,
     disabled_passes: tuple[str, ...],
     precision: str,
+    preprocess: tuple[str, ...],
+    postprocess: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -61,7 +63,7 @@ def check(
     limits = {name: value for name, value in given.items() if value is not None}
     Tolerance(**limits)  # complains before the work
     options = parameters.read_compile_options(
-        target, opt_level, disabled_passes, input_shapes, precision
+        target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
     with progress("Checking", is_shown=not (as_json or debug)), quiet(debug):
         from relaxc.measure.check import CheckOptions

@@ -34,6 +34,8 @@ def compile_(
     opt_level: int,
     disabled_passes: tuple[str, ...],
     precision: str,
+    preprocess: tuple[str, ...],
+    postprocess: tuple[str, ...],
     input_shapes: tuple[str, ...],
     quantize: str | None,
     calibrate: str | None,
@@ -51,7 +53,7 @@ def compile_(
 ) -> None:
     """Compile an ONNX MODEL into an artifact."""
     options = parameters.read_compile_options(
-        target, opt_level, disabled_passes, input_shapes, precision
+        target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
     if quantize is not None:
         quantization = QuantizeOptions(

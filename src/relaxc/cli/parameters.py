@@ -112,6 +112,19 @@ def compiling(command: _Command) -> _Command:
             show_default=True,
             help="How tensors between inputs and outputs are stored and multiplied.",
         ),
+        click.option(
+            "--preprocess",
+            multiple=True,
+            metavar="INPUT:WORD,...",
+            help='Make this a part of the model, such as "image:dtype=uint8,layout=NHWC,'
+            'size=480x640,resize=256,crop,scale=1/255,mean=.485:.456:.406,std=.229:.224:.225".',
+        ),
+        click.option(
+            "--postprocess",
+            multiple=True,
+            metavar="[OUTPUT:]WORD,...",
+            help='Make this a part of the model: "softmax", "argmax", "topk=5", "softmax,topk=5".',
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -173,6 +186,8 @@ def read_compile_options(
     disabled_passes: tuple[str, ...],
     input_shapes: Iterable[str],
     precision: str,
+    preprocess: tuple[str, ...],
+    postprocess: tuple[str, ...],
 ) -> CompileOptions:
     """Read the options of `compiling` and `shapes`."""
     return CompileOptions(
@@ -181,6 +196,8 @@ def read_compile_options(
         disabled_passes=disabled_passes,
         input_shapes=read_shapes(input_shapes),
         precision=PRECISION_NAMES[precision],
+        preprocess=preprocess,
+        postprocess=postprocess,
     )
 
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from relaxc.artifact import is_artifact
 from relaxc.compiler import compile
 from relaxc.errors import OptionError
-from relaxc.frontend.load import read_model
+from relaxc.frontend.extension import NOTHING, Extension
+from relaxc.frontend.load import OnnxModel, read_model
+from relaxc.frontend.simplify import convert_opset, real_inputs
 from relaxc.measure.compare import TOLERANCES, Agreement, Tolerance, compare
 from relaxc.measure.expose import Layer, expose_layers
 from relaxc.measure.feeds import FeedOptions
@@ -98,6 +101,7 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
             warnings = compile(source, artifact, options.compile).warnings
             feed_options, compile_options = replace(options.feed, shapes={}), options.compile
             model = load(artifact)
+        source = _extended(source, compile_options, folder)
         feed = feed_options.feed(model.inputs)
         ours, theirs = model.run(feed), run_reference(source, feed)
         if ours.keys() != theirs.keys():
@@ -109,8 +113,22 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
         outputs = _compare_all(ours, theirs, tolerance)
         layers = []
         if options.per_layer:
-            layers = _check_layers(source, feed, compile_options, tolerance, folder)
+            plain = replace(compile_options, preprocess=(), postprocess=())
+            layers = _check_layers(source, feed, plain, tolerance, folder)
         return CheckResult(tuple(outputs.values()), tuple(layers), warnings, tolerance)
+
+
+def _extended(source: Path, options: CompileOptions, folder: Path) -> Path:
+    """The model with the preprocessing and postprocessing of its artifact, for ONNX Runtime."""
+    extension = Extension.parse(options.preprocess, options.postprocess)
+    if extension == NOTHING:
+        return source
+    model = OnnxModel(onnx.load(source), {}, "", source.stem)
+    convert_opset(model)
+    extension.add_to(model.proto, [value.name for value in real_inputs(model)])
+    extended = folder / "extended.onnx"
+    onnx.save(model.proto, extended)
+    return extended
 
 
 def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, ...]]:
@@ -139,6 +157,8 @@ def _options_of(model: Model) -> CompileOptions:
         opt_level=recorded["opt_level"],
         disabled_passes=tuple(recorded["disabled_passes"]),
         precision=recorded.get("precision", "float32"),
+        preprocess=tuple(recorded.get("preprocess", ())),
+        postprocess=tuple(recorded.get("postprocess", ())),
     )
 
 

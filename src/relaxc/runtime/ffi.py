@@ -19,8 +19,8 @@ from typing import Any
 
 from relaxc.errors import TargetError
 
-_NONE, _INT, _BOOL, _DTYPE, _DEVICE, _RAW_STRING = 0, 1, 2, 5, 6, 8
-_ERROR, _FUNCTION, _TENSOR, _ARRAY, _MODULE = 67, 68, 70, 71, 73
+NONE, _INT, _BOOL, _DTYPE, _DEVICE, _RAW_STRING = 0, 1, 2, 5, 6, 8
+_ERROR, _FUNCTION, TENSOR, _ARRAY, _MODULE = 67, 68, 70, 71, 73
 # Every object starts with its reference counts, its type and its deleter.
 _HEADER_BYTES = 24
 # DLPack's device types.
@@ -121,6 +121,9 @@ def library() -> ctypes.CDLL:
     lib.TVMFFIObjectDecRef.argtypes = [handle]
     lib.TVMFFIObjectIncRef.argtypes = [handle]
     lib.TVMFFIFunctionGetGlobal.argtypes = [ctypes.POINTER(_Bytes), ctypes.POINTER(handle)]
+    lib.TVMFFIFunctionSetGlobal.argtypes = [ctypes.POINTER(_Bytes), handle, ctypes.c_int]
+    lib.TVMFFIErrorSetRaisedFromCStr.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    lib.TVMFFIErrorSetRaisedFromCStr.restype = None
     lib.TVMFFIFunctionCall.argtypes = [handle, values, ctypes.c_int32, values]
     lib.TVMFFIFunctionCreate.argtypes = [handle, handle, handle, ctypes.POINTER(handle)]
     lib.TVMFFIErrorMoveFromRaised.argtypes = [ctypes.POINTER(handle)]
@@ -145,6 +148,38 @@ def global_function(name: str) -> Object | None:
     key = _Bytes(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
     _check(library().TVMFFIFunctionGetGlobal(ctypes.byref(key), ctypes.byref(handle)))
     return None if handle.value is None else Object(handle.value, _FUNCTION)
+
+
+def set_global_function(name: str, function: Object) -> None:
+    """Register a function for compiled code to find; one of the same name is replaced."""
+    text = name.encode()
+    key = _Bytes(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
+    _check(library().TVMFFIFunctionSetGlobal(ctypes.byref(key), function.handle, 1))
+
+
+def raise_in_caller(kind: str, message: str) -> None:
+    """Leave an error for the caller of the function that runs now, which must then return -1."""
+    library().TVMFFIErrorSetRaisedFromCStr(kind.encode(), message.encode())
+
+
+def borrowed(value: Value) -> Object:
+    """An argument that is an object, kept alive by the result as well."""
+    library().TVMFFIObjectIncRef(value.payload)
+    return Object(value.payload, value.type_index)
+
+
+def give(result: Any, found: Object) -> None:
+    """Return an object from a function that compiled code calls."""
+    library().TVMFFIObjectIncRef(found.handle)
+    result[0] = found.value
+
+
+def array(items: Sequence[Object]) -> Object:
+    """An array of objects, as the virtual machine has for tuples."""
+    make = global_function("ffi.Array")
+    assert make is not None
+    made = _invoked(make, (Value * len(items))(*(item.value for item in items)), None)
+    return Object(made.payload, made.type_index)
 
 
 def c_function(code: ctypes.c_void_p, context: int) -> Object:
@@ -192,24 +227,46 @@ def invoke(
         values: its arguments.
         caller: takes the place of `TVMFFIFunctionCall`.
     """
+    return _result(_invoked(function, values, caller))
+
+
+def _invoked(
+    function: Object, values: ctypes.Array[Value], caller: Callable[..., int] | None
+) -> Value:
     result = Value()
     caller = caller or library().TVMFFIFunctionCall
     _check(caller(function.handle, values, len(values), ctypes.byref(result)))
-    return _result(result)
+    return result
 
 
 def tensor(
     data: int, shape: Sequence[int], code: int, bits: int, device: tuple[int, int] = (CPU, 0)
 ) -> Object:
     """A tensor over the caller's memory, which must stay alive while compiled code may read it."""
-    libc = _libc()
+    header_bytes = 64 + 8 * len(shape)
+    return _described(_libc().malloc(header_bytes), data, shape, code, bits, device)
+
+
+def new_tensor(
+    shape: Sequence[int], code: int, bits: int, size_bytes: int, alignment: int
+) -> Object:
+    """A tensor on the CPU with memory of its own, uninitialized."""
+    header_bytes = 64 + 8 * len(shape)
+    block = _libc().malloc(header_bytes + alignment + size_bytes)
+    data = -(-(block + header_bytes) // alignment) * alignment
+    return _described(block, data, shape, code, bits, (CPU, 0))
+
+
+def _described(
+    block: int, data: int, shape: Sequence[int], code: int, bits: int, device: tuple[int, int]
+) -> Object:
+    """Write a `DLManagedTensor` to the beginning of `block`, which dies with the tensor."""
     rank = len(shape)
-    block = libc.malloc(64 + 8 * rank)
     header = struct.pack(
         "=QiiiBBHQQQQQ",
         *(data, *device, rank, code, bits, 1, block + 64, 0, 0, 0),
         # DLPack's deleter gets the block itself: the C library's `free` is all it takes.
-        ctypes.cast(libc.free, ctypes.c_void_p).value,
+        ctypes.cast(_libc().free, ctypes.c_void_p).value,
     )
     ctypes.memmove(block, header + struct.pack(f"={rank}q", *shape), 64 + 8 * rank)
     return from_dlpack(block)
@@ -220,7 +277,7 @@ def from_dlpack(managed: int) -> Object:
     handle = ctypes.c_void_p()
     _check(library().TVMFFITensorFromDLPack(managed, 0, 0, ctypes.byref(handle)))
     assert handle.value is not None
-    return Object(handle.value, _TENSOR)
+    return Object(handle.value, TENSOR)
 
 
 def to_dlpack(tensor: Object) -> int:
@@ -266,7 +323,7 @@ def _argument(arg: Object | str | int | bool, text: bytes) -> Value:
 
 def _result(value: Value) -> Any:
     if value.type_index < _ERROR:
-        return None if value.type_index == _NONE else value.payload
+        return None if value.type_index == NONE else value.payload
     whole = Object(value.payload, value.type_index)
     if value.type_index != _ARRAY:
         return whole

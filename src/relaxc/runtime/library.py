@@ -20,6 +20,7 @@ from relaxc.errors import ArtifactError, OutputError, TargetError
 from relaxc.replacing import replacing
 from relaxc.runtime import ffi
 from relaxc.runtime.cuda import load_runtime
+from relaxc.runtime.host_functions import register_host_functions
 
 _lock = threading.Lock()
 _loaded: dict[str, ctypes.CDLL] = {}
@@ -71,6 +72,7 @@ def load_model(artifact: Artifact, cache_dir: Path | None) -> tuple[ffi.Object, 
     with _lock:
         for name in artifact.manifest["requirements"]["runtime"]:
             _load_runtime(artifact, name, cache)
+        register_host_functions()
         pool = _load(artifact, "threadpool.so", cache)
         path = _extract(artifact, "model.so", cache)
         try:

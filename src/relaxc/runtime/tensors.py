@@ -85,6 +85,29 @@ def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int]:
     return _CODES["u" if is_narrow else dtype.kind], dtype.itemsize * 8
 
 
+def owned_tensor(array: np.ndarray) -> ffi.Object:
+    """A tensor with a copy of an array, which it frees when it dies."""
+    tensor = ffi.new_tensor(array.shape, *dlpack_type(array.dtype), array.nbytes, ALIGNMENT)
+    np.copyto(to_array(tensor, array.dtype), array)
+    return tensor
+
+
+def tensor_dtype(tensor: ffi.Object) -> np.dtype[Any]:
+    """NumPy's type of a tensor's elements.
+
+    Raises:
+        ValueError: NumPy has none.
+    """
+    described = tensor.dl_tensor
+    for name, code in _NARROW_FLOATS.items():
+        if described.code == code:
+            return numpy_dtype(name)
+    for kind, code in _CODES.items():
+        if described.code == code:
+            return np.dtype("bool" if kind == "b" else f"{kind}{described.bits // 8}")
+    raise ValueError(f"elements of DLPack type {described.code} are not known")
+
+
 def to_array(tensor: ffi.Object, dtype: np.dtype[Any]) -> np.ndarray:
     """View a result as a NumPy array, which keeps the tensor alive."""
     return _view(tensor.dl_tensor, dtype, tensor)

@@ -16,6 +16,7 @@ from relaxc import cpu
 from relaxc.calibrate import CalibrationData
 from relaxc.compiler import CompileResult, compile, describe_inputs, require_writable, versions
 from relaxc.errors import OutputError, RelaxcError
+from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
 from relaxc.options import CompileOptions
@@ -91,7 +92,8 @@ def optimize(
 
 def feeds_of(model: Path, data: CalibrationData, options: CompileOptions) -> tuple[list[Feed], str]:
     """The samples for a model, and the model's SHA-256."""
-    imported = from_onnx(model, options.input_shapes)
+    extension = Extension.parse(options.preprocess, options.postprocess)
+    imported = from_onnx(model, options.input_shapes, extension)
     inputs = [
         TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in describe_inputs(imported)
     ]
