@@ -11,7 +11,7 @@ from pathlib import Path
 import tvm
 from tvm import IRModule, relax
 
-from relaxc.errors import OptionError
+from relaxc.errors import OptionError, PassError
 from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.llvm.library import LlvmKernels
