@@ -137,6 +137,8 @@ def _evaluate(
     if any(name and name not in known for name in node.input):
         return None
     feeds = {name: known[name] for name in node.input if name}
+    if node.op_type == "DequantizeLinear" and _is_weight(known[node.input[0]]):
+        return None
     largest = max((value.nbytes for value in feeds.values()), default=0)
     limit = max(_MAX_GROWN_BYTES, largest)
     if any(np.prod(shapes.get(out, ()), dtype=np.float64) * 4 > limit for out in node.output):
@@ -152,6 +154,11 @@ def _evaluate(
     if any(a.nbytes > limit or a.dtype.kind in "OUS" for a in arrays.values()):
         return None
     return arrays
+
+
+def _is_weight(integers: np.ndarray) -> bool:
+    """Whether passes want these as they are, to multiply integers."""
+    return integers.ndim > 1 and integers.dtype.itemsize == 1
 
 
 def _reference(

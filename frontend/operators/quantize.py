@@ -9,9 +9,10 @@ from onnx import TensorProto
 from tvm import relax, te, tirx
 from tvm.ir import GenericConst
 
-from relaxc.frontend.element_types import NARROW, carrier, is_integer, type_name
+from relaxc.frontend.element_types import NARROW, carrier, is_integer, type_name, values
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
 from relaxc.frontend.operators.casts import decode, encode
+from relaxc.frontend.operators.grouped_weights import dequantized_groups
 
 
 def dequantize_linear(ctx: NodeContext) -> relax.Expr:
@@ -20,6 +21,9 @@ def dequantize_linear(ctx: NodeContext) -> relax.Expr:
     params = _constant_params(ctx, dtype(data))
     if params is not None:
         return relax.op.dequantize(data, *params, axis=_axis(ctx, data))
+    grouped = _grouped_weight(ctx)
+    if grouped is not None:
+        return grouped
     kind = dtype(scale)
     target = ctx.output_types[0]
     if target and target not in NARROW and carrier(target) != kind:
@@ -36,6 +40,27 @@ def dequantize_linear(ctx: NodeContext) -> relax.Expr:
         factor = ctx.bb.emit(relax.op.astype(factor, "float32"))
     result = ctx.bb.emit(relax.op.multiply(wide, factor))
     return result if kind == "float32" else relax.op.astype(result, kind)
+
+
+def _grouped_weight(ctx: NodeContext) -> relax.Expr | None:
+    """A constant of integers in whole blocks, as kernels read it."""
+    block, axis = int(ctx.attrs.get("block_size", 0)), int(ctx.attrs.get("axis", 1))
+    inputs = [ctx.input(i) for i in range(3) if i < 2 or ctx.has(2)]
+    if not block or not all(isinstance(value, GenericConst) for value in inputs):
+        return None
+    element = ctx.types[0]
+    if not is_integer(element) or carrier(element) not in ("int8", "uint8"):
+        return None
+    integers, scale, *rest = (value.value.numpy() for value in inputs)
+    whole = integers.shape[axis] == block * scale.shape[axis]
+    if not whole or scale.dtype != np.float32 or ctx.output_types[0] in NARROW:
+        return None
+    zero = rest[0] if rest else np.zeros(scale.shape, integers.dtype)
+    if element in NARROW:
+        numbers = values(element)
+        kind = np.int8 if numbers.min() < 0 else np.uint8
+        integers, zero = (numbers[array].astype(kind) for array in (integers, zero))
+    return dequantized_groups(ctx.bb, integers, scale, zero, axis)
 
 
 _BYTES = (TensorProto.UINT8, TensorProto.INT8)

@@ -87,12 +87,12 @@ class _Grouper:
             members = self._grow(graph, i, graph.inlined(call), kernel, taken)
             taken.update(m for m in members if not graph.is_constant(m))
             at[members[-1]] = kernel, members
-        # Groups hold copies of the quantized constants that they read.
-        taken.update(
-            i
-            for i, users in enumerate(graph.users)
-            if graph.is_constant(i) and users and all(user in taken for user in users)
-        )
+        # Groups hold copies of the quantized constants that they read; backward, as readers of
+        # constants may be such constants, moved.
+        for i in reversed(range(len(bindings))):
+            users = graph.users[i]
+            if graph.is_constant(i) and users and all(user in taken for user in users):
+                taken.add(i)
         result: list[relax.Binding] = []
         for i, binding in enumerate(bindings):
             if i in at:

@@ -11,6 +11,10 @@ from tvm.ir import GenericConst
 from relaxc.layout import KERNEL
 from relaxc.passes.blocks import add_private
 
+# What may stand between a quantized constant and its reader: weights in groups are stored as one
+# row per group.
+_MOVES = ("relax.reshape", "relax.permute_dims")
+
 
 def outline(
     builder: relax.BlockBuilder, members: Sequence[relax.Binding], kernel: str, name: str
@@ -72,23 +76,32 @@ class BindingGraph:
         ]
 
     def constants_of(self, call: relax.Call) -> list[int]:
-        """Bindings of quantized constants that `call` takes."""
-        return [
+        """Bindings of quantized constants that `call` takes, and of what these are moved from."""
+        direct = [
             self.index[a] for a in call.args if a in self.index and self.is_constant(self.index[a])
+        ]
+        return [
+            *(i for d in direct for i in self.constants_of(operator_call(self.bindings[d]))),
+            *direct,
         ]
 
     def is_constant(self, index: int) -> bool:
-        """Whether a binding holds a quantized constant: integers and how to read them."""
+        """Whether a binding holds a quantized constant: integers and how to read them, or moved."""
         call = operator_call(self.bindings[index])
-        return (
-            call is not None
-            and call.op.name == "relax.dequantize"
-            and isinstance(call.args[0], GenericConst)
-        )
+        if call is None:
+            return False
+        if call.op.name == "relax.dequantize":
+            return isinstance(call.args[0], GenericConst)
+        source = call.args[0] if call.op.name in _MOVES else None
+        return source in self.index and self.is_constant(self.index[source])
 
     def inlined(self, call: relax.Call) -> relax.Call:
         """`call` with its quantized constants in place of their variables, to look at."""
-        constants = {self.bindings[i].var: self.bindings[i].value for i in self.constants_of(call)}
+        constants: dict[relax.Expr, relax.Expr] = {
+            self.bindings[i].var: self.inlined(operator_call(self.bindings[i]))
+            for i in self.constants_of(call)
+            if self.bindings[i].var in set(call.args)
+        }
         if not constants:
             return call
         args = [_substitute(arg, constants) for arg in call.args]

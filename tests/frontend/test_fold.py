@@ -13,8 +13,8 @@ from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.simplify import constants, eliminate_dead_nodes
 
 
-def folded(graph: str, **weights: Any) -> OnnxModel:
-    model = read_model(onnx_model(graph, **weights))
+def folded(graph: str, opset: int = 18, **weights: Any) -> OnnxModel:
+    model = read_model(onnx_model(graph, opset, **weights))
     fold_constants(model)
     eliminate_dead_nodes(model)
     return model
@@ -54,6 +54,20 @@ def test_a_folded_reshape_reveals_the_shape_behind_it() -> None:
         two=np.array([2]),
     )
     np.testing.assert_array_equal(constants(model)["r"], [3, 4])
+
+
+def test_quantized_weights_stay_integers() -> None:
+    model = folded(
+        """g (float[2,4] x) => (float[2,3] y) {
+            w = DequantizeLinear<axis=1>(q, s)  b = DequantizeLinear<axis=0>(i, s)
+            p = MatMul(x, w)  y = Add(p, b)
+        }""",
+        opset=21,
+        q=np.zeros((4, 3), np.int8),
+        i=np.zeros(3, np.int32),
+        s=np.ones(3, np.float32),
+    )
+    assert operators(model) == ["DequantizeLinear", "MatMul", "Add"]
 
 
 def test_symbolic_shapes_stay() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from tvm import relax
 from relaxc.layout import ELEMENTS, Demand, Element, Layout
 from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
-from relaxc.targets.llvm.kernels.constants import DEQUANTIZE, QuantizedArray, inlined
+from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_constant
 from relaxc.targets.llvm.kernels.domain import Dims, Domain, MapDomain, RowDomain, same
 from relaxc.targets.llvm.kernels.elementwise import OPERATORS, Epilogue, scalar_value
 from relaxc.targets.llvm.kernels.kernel import Kernel
@@ -41,7 +40,12 @@ class Group:
     def of(func: relax.Function) -> Group:
         """Take a group apart."""
         bindings = [(b.var, b.value) for block in func.body.blocks for b in block.bindings]
-        constants = dict(itertools.takewhile(lambda b: b[1].op.name == DEQUANTIZE, bindings))
+        constants: dict[relax.Var, relax.Expr] = {}
+        for var, call in bindings:
+            whole = inlined(call, constants)
+            if not is_constant(whole):
+                break
+            constants[var] = whole
         anchor_var, anchor = bindings[len(constants)]
         epilogue = Epilogue.of(anchor_var, bindings[len(constants) + 1 :])
         return Group(func, inlined(anchor, constants), epilogue)

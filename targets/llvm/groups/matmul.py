@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax
+from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
-from relaxc.targets.llvm.kernels import matmul
+from relaxc.targets.llvm.kernels import matmul, matmul_weight_only
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
-from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
+from relaxc.targets.llvm.kernels.constants import (
+    GroupedWeight,
+    QuantizedArray,
+    array_of,
+    grouped,
+    is_constant,
+    quantized,
+)
 from relaxc.targets.llvm.kernels.domain import Domain, RowDomain, as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
@@ -50,15 +58,21 @@ class Matmul(GroupKernel):
         return PLAIN
 
     def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
-        """Pairs of neighbours in a row."""
-        data = group.anchor.args[0]
+        """Pairs of neighbours in a row, where weights are float."""
+        data, weight = group.anchor.args
+        if not isinstance(weight, GenericConst):
+            return {}
         depth = as_int(data.ty.shape.values[-1])
         return {data: "float32" if depth is None or depth % 2 else "bfloat16"}
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel."""
         domain = self.domain(group.result_shape)
-        weight, integers = array_of(group.anchor.args[1]), _integers(group, machine)
+        integers = _integers(group, machine)
+        weights = grouped(group.anchor.args[1]) if integers is None else None
+        if weights is not None:
+            return self._weight_only(group, weights, layouts, machine)
+        weight = array_of(group.anchor.args[1])
         name = "matmul" if integers is None else "matmul_integer"
         frame = KernelFrame(name, group, domain, layouts, machine)
         rows = frame.dims[3]
@@ -73,6 +87,23 @@ class Matmul(GroupKernel):
         w = frame.constant("w", packed)
         operands, y = frame.operands(), frame.result()
         matmul.emit(frame.b, x, w, y, operands, tiling, arithmetic)
+        return frame.finish()
+
+    def _weight_only(
+        self, group: Group, weight: GroupedWeight, layouts: Sequence[Layout], machine: Machine
+    ) -> Kernel:
+        """Write the kernel of float data and integer weights."""
+        domain = self.domain(group.result_shape)
+        name = f"matmul_int{weight.bits}_weight"
+        frame = KernelFrame(name, group, domain, layouts, machine)
+        rows, columns = frame.dims[3], weight.integers.shape[1]
+        lanes = machine.lanes
+        tiling = matmul_weight_only.choose_tiling(rows, columns, lanes, machine.registers)
+        packed = matmul_weight_only.pack(weight, tiling, lanes)
+        weights = matmul_weight_only.declare(frame.constant, packed, weight)
+        x = frame.views[group.anchor.args[0]]
+        operands, y = frame.operands(), frame.result()
+        matmul_weight_only.emit(frame.b, x, weights, y, operands, tiling)
         return frame.finish()
 
 

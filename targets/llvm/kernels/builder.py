@@ -333,6 +333,15 @@ class KernelBuilder:
         self._definitions[intrinsics.bfloat16_rounding(lanes)] = None
         return intrinsics.to_bfloat16(value, lanes)
 
+    def nibble(self, bits: Expr, zero_point: int) -> Expr:
+        """The lowest four bits of each int32, less a zero point, as float32."""
+        if self.lanes == 16:
+            self._definitions[intrinsics.nibble_table(zero_point)] = None
+            return intrinsics.nibble(bits, zero_point)
+        low = tirx.bitwise_and(bits, self.splat(15, dtype="int32"))
+        value = tirx.Cast(vector("float32", self.lanes), low)
+        return value - self.splat(zero_point) if zero_point else value
+
     def prefetch(self, buffer: Buffer, at: Index, locality: int = 2) -> None:
         """Ask for the cache line of an element; `locality` 3 is L1, 2 is L2."""
         address = tirx.call_intrin(

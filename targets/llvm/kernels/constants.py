@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import GenericConst
 
-DEQUANTIZE = "relax.dequantize"
+_DEQUANTIZE = "relax.dequantize"
 # Sums of as many products of a byte and an int8 fit into int32.
 _LARGEST_DEPTH = (1 << 31) // (255 * 128) - 1
+# Rows that kernels take at a time from a matrix of four bits: what an int32 holds.
+_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,38 @@ class QuantizedArray:
         return QuantizedArray(self.integers.T, self.scale)
 
 
+@dataclass(frozen=True)
+class GroupedWeight:
+    """A matrix of integers of four or eight bits, with a scale per column and group of rows.
+
+    Attributes:
+        bits: 4 or 8.
+        integers: uint8 [depth, columns]; below 16 where there are four bits.
+        scale: float32 [groups, columns].
+        zero_point: uint8 [groups, columns].
+    """
+
+    bits: Literal[4, 8]
+    integers: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Rows of a group."""
+        return len(self.integers) // len(self.scale)
+
+    @property
+    def middle(self) -> int | None:
+        """The zero point, if all are the same."""
+        first = int(self.zero_point.flat[0])
+        return first if (self.zero_point == first).all() else None
+
+
 def is_constant(expr: relax.Expr) -> bool:
-    """Whether an expression is a constant, float or quantized."""
+    """Whether an expression is a constant: float, quantized, or a quantized one moved."""
+    if isinstance(expr, relax.Call) and _is_move(expr):
+        return not isinstance(expr.args[0], GenericConst) and is_constant(expr.args[0])
     return isinstance(expr, GenericConst) or _is_dequantization(expr)
 
 
@@ -42,23 +76,70 @@ def array_of(expr: relax.Expr) -> np.ndarray:
     if isinstance(expr, GenericConst):
         array: np.ndarray = expr.value.numpy()
         return array
-    integers, scale, zero = (arg.value.numpy() for arg in expr.args)
-    shape = _along(int(expr.attrs.axis), integers.ndim, scale.size)
-    real: np.ndarray = (integers.astype(np.float32) - zero.reshape(shape)) * scale.reshape(shape)
+    integers, scale, zero = _parts(expr)
+    real: np.ndarray = (integers.astype(np.float32) - zero) * scale
     return real.astype(np.float32)
+
+
+def grouped(expr: relax.Expr) -> GroupedWeight | None:
+    """A quantized matrix [depth, columns]; None for other constants.
+
+    How it was written down does not matter: groups are what has the same scale and zero point in
+    every column.
+    """
+    if isinstance(expr, GenericConst):
+        return None
+    integers, scale, zero = _parts(expr)
+    if integers.dtype not in (np.int8, np.uint8) or integers.ndim != 2:
+        return None
+    shift = 128 if integers.dtype == np.int8 else 0
+    integers, zero = (part.astype(np.int16) + shift for part in (integers, zero))
+    changes = np.any((scale[1:] != scale[:-1]) | (zero[1:] != zero[:-1]), axis=1)
+    size = math.gcd(len(integers), *(int(i) + 1 for i in np.flatnonzero(changes)))
+    if size % _STEP:
+        return None
+    scale, zero = scale[::size], zero[::size]
+    # Four bits hold sixteen neighbouring integers, of which zero points are some as well.
+    low = 120 if shift else 0
+    is_narrow = all(low <= part.min() and part.max() < low + 16 for part in (integers, zero))
+    first = low if is_narrow else 0
+    return GroupedWeight(
+        4 if is_narrow else 8,
+        (integers - first).astype(np.uint8),
+        np.ascontiguousarray(scale),
+        np.ascontiguousarray(zero - first).astype(np.uint8),
+    )
+
+
+def _parts(expr: relax.Call) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Integers, scales and zero points of a quantized constant, all of its shape."""
+    if _is_dequantization(expr):
+        integers, scale, zero = (arg.value.numpy() for arg in expr.args)
+        shape = _along(int(expr.attrs.axis), integers.ndim, scale.size)
+        spread = (np.broadcast_to(part.reshape(shape), integers.shape) for part in (scale, zero))
+        return integers, *spread
+    parts = _parts(expr.args[0])
+    if str(expr.op.name) == "relax.reshape":
+        shape = [int(d) for d in expr.ty.shape.values]
+        moved = [part.reshape(shape) for part in parts]
+    else:
+        axes = expr.attrs.axes
+        order = None if axes is None else [int(a) for a in axes]
+        moved = [np.transpose(part, order) for part in parts]
+    return moved[0], moved[1], moved[2]
 
 
 def quantized(expr: relax.Expr, axis: int) -> QuantizedArray | None:
     """A constant as int8 with zero points of zero and scales along `axis`; None for others."""
-    if not _is_dequantization(expr):
+    if isinstance(expr, GenericConst):
         return None
-    integers, scale, zero = (arg.value.numpy() for arg in expr.args)
-    given = int(expr.attrs.axis) % integers.ndim
-    if integers.dtype != np.int8 or zero.any() or (scale.size > 1 and given != axis):
+    integers, scales, zero = _parts(expr)
+    if integers.dtype != np.int8 or zero.any():
         return None
-    if integers.size // integers.shape[axis] > _LARGEST_DEPTH:
+    scale = np.moveaxis(scales, axis, 0).reshape(scales.shape[axis], -1)
+    if (scale != scale[:, :1]).any() or scale.shape[1] > _LARGEST_DEPTH:
         return None
-    return QuantizedArray(integers, scale.reshape(-1))
+    return QuantizedArray(integers, np.ascontiguousarray(scale[:, 0]))
 
 
 def inlined(call: relax.Call, constants: Mapping[relax.Var, relax.Expr]) -> relax.Call:
@@ -71,11 +152,18 @@ def inlined(call: relax.Call, constants: Mapping[relax.Var, relax.Expr]) -> rela
     return whole
 
 
+def _is_move(call: relax.Call) -> bool:
+    return isinstance(call.op, tvm.ir.Op) and str(call.op.name) in (
+        "relax.reshape",
+        "relax.permute_dims",
+    )
+
+
 def _is_dequantization(expr: relax.Expr) -> bool:
     return (
         isinstance(expr, relax.Call)
         and isinstance(expr.op, tvm.ir.Op)
-        and expr.op.name == DEQUANTIZE
+        and expr.op.name == _DEQUANTIZE
         and all(isinstance(arg, GenericConst) for arg in expr.args)
     )
 

@@ -125,6 +125,23 @@ def byte_products(lanes: int, instruction: str) -> str:
     return _DOT_INT16.format(madd=_MULTIPLY_PAIRS[lanes], **sizes)
 
 
+def nibble_table(zero_point: int) -> str:
+    """Definition of what `nibble` calls: the sixteen values of four bits, looked up."""
+    table = ", ".join(f"float {i - zero_point}.0" for i in range(16))
+    return f"""
+declare <16 x float> @llvm.x86.avx512.permvar.sf.512(<16 x float>, <16 x i32>)
+define <16 x float> @relaxc_nibble_{zero_point}(<16 x i32> %i) {{
+  %r = call <16 x float> @llvm.x86.avx512.permvar.sf.512(<16 x float> <{table}>, <16 x i32> %i)
+  ret <16 x float> %r
+}}
+"""
+
+
+def nibble(bits: Expr, zero_point: int) -> Expr:
+    """What the lowest four bits of each int32x16 say, less a zero point; needs avx512f."""
+    return tirx.call_extern("float32x16", f"relaxc_nibble_{zero_point}", bits)
+
+
 def with_definitions(body: Any, definitions: Iterable[str]) -> Any:
     """A function's body that may call what is defined in these texts of LLVM IR."""
     text = "".join(definitions)

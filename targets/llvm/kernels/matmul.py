@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
+from relaxc.targets.llvm.kernels.arithmetic import Arithmetic, Registers
 from relaxc.targets.llvm.kernels.builder import Buffer, Index, KernelBuilder, even_tiles
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
@@ -73,15 +73,13 @@ def emit(
 
     `x` and `y` are channels-last views with rows as pixels; their number may be symbolic.
     """
-    writer = _Writer(b, arithmetic.view(b, x), weight, y, operands, tiling, arithmetic)
-    if isinstance(x.width, int):
-        writer.static_rows(x.width)
-    else:
-        writer.symbolic_rows(x.width)
+    Writer(b, arithmetic.view(b, x), weight, y, operands, tiling, arithmetic).write()
 
 
 @dataclass(frozen=True)
-class _Writer:
+class Writer:
+    """Shares out register tiles; `_tile` says what one computes."""
+
     b: KernelBuilder
     x: View
     weight: Buffer
@@ -95,7 +93,14 @@ class _Writer:
         """Panels of weights; the last may be narrower than the others."""
         return -(-self.y.channels // (self.tiling.vectors * self.b.lanes))
 
-    def static_rows(self, rows: int) -> None:
+    def write(self) -> None:
+        """Write the kernel."""
+        if isinstance(self.x.width, int):
+            self._static_rows(self.x.width)
+        else:
+            self._symbolic_rows(self.x.width)
+
+    def _static_rows(self, rows: int) -> None:
         """Tasks of a panel and a chunk of rows, panels outermost: each thread reads its own."""
         b, chunk = self.b, self.tiling.chunk
         chunks = -(-rows // chunk)
@@ -119,7 +124,7 @@ class _Writer:
         with b.when(first >= rows - rest):
             self._panel(panel, first + (rest - left), left)
 
-    def symbolic_rows(self, rows: Any) -> None:
+    def _symbolic_rows(self, rows: Any) -> None:
         """A fixed number of parts per panel, each of whole tiles.
 
         The last tile is moved back so that it ends with the data; too few rows go one by one.
@@ -165,10 +170,15 @@ class _Writer:
                 for v in range(blocks):
                     total = acc[v][r]
                     total.set(self.arithmetic.multiply_add(b, total.get(), value, loaded[v]))
-        for v in range(blocks):
+        self._store(acc, first, row, tail)
+
+    def _store(self, acc: Registers, first: Index, row: Index, tail: int) -> None:
+        """Apply the epilogue to a tile of sums, [block][row], and store it."""
+        b = self.b
+        for v, registers in enumerate(acc):
             cb = first + v
-            count = tail if v == blocks - 1 else lanes
-            values = [self.arithmetic.result(b, register.get(), cb) for register in acc[v]]
+            count = tail if v == len(acc) - 1 else b.lanes
+            values = [self.arithmetic.result(b, register.get(), cb) for register in registers]
             for r, value in b.each_of(values, rolled=self.operands.epilogue.is_heavy):
                 result = b.let(self.operands.apply(b, value, 0, cb, 0, row + r, count))
                 b.store_partial(self.y.buffer, self.y.at(0, cb, 0, row + r), result, count)

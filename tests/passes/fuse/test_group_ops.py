@@ -16,6 +16,9 @@ from tvm.script import relax as R
 from relaxc.layout import KERNEL
 from relaxc.passes.fuse.group_ops import GroupOps
 
+INTEGERS = np.arange(8, dtype=np.uint8).reshape(4, 2)
+SCALES, ZEROS = np.arange(1, 5, dtype=np.float32), np.arange(4, dtype=np.uint8)
+
 
 class Library:
     """Products are anchors; additions and activations are epilogues."""
@@ -102,6 +105,26 @@ def test_keeps_names_and_its_input() -> None:
     after = GroupOps(Library()).apply(Before)
     assert after["main"].body.blocks[0].bindings[0].var.name == "gv"
     assert Before.script() == text
+
+
+@I.ir_module
+class Quantized:
+    @R.function
+    def main(x: R.Tensor(("n", 4), "float32")) -> R.Tensor(("n", 2), "float32"):
+        with R.dataflow():
+            d = R.dequantize(R.const(INTEGERS), R.const(SCALES), R.const(ZEROS), axis=0)
+            r = R.reshape(d, (2, 4))
+            w = R.permute_dims(r)
+            lv = R.matmul(x, w)
+            gv = R.nn.relu(lv)
+            R.output(gv)
+        return gv
+
+
+def test_weights_come_along_as_integers() -> None:
+    after = GroupOps(Library()).apply(Quantized)
+    assert _groups(after) == [["dequantize", "reshape", "permute_dims", "matmul", "nn.relu"]]
+    assert len(after["main"].body.blocks[0].bindings) == 1
 
 
 def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:

@@ -1,0 +1,238 @@
+"""Matrix product of float32 rows with integer weights that become float32 in registers.
+
+Weights of four bits lie eight rows to an int32, one column per lane; with AVX-512 a nibble becomes
+a float32 by one shift and one look-up in a table that fits a register. Weights of eight bits lie a
+byte after the other. Per column and group of rows there is a scale, and a zero point unless all
+are the same.
+
+Few rows are bound by reading weights: sums of a group are kept apart and scaled once, in several
+chains that hide the latency of adds. Many rows are bound by multiply-adds: weights are scaled
+before, once for a whole tile of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from relaxc.targets.llvm.kernels import matmul
+from relaxc.targets.llvm.kernels.arithmetic import FLOAT32, Registers
+from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, vector
+from relaxc.targets.llvm.kernels.constants import GroupedWeight
+from relaxc.targets.llvm.kernels.matmul import Tiling
+from relaxc.targets.llvm.kernels.operands import Operands
+from relaxc.targets.llvm.kernels.view import View
+
+_VECTORS = 2
+# Rows below which reading weights takes longer than multiplying them.
+_FEW = 4
+# Rows of weights that one step takes.
+_STEP = 8
+# Bytes ahead in the panel.
+_PREFETCH = 4096
+
+
+def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling:
+    """Panels of two vectors, whatever the number of rows: they are packed for all."""
+    if isinstance(rows, int) and rows < _FEW:
+        return Tiling(rows, min(_VECTORS, -(-columns // lanes)), rows)
+    # Scales and zero points of two vectors take registers too.
+    return matmul.choose_tiling(rows, columns, lanes, registers - 4)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights as the kernel reads them, padded to whole panels.
+
+    Attributes:
+        weight: four bits: int32 [panel, depth / 8, columns]; eight: int8 [panel, depth, columns],
+            less 128.
+        scale: float32 [panel, group, columns].
+        zero_point: four bits: uint8, likewise; eight: int8, less 128; None where all are the same.
+        middle: what all are, in the same way.
+    """
+
+    weight: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray | None
+    middle: int | None
+
+
+def pack(weight: GroupedWeight, tiling: Tiling, lanes: int) -> Packed:
+    """Lay weights out in panels."""
+    width = tiling.vectors * lanes
+
+    def panels(array: np.ndarray) -> np.ndarray:
+        rows, columns = array.shape
+        padded = np.pad(array, ((0, 0), (0, -columns % width)))
+        return np.ascontiguousarray(padded.reshape(rows, -1, width).transpose(1, 0, 2))
+
+    def signed(array: np.ndarray) -> np.ndarray:
+        return (array.astype(np.int16) - 128).astype(np.int8)
+
+    integers, zeros, middle = panels(weight.integers), panels(weight.zero_point), weight.middle
+    if weight.bits == 8:
+        integers, zeros = signed(integers), signed(zeros)
+        middle = None if middle is None else middle - 128
+    else:
+        count, depth, _ = integers.shape
+        nibbles = integers.reshape(count, depth // _STEP, _STEP, width).astype(np.uint32)
+        shifts = np.arange(0, 32, 4, dtype=np.uint32).reshape(-1, 1)
+        integers = np.bitwise_or.reduce(nibbles << shifts, axis=2).view(np.int32)
+    return Packed(integers, panels(weight.scale), zeros if middle is None else None, middle)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Buffers of `Packed`.
+
+    Attributes:
+        bits: 4 or 8.
+        size: rows of a group.
+        middle: the zero point of all, where there is none for each group.
+    """
+
+    bits: int
+    size: int
+    middle: int | None
+    weight: Buffer
+    scale: Buffer
+    zero_point: Buffer | None
+
+
+def emit(
+    b: KernelBuilder, x: View, weights: Weights, y: View, operands: Operands, tiling: Tiling
+) -> None:
+    """Write the kernel: y[r, :] = epilogue(x[r, :] @ weights) for each row r.
+
+    `x` and `y` are channels-last views with rows as pixels; their number may be symbolic.
+    """
+    _Writer(b, x, weights.weight, y, operands, tiling, FLOAT32, weights).write()
+
+
+@dataclass(frozen=True)
+class _Writer(matmul.Writer):
+    weights: Weights
+
+    def _tile(self, panel: Index, row: Index, size: int, blocks: int, tail: int) -> None:
+        """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
+        b = self.b
+        first = b.let(panel * self.tiling.vectors)
+        acc = self._zeros(size, blocks)
+        base = b.let(self.x.at(0, 0, 0, row))
+        groups = self.x.channels // self.weights.size
+        with b.loop(groups) as g:
+            where = b.let((panel * groups + g) * (self.tiling.vectors * b.lanes))
+            if size < _FEW:
+                self._few_rows(acc, panel, base, g, where)
+            else:
+                self._many_rows(acc, panel, base, g, where)
+        self._store(acc, first, row, tail)
+
+    def _zeros(self, rows: int, blocks: int) -> Registers:
+        return FLOAT32.accumulators(self.b, rows, 0, blocks)
+
+    def _few_rows(self, acc: Registers, panel: Index, base: Index, g: Index, where: Index) -> None:
+        """Add the products of a group: integers first, then their sum times the scale."""
+        b, weights = self.b, self.weights
+        blocks, rows = len(acc), len(acc[0])
+        chains = max(1, 8 // (blocks * rows))
+        sums = [self._zeros(rows, blocks) for _ in range(chains)]
+        # Of the data, for zero points.
+        totals = [b.register() for _ in range(rows)]
+        if weights.zero_point is not None:
+            for total in totals:
+                total.set(b.splat(0.0))
+        with b.loop(weights.size // _STEP) as step:
+            k = b.let(g * weights.size + step * _STEP)
+            for i, loaded in enumerate(self._integers(panel, k, blocks)):
+                for r in range(rows):
+                    value = b.let(b.broadcast(self.x.buffer, base + r * self.x.pixel + (k + i)))
+                    if weights.zero_point is not None:
+                        totals[r].set(totals[r].get() + value)
+                    for v in range(blocks):
+                        register = sums[i % chains][v][r]
+                        register.set(register.get() + value * loaded[v])
+        for v in range(blocks):
+            scale = b.let(b.load(weights.scale, where + v * b.lanes))
+            for r in range(rows):
+                total = sums[0][v][r].get()
+                for chain in sums[1:]:
+                    total = total + chain[v][r].get()
+                if weights.zero_point is not None:
+                    total = total - totals[r].get() * self._zero_point(where, v)
+                acc[v][r].set(acc[v][r].get() + total * scale)
+
+    def _many_rows(self, acc: Registers, panel: Index, base: Index, g: Index, where: Index) -> None:
+        """Add the products of a group with weights that are scaled already."""
+        b, weights = self.b, self.weights
+        blocks, rows = len(acc), len(acc[0])
+        scales = [b.let(b.load(weights.scale, where + v * b.lanes)) for v in range(blocks)]
+        offsets = [b.splat(0.0)] * blocks
+        if weights.zero_point is not None:
+            offsets = [b.let(self._zero_point(where, v) * scales[v]) for v in range(blocks)]
+        with b.loop(weights.size // _STEP) as step:
+            k = b.let(g * weights.size + step * _STEP)
+            for i, loaded in enumerate(self._integers(panel, k, blocks)):
+                factors = [
+                    b.let(w * s - o if weights.zero_point is not None else w * s)
+                    for w, s, o in zip(loaded, scales, offsets)
+                ]
+                for r in range(rows):
+                    value = b.let(b.broadcast(self.x.buffer, base + r * self.x.pixel + (k + i)))
+                    for v in range(blocks):
+                        acc[v][r].set(acc[v][r].get() + value * factors[v])
+
+    def _zero_point(self, where: Index, block: int) -> Expr:
+        b = self.b
+        assert self.weights.zero_point is not None
+        return self._float(b.load(self.weights.zero_point, where + block * b.lanes))
+
+    def _float(self, integers: Expr) -> Expr:
+        lanes = self.b.lanes
+        wide = tirx.Cast(vector("int32", lanes), integers)
+        return tirx.Cast(vector("float32", lanes), wide)
+
+    def _integers(self, panel: Index, k: Index, blocks: int) -> list[list[Expr]]:
+        """Of `_STEP` rows from `k` on, the weights of each block, less a common zero point."""
+        b, weights, middle = self.b, self.weights, self.weights.middle or 0
+        width, depth = self.tiling.vectors * b.lanes, self.x.channels
+        if weights.bits == 4:
+            at = b.let(panel * (depth // _STEP * width) + k // _STEP * width)
+            for v in range(blocks):
+                b.prefetch(weights.weight, at + (_PREFETCH // 4 + v * b.lanes), 3)
+            words = [b.let(b.load(weights.weight, at + v * b.lanes)) for v in range(blocks)]
+
+            def value(word: Expr, i: int) -> Expr:
+                shift = b.splat(4 * i, dtype="int32")
+                return b.let(b.nibble(tirx.shift_right(word, shift) if i else word, middle))
+
+            return [[value(word, i) for word in words] for i in range(_STEP)]
+        at = b.let(panel * (depth * width) + k * width)
+        for line in range(_STEP * blocks * b.lanes // 64):
+            b.prefetch(weights.weight, at + (_PREFETCH + line * 64), 3)
+
+        def byte(i: int, v: int) -> Expr:
+            loaded = self._float(b.load(weights.weight, at + (i * width + v * b.lanes)))
+            return b.let(loaded - b.splat(middle) if middle else loaded)
+
+        return [[byte(i, v) for v in range(blocks)] for i in range(_STEP)]
+
+
+def declare(
+    constant: Callable[[str, np.ndarray], Buffer], packed: Packed, weight: GroupedWeight
+) -> Weights:
+    """Make packed weights parameters of a kernel; `constant` declares one."""
+    zero = packed.zero_point
+    return Weights(
+        weight.bits,
+        weight.size,
+        packed.middle,
+        constant("w", packed.weight),
+        constant("scale", packed.scale),
+        None if zero is None else constant("zero_point", zero),
+    )
