@@ -34,6 +34,10 @@ from relaxc.passes.fuse.outline import BindingGraph, operator_call, outline
 class KernelLibrary(Protocol):
     """What the grouping pass asks of a target."""
 
+    @property
+    def reads_integers(self) -> bool:
+        """Whether kernels take quantized constants; else these are dequantized before."""
+
     def anchor(self, call: relax.Call) -> str | None:
         """The kernel that computes this call as an anchor, if the target has one."""
 
@@ -72,7 +76,7 @@ class _Grouper:
         bindings = list(block.bindings)
         if not isinstance(block, relax.DataflowBlock):
             return bindings
-        graph = BindingGraph(bindings)
+        graph = BindingGraph(bindings, self.library.reads_integers)
         taken: set[int] = set()
         at: dict[int, tuple[str, list[int]]] = {}
         for i, binding in enumerate(bindings):

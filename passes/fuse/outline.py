@@ -53,9 +53,14 @@ def outline(
 
 
 class BindingGraph:
-    """Who uses whom among the bindings of one block."""
+    """Who uses whom among the bindings of one block.
 
-    def __init__(self, bindings: list[relax.Binding]) -> None:
+    Attributes:
+        copies_constants: whether quantized constants belong to whoever reads them.
+    """
+
+    def __init__(self, bindings: list[relax.Binding], copies_constants: bool = True) -> None:
+        self.copies_constants = copies_constants
         self.bindings = bindings
         self.index = {binding.var: i for i, binding in enumerate(bindings)}
         self.users: list[list[int]] = [[] for _ in bindings]
@@ -88,7 +93,7 @@ class BindingGraph:
     def is_constant(self, index: int) -> bool:
         """Whether a binding holds a quantized constant: integers and how to read them, or moved."""
         call = operator_call(self.bindings[index])
-        if call is None:
+        if call is None or not self.copies_constants:
             return False
         if call.op.name == "relax.dequantize":
             return isinstance(call.args[0], GenericConst)

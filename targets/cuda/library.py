@@ -37,6 +37,11 @@ class CudaKernels:
     mode: Precision
 
     @property
+    def reads_integers(self) -> bool:
+        """Whether kernels take quantized constants: not yet."""
+        return False
+
+    @property
     def lanes(self) -> int:
         """Elements per block of the blocked layout, which no kernel here asks for."""
         return 16

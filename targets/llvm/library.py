@@ -49,6 +49,11 @@ class LlvmKernels:
     machine: Machine
 
     @property
+    def reads_integers(self) -> bool:
+        """Whether kernels take quantized constants: they do."""
+        return True
+
+    @property
     def lanes(self) -> int:
         """Float32 elements per vector: the channel block of the blocked layout."""
         return self.machine.lanes

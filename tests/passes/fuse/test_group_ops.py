@@ -23,6 +23,8 @@ SCALES, ZEROS = np.arange(1, 5, dtype=np.float32), np.arange(4, dtype=np.uint8)
 class Library:
     """Products are anchors; additions and activations are epilogues."""
 
+    reads_integers = True
+
     def anchor(self, call: relax.Call) -> str | None:
         return "matmul" if call.op.name == "relax.matmul" else None
 
@@ -125,6 +127,17 @@ def test_weights_come_along_as_integers() -> None:
     after = GroupOps(Library()).apply(Quantized)
     assert _groups(after) == [["dequantize", "reshape", "permute_dims", "matmul", "nn.relu"]]
     assert len(after["main"].body.blocks[0].bindings) == 1
+
+
+def test_kernels_of_floats_get_floats() -> None:
+    library = Library()
+    library.reads_integers = False
+    after = GroupOps(library).apply(Quantized)
+    assert _groups(after) == [["matmul", "nn.relu"]]
+    ops = [b.value.op for b in after["main"].body.blocks[0].bindings[:-1]]
+    assert [op.name for op in ops] == [
+        f"relax.{n}" for n in ("dequantize", "reshape", "permute_dims")
+    ]
 
 
 def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
