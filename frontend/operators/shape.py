@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from tvm import relax, te, tirx
-from tvm.sym import Analyzer
+from tvm.sym import Analyzer, ConstIntBound
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
 from relaxc.frontend.operators.vectors import (
@@ -187,7 +187,7 @@ def slice_(ctx: NodeContext) -> relax.Expr:
     for index, step in enumerate(steps):
         if step < 0:
             low[index], high[index] = _reversed(low[index], high[index], -step)
-        elif isinstance(low[index], tirx.IntImm) and isinstance(high[index], tirx.IntImm):
+        elif not _is_ordered(low[index], high[index]):
             high[index] = _max(low[index], high[index])
     forward = [abs(step) for step in steps]
     result = relax.op.strided_slice(
@@ -206,8 +206,17 @@ def _reversed(start: Element, stop: Element, step: int) -> tuple[Element, Elemen
     """
     count = tirx.floordiv(start - stop + (step - 1), tirx.IntImm("int64", step))
     count = _max(count, tirx.IntImm("int64", 0))
-    simplify = Analyzer().simplify
-    return simplify(start - (count - 1) * step), simplify(start + 1)
+    first = Analyzer().simplify(start - (count - 1) * step)
+    # Of no elements, `first` lies behind `start`.
+    return first, _max(start + 1, first)
+
+
+def _is_ordered(low: Element, high: Element) -> bool:
+    """Whether `low <= high` for all sizes that symbols may have, which are never negative."""
+    analyzer = Analyzer()
+    for var in tirx.analysis.undefined_vars(high - low):
+        analyzer.update(var, ConstIntBound(0, ConstIntBound.POS_INF))
+    return bool(analyzer.can_prove(low <= high))
 
 
 def _max(a: Element, b: Element) -> Element:

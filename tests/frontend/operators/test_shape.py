@@ -95,6 +95,10 @@ def test_a_range_up_to_a_dimension(tmp_path: Path) -> None:
         ([2], [5], [1], [-1]),
         ([5], [2], [1], [1]),
         ([0], [0], [0], [1]),
+        # Of nothing: bounds that cross, at any size of the symbolic dimension.
+        ([3], [-(1 << 31)], [0], [1]),
+        ([3], [-2], [0], [1]),
+        ([-9], [-(1 << 31)], [1], [-2]),
     ],
 )
 def test_slices(
