@@ -139,8 +139,7 @@ def _evaluate(
     feeds = {name: known[name] for name in node.input if name}
     if node.op_type == "DequantizeLinear" and _is_weight(known[node.input[0]]):
         return None
-    largest = max((value.nbytes for value in feeds.values()), default=0)
-    limit = max(_MAX_GROWN_BYTES, largest)
+    limit = max(_MAX_GROWN_BYTES, sum(value.nbytes for value in feeds.values()))
     if any(np.prod(shapes.get(out, ()), dtype=np.float64) * 4 > limit for out in node.output):
         return None
     try:

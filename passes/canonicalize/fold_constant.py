@@ -6,7 +6,7 @@ Before:                                  After:
 
 Fires when: 1. NumPy computes the operator exactly as the runtime would (the table below);
             2. all tensors it reads are constants;
-            3. the result is not larger than its inputs, or small.
+            3. the result is not larger than its inputs together, or small.
 Leaves alone: broadcasts and fills that would make the artifact grow.
 Exact, except that float32 elementwise results may differ by one rounding.
 Must run before: group-ops, which wants weights and biases as constants.
@@ -127,7 +127,7 @@ def _evaluate(call: relax.Call, ty: relax.TensorType) -> relax.Expr | None:
         return None
     dtype = np.dtype(str(ty.dtype.dtype))
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if size > max(_SMALL_BYTES, *(a.nbytes for a in arrays)):
+    if size > max(_SMALL_BYTES, sum(a.nbytes for a in arrays)):
         return None
     with np.errstate(all="ignore"):
         result = np.asarray(_EVALUATORS[call.op.name](call, arrays, shape))

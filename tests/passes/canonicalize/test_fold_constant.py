@@ -43,6 +43,21 @@ def test_leaves_growth_alone(golden: Callable[..., None]) -> None:
     golden(FoldConstant(), _module(build), _module(build))
 
 
+def test_joins_large_weights(golden: Callable[..., None]) -> None:
+    """What joins constants is larger than each of them, but not than all: the model stays small."""
+    half = np.ones((1, 200, 3, 100), np.float32)
+
+    def build(x: relax.Var, builder: relax.BlockBuilder) -> relax.Expr:
+        both = builder.emit(relax.op.concat([relax.const(half), relax.const(half)], 1))
+        return relax.op.add(x, builder.emit(relax.op.sum(both)))
+
+    def joined(x: relax.Var, builder: relax.BlockBuilder) -> relax.Expr:
+        both = relax.const(np.concatenate([half, half], 1))
+        return relax.op.add(x, builder.emit(relax.op.sum(both)))
+
+    golden(FoldConstant(), _module(build), _module(joined))
+
+
 def test_leaves_integer_division_alone(golden: Callable[..., None]) -> None:
     """NumPy rounds down, the runtime toward zero."""
 
