@@ -6,6 +6,10 @@
  * the rows it wrote before); whoever finishes its range steals from the others (balance: a core
  * that a neighbour slows down does not hold up the rest).
  *
+ * Cores may be far apart: a cache line that one has written takes up to 300 ns to the other. So what
+ * changes hands has lines of its own, and a loop costs few such transfers: workers wait on one line,
+ * find all about the loop on a second, and take their tasks from a third.
+ *
  * Callers on different threads share the workers. Workers join only while fewer threads compute than
  * there are cores, and leave after the task at hand when another caller needs theirs. Workers spin
  * briefly between loops, then sleep.
@@ -25,12 +29,17 @@
 #define MIN_TASKS 16
 #define TASKS_PER_THREAD 4
 #define SPIN_NS 100000
+/* Two cache lines: prefetchers fetch them in pairs. */
+#define OWN_LINE _Alignas(128)
 #define EXPORT __attribute__((visibility("default")))
 
 #if defined(__x86_64__)
 #define RELAX() __builtin_ia32_pause()
+/* Compilers make a prefetch for reading of it unless told that the CPU has this one; all have. */
+#define FETCH_TO_WRITE(p) __asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)(p)))
 #else
 #define RELAX() __asm__ __volatile__("yield")
+#define FETCH_TO_WRITE(p) __builtin_prefetch(p, 1)
 #endif
 
 /* TVM's ABI for the body of a parallel loop. */
@@ -43,12 +52,12 @@ typedef int (*body_t)(int task_id, env_t *env, void *data);
 typedef int (*call_t)(void *function, const void *args, int32_t count, void *result);
 
 typedef struct {
-  _Alignas(64) atomic_int next;
+  OWN_LINE atomic_int next;
   int end;
 } range_t;
 
 typedef struct {
-  _Alignas(64) atomic_int open;  /* tasks may be taken */
+  OWN_LINE atomic_int open;      /* tasks may be taken */
   atomic_int seats;              /* participants that may still join */
   atomic_int inside;             /* workers that hold a reference */
   atomic_int failed;
@@ -61,12 +70,12 @@ typedef struct {
 } job_t;
 
 static job_t jobs[MAX_CALLERS];
+static OWN_LINE atomic_uint epoch;    /* grows with every published job */
+static OWN_LINE atomic_int working;   /* workers inside of a loop */
+static OWN_LINE atomic_int sleepers;  /* what follows changes rarely */
 static atomic_int jobs_used;
-static atomic_uint epoch;   /* grows with every published job */
-static atomic_int sleepers;
 static atomic_int workers;
-static atomic_int callers;  /* inside of relaxc_pool_call */
-static atomic_int working;  /* workers inside of a loop */
+static atomic_int callers;            /* inside of relaxc_pool_call */
 static atomic_int cores = 1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
@@ -113,6 +122,10 @@ static int join_any(void) {
   int used = atomic_load(&jobs_used);
   for (int i = 0; i < used; ++i) {
     job_t *job = &jobs[i];
+    if (i == 0) { /* most often the only one */
+      FETCH_TO_WRITE(job);
+      FETCH_TO_WRITE(&job->range[1]);
+    }
     if (!atomic_load_explicit(&job->open, memory_order_relaxed)) continue;
     if (atomic_fetch_add(&working, 1) + atomic_load(&callers) >= atomic_load(&cores)) {
       atomic_fetch_sub(&working, 1);
@@ -232,6 +245,7 @@ EXPORT int relaxc_pool_launch(body_t body, void *data, int num_task) {
   int tasks = threads * TASKS_PER_THREAD;
   if (tasks < MIN_TASKS) tasks = MIN_TASKS;
   if (num_task > 0) tasks = num_task;
+  for (int t = 0; t < threads; ++t) FETCH_TO_WRITE(&job->range[t]);
   job->body = body;
   job->data = data;
   job->env.sync_handle = NULL;
@@ -242,9 +256,10 @@ EXPORT int relaxc_pool_launch(body_t body, void *data, int num_task) {
                           memory_order_relaxed);
     job->range[t].end = (int)((int64_t)tasks * (t + 1) / threads);
   }
-  atomic_store(&job->failed, 0);
-  atomic_store(&job->seats, threads - 1);
-  atomic_store(&job->open, 1);
+  atomic_store_explicit(&job->failed, 0, memory_order_relaxed);
+  /* Last: a worker that found the job open, from its use before, joins once there are seats. */
+  atomic_store_explicit(&job->open, 1, memory_order_relaxed);
+  atomic_store_explicit(&job->seats, threads - 1, memory_order_release);
   atomic_fetch_add(&epoch, 1);
   if (atomic_load(&sleepers) > 0) {
     pthread_mutex_lock(&mutex);
@@ -252,7 +267,8 @@ EXPORT int relaxc_pool_launch(body_t body, void *data, int num_task) {
     pthread_mutex_unlock(&mutex);
   }
   work(job, 0);
-  atomic_store(&job->open, 0);
+  /* Without seats nobody joins anyway. */
+  if (atomic_load(&job->seats) > 0) atomic_store(&job->open, 0);
   int spins = 0;
   while (atomic_load(&job->inside) > 0) {
     if (++spins < 4096) RELAX();

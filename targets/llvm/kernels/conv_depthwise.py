@@ -31,13 +31,17 @@ def emit(
     keep = taps <= 9
     columns = 7 if b.lanes == 16 else 3
     rows = 2 if keep and spec.stride == (1, 1) and spec.out_height > 14 and b.lanes == 16 else 1
-    chunks = even_tiles(spec.out_height, max(rows, -(-spec.out_height // 4)))
-    blocks = y.blocks
-    for start, size, count in chunks:
-        with b.parallel(spec.batch * blocks * count) as t:
-            cb = b.let(t // count % blocks) if _many(spec.batch) else b.let(t // count)
-            n = b.let(t // (count * blocks)) if _many(spec.batch) else 0
-            first = b.let(t % count * size + start)
+    # What a core wrote before it should read now: neighbours share out big maps by rows, too, and
+    # maps of many channels by these.
+    by_rows = spec.in_height * spec.in_width > spec.in_channels
+    largest = max(rows, -(-spec.out_height // 4)) if by_rows else spec.out_height
+    for start, size, count in even_tiles(spec.out_height, largest):
+        with b.parallel(spec.batch * y.blocks * count) as t:
+            many = not (isinstance(spec.batch, int) and spec.batch == 1)
+            n = b.let(t // (count * y.blocks)) if many else 0
+            part = b.let(t % (count * y.blocks)) if many else t
+            cb = b.let(part % y.blocks)
+            first = b.let(part // y.blocks * size + start)
             held = (
                 [b.let(b.load(weight.buffer, cb * weight.row + i * b.lanes)) for i in range(taps)]
                 if keep
@@ -54,10 +58,6 @@ def emit(
                             _tile(
                                 b, spec, x, weight, y, operands, held, n, cb, h, at, height, width
                             )
-
-
-def _many(batch: object) -> bool:
-    return not (isinstance(batch, int) and batch == 1)
 
 
 def _tile(

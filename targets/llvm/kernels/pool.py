@@ -80,9 +80,9 @@ class PoolSpec:
 def emit_pool(b: KernelBuilder, spec: PoolSpec, x: View, y: View, operands: Operands) -> None:
     """Write the kernel: interior columns without checks, the rest tap by tap with them."""
     with b.parallel(spec.batch * y.blocks * spec.out_height) as t:
-        h = b.let(t % spec.out_height)
-        plane = b.let(t // spec.out_height)
-        n, cb = b.let(plane // y.blocks), b.let(plane % y.blocks)
+        # Rows before channels, as convolutions of big maps share out work: a core reads its own.
+        cb, line = b.let(t % y.blocks), b.let(t // y.blocks)
+        n, h = b.let(line // spec.out_height), b.let(line % spec.out_height)
         y.zero_row_border(b, n, cb, h)
         low, high = _interior(spec)
         for w in (*range(low), *range(high, spec.out_width)):
