@@ -50,7 +50,10 @@ class Library(
 
 
 def default_passes(
-    kernels: Library, quantization: Sequence[Pass] = (), precision: Precision = "float32"
+    kernels: Library,
+    quantization: Sequence[Pass] = (),
+    precision: Precision = "float32",
+    pruning: Sequence[Pass] = (),
 ) -> list[Pass]:
     """Return all passes; `compiler.py` leaves out what the options disable.
 
@@ -58,6 +61,7 @@ def default_passes(
         kernels: the target's kernel library.
         quantization: what quantizes; these passes take calibration data, which the compiler has.
         precision: how tensors between kernels are stored and multiplied.
+        pruning: what prunes; these passes take data to judge and to recover by.
     """
     return [
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
@@ -71,6 +75,9 @@ def default_passes(
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         SinkPermute(),
+        # Prune: batch norms are part of the weights now. Before quantization, because ranges are
+        # those of the channels that remain.
+        *pruning,
         # Quantize: weights are final now, and operators still say what they are.
         *quantization,
         # Kernels: operators that the target computes well, each with the epilogue it can take.

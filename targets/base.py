@@ -37,6 +37,11 @@ class Backend(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def channel_multiple(self) -> int:
+        """Counts of channels that kernels like are multiples of it."""
+
+    @property
+    @abc.abstractmethod
     def kernels(self) -> Any:
         """The kernel library that the grouping, layout and lowering passes ask."""
 

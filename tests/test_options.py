@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relaxc.errors import OptionError
-from relaxc.options import CompileOptions, QuantizeOptions, parse_input_shapes
+from relaxc.options import (
+    CompileOptions,
+    PruneOptions,
+    QuantizeOptions,
+    parse_input_shapes,
+    parse_pruning,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +79,37 @@ def test_calibration_methods_are_checked() -> None:
 def test_excluded_nodes_are_patterns() -> None:
     with pytest.raises(OptionError, match="neither a node's name nor a regular expression"):
         QuantizeOptions(exclude=("conv(",))
+
+
+def test_pruning_is_read() -> None:
+    assert parse_pruning("macs=0.5") == ("macs", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mac=0.5", r"cannot read `mac=0.5` \(did you mean `macs`\?\)"),
+        ("macs", "cannot read `macs`"),
+        ("macs=half", "`half` in `macs=half` is not a number"),
+    ],
+)
+def test_unreadable_pruning_is_refused(text: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse_pruning(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 1.0}, "must be between 0 and 1, not 1"),
+        ({"share": 0.0}, "must be between 0 and 1, not 0"),
+        ({"saving": "mac"}, r"unknown thing to save `mac` \(did you mean `macs`\?\)"),
+        ({"importance": "l3"}, "unknown importance `l3`"),
+        ({"scope": "globl"}, r"unknown scope `globl` \(did you mean `global` or `local`\?\)"),
+        ({"round_to": 0}, "round_to must be `auto` or at least 1, not 0"),
+        ({"exclude": ("(",)}, "neither a node's name nor a regular expression"),
+    ],
+)
+def test_bad_pruning_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        PruneOptions(**{"saving": "macs", "share": 0.5, **options})

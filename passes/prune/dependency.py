@@ -11,6 +11,7 @@ that is what `contractions` are for, and what tests compare with.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Group:
         name: of the first operator that makes them.
         channels: their numbers.
         width: indices of an axis that one channel takes: 64 for a head of 64.
-        nodes: the operators whose weights have them, makers first.
+        nodes: the ONNX nodes whose weights have them, in order.
     """
 
     name: str
@@ -174,19 +175,21 @@ class _Round:
         for channel, seen in places.items():
             if any((uses[number], position) in summed for number, position in seen):
                 members[tuple(seen)].append(channel)
-        names = _names([uses[number][0].name for number, _ in seen] for seen in members)
+        nodes = [
+            tuple(dict.fromkeys(_PART.sub("", uses[number][0].name) for number, _ in seen))
+            for seen in members
+        ]
         return tuple(
-            Group(
-                name,
-                tuple(sorted(channels)),
-                widths[channels[0]],
-                tuple(dict.fromkeys(uses[number][0].name for number, _ in seen)),
-            )
-            for name, (seen, channels) in zip(names, members.items())
+            Group(name, tuple(sorted(channels)), widths[channels[0]], where)
+            for name, where, channels in zip(_names(nodes), nodes, members.values())
         )
 
 
-def _names(candidates: Iterable[list[str]]) -> list[str]:
+# One ONNX node may be several bindings: `name.0`, `name.1`, `name`.
+_PART = re.compile(r"\.\d+$")
+
+
+def _names(candidates: Iterable[tuple[str, ...]]) -> list[str]:
     """The first operator of each group; numbered where several groups start alike."""
     taken: dict[str, int] = {}
     result = []

@@ -63,3 +63,50 @@ def observe(artifact: Path, data: CalibrationData) -> tuple[dict[int, Histogram]
     if not count:
         raise InputError("there is no calibration data; give at least one sample")
     return dict(seen), count
+
+
+def recovery_samples(
+    inputs: Sequence[Mapping[str, Any]], data: CalibrationData
+) -> list[Sequence[np.ndarray]]:
+    """All samples as lists of arrays in the order of the inputs, several in one where that works.
+
+    Args:
+        inputs: name, dtype and shape of every input, as in the manifest.
+        data: feeds, or a function that gives them when told the model's inputs.
+
+    Raises:
+        InputError: a feed does not fit the model, or there is none.
+    """
+    infos = [TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in inputs]
+    rows: list[Sequence[np.ndarray]] = []
+    for number, feed in enumerate(data(infos) if callable(data) else data, 1):
+        rows.append([_fitting(info, feed, number) for info in infos])
+    if not rows:
+        raise InputError("there are no samples to prune by; give at least one")
+    first = {info.shape[0] if info.shape else 1 for info in infos}
+    batch = next(iter(first)) if len(first) == 1 else 1
+    alike = all(a.shape[1:] == b.shape[1:] for row in rows for a, b in zip(row, rows[0]))
+    if not isinstance(batch, str) or not alike:
+        return rows
+    return [
+        [np.concatenate(arrays) for arrays in zip(*rows[start : start + _BATCH])]
+        for start in range(0, len(rows), _BATCH)
+    ]
+
+
+# Calls that are joined to one where the batch is open.
+_BATCH = 32
+
+
+def _fitting(info: TensorInfo, feed: Feed, number: int) -> np.ndarray:
+    if info.name not in feed:
+        raise InputError(f"sample {number} has no input `{info.name}`")
+    array = np.ascontiguousarray(feed[info.name])
+    fits = len(array.shape) == len(info.shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(info.shape, array.shape)
+    )
+    if not fits or array.dtype.name != info.dtype:
+        raise InputError(
+            f"sample {number} does not fit: input is `{info}`, not {array.dtype}{list(array.shape)}"
+        )
+    return array

@@ -8,11 +8,12 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
 from tvm import IRModule, relax
@@ -21,11 +22,11 @@ import relaxc
 from relaxc import tvm_patches
 from relaxc.artifact import WEIGHTS as WEIGHTS_MEMBER
 from relaxc.artifact import Buffer, Manifest, pack_weights, write_artifact
-from relaxc.calibrate import CalibrationData, observe
+from relaxc.calibrate import CalibrationData, observe, recovery_samples
 from relaxc.errors import OptionError, OutputError, RelaxcError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, from_onnx
-from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
+from relaxc.options import CompileOptions, Diagnostics, PruneOptions, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.kernels import kernel_costs
@@ -33,9 +34,13 @@ from relaxc.passes.analysis.memory import live_bytes
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
+from relaxc.passes.prune.budget import Budget
+from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
+from relaxc.passes.prune.segments import Arrays, Run
 from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.histogram import Histogram
+from relaxc.runtime.session import load
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 
@@ -54,6 +59,7 @@ class CompileResult:
         passes: what ran, in order.
         seconds: phase -> wall time.
         warnings: oddities of the model.
+        pruned: what pruning removed, if it was asked for.
     """
 
     path: Path
@@ -61,6 +67,7 @@ class CompileResult:
     passes: tuple[PassRecord, ...]
     seconds: dict[str, float]
     warnings: tuple[str, ...]
+    pruned: PruneReport | None = None
 
 
 def compile(
@@ -69,6 +76,7 @@ def compile(
     options: CompileOptions | None = None,
     diagnostics: Diagnostics | None = None,
     calibration_data: CalibrationData | None = None,
+    recovery_data: CalibrationData | None = None,
 ) -> CompileResult:
     """Compile an ONNX model into an artifact.
 
@@ -80,6 +88,7 @@ def compile(
         calibration_data: dictionaries from input names to arrays, one per sample or batch, read
             once; or a function that gives them when told the model's inputs. Quantization measures
             the ranges of activations on them.
+        recovery_data: the same for pruning, which judges channels and corrects weights by them.
 
     Raises:
         ModelError: the model is unreadable, invalid or unsupported.
@@ -96,15 +105,33 @@ def compile(
         raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
     if options.quantize is not None and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
+    if options.prune is not None and options.prune.needs_samples and recovery_data is None:
+        raise OptionError(
+            f"pruning by importance `{options.prune.importance}`"
+            f"{' with recovery' if options.prune.recover else ''} needs samples of real inputs"
+        )
     backend.require_tools()
     warnings: list[str] = []
+    reports: list[PruneReport] = []
+
+    # On this CPU, whatever the target: numbers are the same, and the target may be elsewhere.
+    def run(piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
+        return _run_piece(imported, piece, backend_for("llvm"), arguments)
+
+    def samples() -> list[Arrays]:
+        return recovery_samples(describe_inputs(imported), recovery_data or ())
 
     def collect(instrumented: IRModule) -> dict[int, Histogram]:
         return _observe(imported, instrumented, backend, calibration_data or (), warnings)
 
     passes = select_passes(
         default_passes(
-            backend.kernels, quantization_passes(options.quantize, collect), options.precision
+            backend.kernels,
+            quantization_passes(options.quantize, collect),
+            options.precision,
+            pruning_passes(
+                options.prune, backend, run, samples, reports.append, diagnostics.on_phase
+            ),
         ),
         options,
         diagnostics,
@@ -118,6 +145,8 @@ def compile(
     runner.dump("imported", imported.mod)
     mod = runner.run(passes, imported.mod)
     weights = mod["main"].attrs[WEIGHTS]
+    if reports:  # What is described from here on is the smaller model.
+        imported = replace(imported, mod=reports[0].mod)
     kernels = kernel_costs(imported.mod, mod)
     mod = runner.lower(backend, mod)
     clock.start("codegen")
@@ -134,6 +163,7 @@ def compile(
         tuple(runner.records),
         clock.laps,
         (*imported.warnings, *warnings),
+        reports[0] if reports else None,
     )
 
 
@@ -191,6 +221,58 @@ def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> li
     ]
 
 
+def pruning_passes(
+    options: PruneOptions | None,
+    backend: Backend,
+    run: Run,
+    samples: Callable[[], list[Arrays]],
+    report: Callable[[PruneReport], None],
+    progress: Callable[[str], None],
+) -> list[Pass]:
+    """The passes that prune as the options say."""
+    if options is None:
+        return []
+    multiple = backend.channel_multiple if options.round_to == "auto" else options.round_to
+    budget = Budget(options.saving, options.share, options.scope, multiple)
+    return [
+        PruneChannels(
+            budget,
+            options.importance,
+            options.exclude,
+            options.recover,
+            run,
+            samples,
+            report,
+            progress,
+        )
+    ]
+
+
+def _run_piece(
+    imported: ImportedModel, mod: IRModule, backend: Backend, arguments: Iterable[Arrays]
+) -> Iterator[list[np.ndarray]]:
+    """Build a part of a model, and run it on each set of arguments."""
+    inputs = tuple(f"relaxc.argument{i}" for i in range(len(mod["main"].params)))
+    outputs = tuple(f"relaxc.result{i}" for i in range(len(mod["main"].ret_ty.fields)))
+    part = replace(imported, mod=mod, inputs=inputs, outputs=outputs, narrow={})
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+        path = Path(folder) / "piece.rxc"
+        _write_probe(path, part, backend)
+        session = load(path)
+        for arrays in arguments:
+            results = session.run(dict(zip(inputs, arrays, strict=True)))
+            yield [results[name] for name in outputs]
+
+
+def _write_probe(path: Path, part: ImportedModel, backend: Backend) -> None:
+    """Build a module that is only run here, without a report of its costs."""
+    runner = PassRunner(Diagnostics())
+    mod = runner.run(default_passes(backend.kernels), part.mod)
+    weights = mod["main"].attrs[WEIGHTS]
+    compiled = _build(backend, runner.lower(backend, mod), listing=False)
+    _write(path, part, backend, compiled, weights, CompileOptions(), [], [])
+
+
 def _observe(
     imported: ImportedModel,
     instrumented: IRModule,
@@ -202,13 +284,9 @@ def _observe(
     results = len(instrumented["main"].ret_ty.fields)
     outputs = tuple(f"relaxc.result{i}" for i in range(results))
     observed = replace(imported, mod=instrumented, outputs=outputs)
-    runner = PassRunner(Diagnostics())
-    mod = runner.run(default_passes(backend.kernels), instrumented)
-    weights = mod["main"].attrs[WEIGHTS]
-    compiled = _build(backend, runner.lower(backend, mod), listing=False)
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder) / "instrumented.rxc"
-        _write(path, observed, backend, compiled, weights, CompileOptions(), [], [])
+        _write_probe(path, observed, backend)
         histograms, count = observe(path, data)
     if count < _FEW_SAMPLES:
         warnings.append(
@@ -307,6 +385,7 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
         "opt_level": options.opt_level,
         "disabled_passes": list(options.disabled_passes),
+        "prune": None if options.prune is None else asdict(options.prune),
         "quantize": None if options.quantize is None else asdict(options.quantize),
         "precision": options.precision,
         "preprocess": list(options.preprocess),

@@ -15,6 +15,92 @@ Shape = tuple["int | str", ...]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+Saving = Literal["channels", "macs", "params"]
+SAVINGS: tuple[Saving, ...] = get_args(Saving)
+Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
+IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
+Scope = Literal["global", "local", "uniform"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions:
+    """Which channels are removed from the model.
+
+    Attributes:
+        saving: what is saved: `channels` (of those that could be removed), `macs` or `params`.
+        share: how much of it, between 0 and 1.
+        importance: how channels are judged; all but `l1` and `l2` need samples.
+        scope: `uniform` takes the same share everywhere, `local` compares channels with others of
+            their layer, `global` with all others, for what they save.
+        exclude: ONNX nodes whose channels stay: names, or regular expressions.
+        round_to: channel counts become multiples of it; `auto`: what the target's vectors hold.
+        recover: correct the weights that are left, by samples.
+    """
+
+    saving: Saving
+    share: float
+    importance: Importance = "l2"
+    scope: Scope = "uniform"
+    exclude: tuple[str, ...] = ()
+    round_to: int | Literal["auto"] = "auto"
+    recover: bool = False
+
+    def __post_init__(self) -> None:
+        known: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+            ("thing to save", self.saving, SAVINGS),
+            ("importance", self.importance, IMPORTANCES),
+            ("scope", self.scope, SCOPES),
+        )
+        for what, name, names in known:
+            if name not in names:
+                raise OptionError(
+                    f"unknown {what} `{name}`{near_matches(name, names)}; use "
+                    + ", ".join(f"`{n}`" for n in names)
+                )
+        if not 0 < self.share < 1:
+            raise OptionError(
+                f"the share of {self.saving} to save must be between 0 and 1, not {self.share:g}; "
+                "0.3 saves 30 %"
+            )
+        if self.round_to != "auto" and (not isinstance(self.round_to, int) or self.round_to < 1):
+            raise OptionError(f"round_to must be `auto` or at least 1, not {self.round_to}")
+        _check_patterns(self.exclude)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether samples of real inputs are needed."""
+        return self.recover or self.importance not in ("l1", "l2")
+
+
+def parse_pruning(text: str) -> tuple[Saving, float]:
+    """Parse `macs=0.5`.
+
+    Raises:
+        OptionError: the text is not in this form.
+    """
+    name, equals, number = text.partition("=")
+    if name not in SAVINGS or not equals:
+        raise OptionError(
+            f"cannot read `{text}`{near_matches(name, SAVINGS)}; write what to save and how much "
+            "of it, as in `macs=0.5`: " + ", ".join(f"`{n}`" for n in SAVINGS)
+        )
+    try:
+        return name, float(number)
+    except ValueError as err:
+        raise OptionError(f"`{number}` in `{text}` is not a number") from err
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as err:
+            raise OptionError(
+                f"`{pattern}` is neither a node's name nor a regular expression: {err}"
+            ) from err
+
+
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 
@@ -42,13 +128,7 @@ class QuantizeOptions:
                 f"{near_matches(self.calibration, CALIBRATION_METHODS)}; methods are "
                 + ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
             )
-        for pattern in self.exclude:
-            try:
-                re.compile(pattern)
-            except re.error as err:
-                raise OptionError(
-                    f"`{pattern}` is neither a node's name nor a regular expression: {err}"
-                ) from err
+        _check_patterns(self.exclude)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +140,7 @@ class CompileOptions:
         input_shapes: input name -> dimensions; an int fixes one, a string names a symbolic one.
         opt_level: 0 (only what is needed to run) to 3 (everything that pays).
         disabled_passes: names of passes to leave out.
+        prune: what to remove; None leaves the model whole.
         quantize: how to quantize; None leaves the model in float.
         precision: what tensors are stored and multiplied as between inputs and outputs, which
             keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
@@ -72,6 +153,7 @@ class CompileOptions:
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     opt_level: int = 3
     disabled_passes: tuple[str, ...] = ()
+    prune: PruneOptions | None = None
     quantize: QuantizeOptions | None = None
     precision: Precision = "float32"
     preprocess: tuple[str, ...] = ()

@@ -48,6 +48,11 @@ class CudaBackend(Backend):
         return self.gpu_target.tvm
 
     @property
+    def channel_multiple(self) -> int:
+        """What tensor cores multiply at once."""
+        return 16
+
+    @property
     def kernels(self) -> CudaKernels:
         """The kernels for this GPU."""
         return CudaKernels(self.gpu_target.gpu, self.precision)

@@ -44,6 +44,11 @@ class LlvmBackend(Backend):
     target: tvm.target.Target
 
     @property
+    def channel_multiple(self) -> int:
+        """A vector of channels."""
+        return self.kernels.lanes
+
+    @property
     def kernels(self) -> LlvmKernels:
         """The kernels for this CPU."""
         return LlvmKernels(machine_of(self.target))

@@ -12,7 +12,14 @@ from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.errors import OptionError
 from relaxc.measure.samples import samples_from
-from relaxc.options import CalibrationMethod, QuantizeOptions
+from relaxc.options import (
+    CalibrationMethod,
+    Importance,
+    PruneOptions,
+    QuantizeOptions,
+    Scope,
+    parse_pruning,
+)
 
 
 @click.command("compile")
@@ -20,6 +27,7 @@ from relaxc.options import CalibrationMethod, QuantizeOptions
 @click.option("-o", "--output", type=parameters.PATH, help="[default: MODEL with suffix .rxc]")
 @parameters.compiling
 @parameters.shapes
+@parameters.pruning
 @parameters.quantizing
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
 @click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")
@@ -37,6 +45,13 @@ def compile_(
     preprocess: tuple[str, ...],
     postprocess: tuple[str, ...],
     input_shapes: tuple[str, ...],
+    prune: str | None,
+    importance: Importance,
+    scope: Scope,
+    round_to: str,
+    keep: tuple[str, ...],
+    recover: str | None,
+    samples: str | None,
     quantize: str | None,
     calibrate: str | None,
     calibration: CalibrationMethod,
@@ -55,6 +70,27 @@ def compile_(
     options = parameters.read_compile_options(
         target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
+    if prune is not None:
+        saving, share = parse_pruning(prune)
+        pruning = PruneOptions(
+            saving=saving,
+            share=share,
+            importance=importance,
+            scope=scope,
+            exclude=keep,
+            round_to=parameters.read_multiple(round_to),
+            recover=recover is not None,
+        )
+        options = replace(options, prune=pruning)
+        if pruning.needs_samples and recover is None and samples is None:
+            raise OptionError(
+                f"`--importance {importance}` needs samples; give them with `--recover` or "
+                "`--samples`"
+            )
+    elif recover is not None or samples is not None or keep:
+        raise OptionError("`--recover`, `--samples` and `--keep` go with `--prune`")
+    pruning_source = recover or samples
+    pruning_data = None if pruning_source is None else samples_from(pruning_source)
     if quantize is not None:
         quantization = QuantizeOptions(
             calibration=calibration, per_channel=per_channel, symmetric=symmetric, exclude=exclude
@@ -80,7 +116,9 @@ def compile_(
             echo=echo,
             on_phase=show,
         )
-        result = compile(model, output or model.with_suffix(".rxc"), options, diagnostics, data)
+        result = compile(
+            model, output or model.with_suffix(".rxc"), options, diagnostics, data, pruning_data
+        )
     from relaxc.report import compiling
 
     parameters.warn(result.warnings)

@@ -6,13 +6,21 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
+from relaxc.errors import OptionError
 from relaxc.layout import Precision
 from relaxc.measure.feeds import FILL_MODES
-from relaxc.options import CALIBRATION_METHODS, CompileOptions, Shape, parse_input_shapes
+from relaxc.options import (
+    CALIBRATION_METHODS,
+    IMPORTANCES,
+    SCOPES,
+    CompileOptions,
+    Shape,
+    parse_input_shapes,
+)
 
 # Bumped when a field is renamed or removed; new ones may appear at any time.
 JSON_SCHEMA_VERSION = 1
@@ -131,6 +139,54 @@ def compiling(command: _Command) -> _Command:
     return command
 
 
+def pruning(command: _Command) -> _Command:
+    """What to remove."""
+    options = [
+        click.option(
+            "--prune",
+            metavar="WHAT=SHARE",
+            help="Remove channels: `channels=0.5`, `macs=0.3` or `params=0.4` less than before.",
+        ),
+        click.option(
+            "--importance",
+            type=click.Choice(IMPORTANCES),
+            default="l2",
+            show_default=True,
+            help="How channels are judged; `activation`, `wanda` and `obs` need `--samples`.",
+        ),
+        click.option(
+            "--scope",
+            type=click.Choice(SCOPES),
+            default="uniform",
+            show_default=True,
+            help="The same share everywhere, or what matters least in a layer or in the model.",
+        ),
+        click.option(
+            "--round-to",
+            default="auto",
+            show_default=True,
+            help="Channel counts become multiples of this; auto: what the target's vectors hold.",
+        ),
+        click.option(
+            "--keep",
+            multiple=True,
+            metavar="NODE",
+            help="Leave a node's channels: its name, or a regular expression; may be repeated.",
+        ),
+        click.option(
+            "--recover",
+            metavar="DATA",
+            help="Correct the weights that are left by these samples, given as for `--calibrate`.",
+        ),
+        click.option(
+            "--samples", metavar="DATA", help="Judge channels by these, without correction."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def quantizing(command: _Command) -> _Command:
     """How to quantize."""
     options = [
@@ -170,6 +226,19 @@ def quantizing(command: _Command) -> _Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def read_multiple(text: str) -> int | Literal["auto"]:
+    """Read `--round-to`.
+
+    Raises:
+        OptionError: it is neither `auto` nor a number.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise OptionError(f"`--round-to {text}` is neither `auto` nor a number")
+    return int(text)
 
 
 def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:

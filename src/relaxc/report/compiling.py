@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from relaxc.report import units
@@ -10,6 +11,7 @@ from relaxc.report.target import spelled
 
 if TYPE_CHECKING:
     from relaxc.compiler import CompileResult
+    from relaxc.passes.prune.prune_channels import PruneReport
 
 
 def as_text(result: CompileResult) -> str:
@@ -23,9 +25,23 @@ def as_text(result: CompileResult) -> str:
         ("Target", spelled(manifest["target"])),
         *(("Input", units.tensor(entry)) for entry in manifest["inputs"]),
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
+        *_pruned(result),
         ("Compiled in", f"{total} ({phases})"),
     ]
     return facts(entries)
+
+
+def _pruned(result: CompileResult) -> list[tuple[str, str]]:
+    if result.pruned is None:
+        return []
+    (macs, fewer), (params, less) = result.pruned.macs, result.pruned.params
+    touched = sum(g.after < g.before for g in result.pruned.groups)
+    shares = f"{_less(macs, fewer)} MACs and {_less(params, less)} parameters less"
+    return [("Pruned", f"{shares}, in {touched} of {len(result.pruned.groups)} groups of channels")]
+
+
+def _less(before: int, after: int) -> str:
+    return f"{1 - after / max(1, before):.0%}"
 
 
 def pass_times(result: CompileResult) -> str:
@@ -47,7 +63,16 @@ def as_json(result: CompileResult) -> dict[str, Any]:
             {"name": r.name, "seconds": r.seconds, "changed": r.changed} for r in result.passes
         ],
         "warnings": list(result.warnings),
+        "pruned": None if result.pruned is None else _pruning(result.pruned),
         "manifest": result.manifest,
+    }
+
+
+def _pruning(report: PruneReport) -> dict[str, Any]:
+    return {
+        "macs": {"before": report.macs[0], "after": report.macs[1]},
+        "params": {"before": report.params[0], "after": report.params[1]},
+        "groups": [asdict(group) for group in report.groups],
     }
 
 

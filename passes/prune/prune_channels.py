@@ -1,0 +1,174 @@
+"""Remove the channels that matter least, from every tensor at once.
+
+Before:                                          After, half of the channels removed:
+    lv = R.nn.conv2d(x, w[64, 3, 3, 3])              lv = R.nn.conv2d(x, w[32, 3, 3, 3])
+    lv1 = R.nn.relu(lv)                              lv1 = R.nn.relu(lv)
+    gv = R.nn.conv2d(lv1, v[64, 64, 3, 3])           gv = R.nn.conv2d(lv1, v[64, 32, 3, 3])
+
+Which: dependency.py finds what must go together, importance.py says what matters, budget.py
+chooses. With `recover`, reconstruct.py then corrects the weights that are left.
+Leaves alone: groups of channels that excluded nodes have a part in; inputs and outputs.
+Changes results: yes; without recovery, exactly as if nobody read the removed channels.
+Must run after: canonicalization; batch norms are part of the weights by then. Must run before:
+quantization, whose ranges depend on what is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from tvm import IRModule, relax
+
+from relaxc.errors import OptionError, near_matches
+from relaxc.passes.base import Pass
+from relaxc.passes.prune.budget import Budget, choose
+from relaxc.passes.prune.cost import PrunedCost
+from relaxc.passes.prune.dependency import Dependencies, Group, dependencies
+from relaxc.passes.prune.importance import (
+    Importance,
+    Scores,
+    gram_matrices,
+    needs_samples,
+    sample_importance,
+    weight_importance,
+)
+from relaxc.passes.prune.reconstruct import reconstruct
+from relaxc.passes.prune.remove import remove_channels
+from relaxc.passes.prune.segments import Arrays, Run
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What became of one group.
+
+    Attributes:
+        name: of the first operator that makes its channels.
+        nodes: all operators whose weights have them.
+        before: how many there were.
+        after: how many are left.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What pruning did.
+
+    Attributes:
+        groups: one entry per group of channels that could be removed.
+        macs: before and after; symbolic dimensions count as 1.
+        params: numbers in weights, before and after.
+        mod: the pruned module.
+    """
+
+    groups: tuple[GroupReport, ...]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    mod: IRModule
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Remove channels.
+
+    Attributes:
+        budget: what is to be saved.
+        importance: how channels are judged.
+        exclude: nodes whose channels stay: names, or regular expressions that match whole names.
+        recover: whether weights that are left are corrected.
+        run: compiles a module and runs it; for judging by samples, and for recovery.
+        samples: gives arguments of `main`.
+        report: told what became of the module.
+        progress: told how far the work is.
+    """
+
+    budget: Budget
+    importance: Importance = "l2"
+    exclude: tuple[str, ...] = ()
+    recover: bool = False
+    run: Run | None = None
+    samples: Callable[[], list[Arrays]] = list
+    report: Callable[[PruneReport], None] = lambda _report: None
+    progress: Callable[[str], None] = lambda _text: None
+
+    name: ClassVar[str] = "prune-channels"
+    required: ClassVar[bool] = True
+
+    def apply(self, mod: IRModule) -> IRModule:
+        """Prune `main`.
+
+        Raises:
+            OptionError: there is nothing to remove, the budget cannot be reached, or what is
+                excluded matches no node.
+        """
+        found = dependencies(mod)
+        groups = self._candidates(found)
+        if not groups:
+            raise OptionError(
+                "no channels can be removed: the model has no layers between which all channels "
+                "are free, or all are excluded"
+            )
+        cost = PrunedCost(mod, found)
+        removed = choose(groups, self._scores(mod, found), cost, self.budget)
+        small = remove_channels(mod, found, removed)
+        if self.recover:
+            assert self.run is not None
+            kept = _Kept(found, removed)
+            small = reconstruct(mod, small, kept, self.run, self.samples(), self.progress)
+        macs = round(cost.macs([])), round(cost.macs(removed))
+        params = round(cost.params([])), round(cost.params(removed))
+        self.report(PruneReport(_reports(groups, removed), macs, params, small))
+        return small
+
+    def _candidates(self, found: Dependencies) -> tuple[Group, ...]:
+        nodes = {node for group in found.groups for node in group.nodes}
+        for pattern in self.exclude:
+            if not any(re.fullmatch(pattern, node) or pattern == node for node in nodes):
+                raise OptionError(
+                    f"`{pattern}` is to be excluded from pruning, but no node with channels that "
+                    "could be removed has such a name" + near_matches(pattern, nodes)
+                )
+        return tuple(
+            g
+            for g in found.groups
+            if len(g.channels) > 1
+            and not any(re.fullmatch(p, n) or p == n for p in self.exclude for n in g.nodes)
+        )
+
+    def _scores(self, mod: IRModule, found: Dependencies) -> Scores:
+        if not needs_samples(self.importance):
+            return weight_importance(mod, found, 1 if self.importance == "l1" else 2)
+        assert self.run is not None
+        self.progress("measure")
+        grams = gram_matrices(mod, found, self.run, self.samples())
+        self.progress("judge")
+        return sample_importance(mod, found, self.importance, grams)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Which columns of a product are left."""
+
+    found: Dependencies
+    removed: list[int]
+
+    def __call__(self, var: relax.Var) -> np.ndarray | None:
+        axes = self.found.values[var][0]
+        is_conv = len(axes) == 4
+        axis = axes[1] if is_conv else axes[-1]
+        return None if axis is None else ~np.isin(axis, self.removed)
+
+
+def _reports(groups: tuple[Group, ...], removed: list[int]) -> tuple[GroupReport, ...]:
+    gone = set(removed)
+    return tuple(
+        GroupReport(g.name, g.nodes, len(g.channels), len(set(g.channels) - gone)) for g in groups
+    )

@@ -1,0 +1,105 @@
+"""Running a module piece by piece, with the values between two pieces at hand.
+
+Calibration data flows through the bindings once; whoever looks at a value may change what comes
+after it before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from tvm import IRModule, relax
+
+Arrays = Sequence[np.ndarray]
+# Compiles a module whose `main` gives a tuple, and runs it on each set of arguments.
+Run = Callable[[IRModule, Iterable[Arrays]], Iterator[list[np.ndarray]]]
+
+
+def bindings_of(mod: IRModule) -> list[relax.Binding]:
+    """All bindings of `main`, in order."""
+    return [b for block in mod["main"].body.blocks for b in block.bindings]
+
+
+def piece(
+    mod: IRModule,
+    bindings: Sequence[relax.Binding],
+    wanted: Sequence[relax.Var],
+) -> tuple[IRModule, list[relax.Var]]:
+    """A module of some bindings.
+
+    Args:
+        mod: has the functions that they call.
+        bindings: in order.
+        wanted: what `main` of the piece returns.
+
+    Returns:
+        The module, and the variables that its parameters stand for.
+    """
+    defined = {b.var for b in bindings}
+    needed: dict[relax.Var, None] = {}
+    for binding in bindings:
+        for var in relax.analysis.free_vars(binding.value):
+            # Symbolic dimensions come with the tensors that have them.
+            if var not in defined and isinstance(var.ty, relax.TensorType):
+                needed[var] = None
+    needed |= {var: None for var in wanted if var not in defined}
+    inner: dict[relax.Var, relax.Expr] = {v: relax.Var(v.name, v.ty) for v in needed}
+    builder = relax.BlockBuilder()
+    params = [inner[v] for v in needed]
+    with builder.function("main", params):
+        with builder.dataflow():
+            for binding in bindings:
+                value = _Renaming(inner).visit_expr(binding.value)
+                inner[binding.var] = builder.emit(value, binding.var.name)
+            result = builder.emit_output(relax.Tuple([inner[v] for v in wanted]))
+        builder.emit_func_output(result)
+    out = mod.clone()
+    out["main"] = builder.get()["main"]
+    return relax.transform.CanonicalizeBindings()(out), list(needed)
+
+
+@relax.expr_functor.mutator
+class _Renaming(relax.PyExprMutator):
+    def __init__(self, names: Mapping[relax.Var, relax.Expr]) -> None:
+        super().__init__()
+        self.names = names
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self.names.get(var, var)
+
+    def visit_dataflow_var_(self, var: relax.Var) -> relax.Expr:
+        return self.names.get(var, var)
+
+
+class Values:
+    """What the bindings run so far have given, for every sample, as long as someone needs it."""
+
+    def __init__(self, mod: IRModule, run: Run, inputs: Mapping[relax.Var, list[np.ndarray]]):
+        self._mod = mod
+        self._run = run
+        self._held = dict(inputs)
+
+    def __getitem__(self, var: relax.Var) -> list[np.ndarray]:
+        held: list[np.ndarray] = self._held[var]
+        return held
+
+    def advance(
+        self,
+        bindings: Sequence[relax.Binding],
+        later: Iterable[relax.Binding],
+        looked_at: Iterable[relax.Var],
+    ) -> None:
+        """Run bindings, keep what the later ones and the caller need, and drop the rest."""
+        used = {v for b in later for v in relax.analysis.free_vars(b.value)} | set(looked_at)
+        wanted = [b.var for b in bindings if b.var in used]
+        if wanted:
+            module, arguments = piece(self._mod, bindings, wanted)
+            count = len(next(iter(self._held.values())))
+            feeds = ([self._held[v][i] for v in arguments] for i in range(count))
+            columns: list[list[np.ndarray]] = [[] for _ in wanted]
+            for results in self._run(module, feeds):
+                for column, array in zip(columns, results, strict=True):
+                    column.append(array)
+            self._held.update(zip(wanted, columns))
+        self._held = {v: a for v, a in self._held.items() if v in used}
