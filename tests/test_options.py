@@ -13,6 +13,7 @@ from relaxc.options import (
     CompileOptions,
     PruneOptions,
     QuantizeOptions,
+    SparsifyOptions,
     parse_input_shapes,
     parse_pruning,
 )
@@ -83,6 +84,8 @@ def test_excluded_nodes_are_patterns() -> None:
 
 def test_pruning_is_read() -> None:
     assert parse_pruning("macs=0.5") == ("macs", 0.5)
+    assert parse_pruning("unstructured=0.9") == ("unstructured", 0.9)
+    assert parse_pruning("2:4") == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +116,17 @@ def test_unreadable_pruning_is_refused(text: str, message: str) -> None:
 def test_bad_pruning_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         PruneOptions(**{"saving": "macs", "share": 0.5, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "weights that become zero must be between 0 and 1, not 0"),
+        ({"pattern": (4, 4)}, "a pattern keeps some of several weights, as 2:4 does, not 4:4"),
+        ({"pattern": (2, 4), "share": 0.5}, "not 2:4 with a share"),
+        ({"share": 0.5, "criterion": "wonda"}, r"unknown criterion `wonda` \(did you mean `wanda`"),
+    ],
+)
+def test_bad_sparsity_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        SparsifyOptions(**options)

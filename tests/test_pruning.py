@@ -13,7 +13,7 @@ from commands import Outcome, Run
 import relaxc
 from relaxc.cli import main
 from relaxc.errors import InputError, OptionError
-from relaxc.options import CompileOptions, PruneOptions, QuantizeOptions
+from relaxc.options import CompileOptions, PruneOptions, QuantizeOptions, SparsifyOptions
 
 HALF = PruneOptions(saving="channels", share=0.5, round_to=1)
 
@@ -116,6 +116,23 @@ def test_the_command(command: Run, file: Path, tmp_path: Path) -> None:
     assert "50% MACs and 50% parameters less, in 1 of 1 groups of channels" in done.out
 
 
+def test_weights_become_zero(tmp_path: Path) -> None:
+    options = CompileOptions(sparsify=SparsifyOptions(pattern=(2, 4), criterion="obs"))
+    relaxc.compile(model(), tmp_path / "dense.rxc")
+    relaxc.compile(model(), tmp_path / "a.rxc", options, recovery_data=feeds())
+    expected = result(tmp_path / "dense.rxc")
+    error = np.abs(result(tmp_path / "a.rxc") - expected).mean()
+    plain = CompileOptions(sparsify=SparsifyOptions(pattern=(2, 4)))
+    relaxc.compile(model(), tmp_path / "b.rxc", plain)
+    assert 0 < error < 0.2 * np.abs(result(tmp_path / "b.rxc") - expected).mean()
+
+
+def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:
+    options = CompileOptions(sparsify=SparsifyOptions(share=0.5, criterion="wanda"))
+    with pytest.raises(OptionError, match="pruning weights by `wanda` needs samples"):
+        relaxc.compile(model(), tmp_path / "a.rxc", options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,6 +140,12 @@ def test_the_command(command: Run, file: Path, tmp_path: Path) -> None:
         (("--prune", "macs=0.5", "--importance", "wanda"), "`--importance wanda` needs samples"),
         (("--prune", "macs=0.5", "--round-to", "x"), "is neither `auto` nor a number"),
         (("--prune", "macs=1.5"), "must be between 0 and 1, not 1.5"),
+        (("--prune", "macs=0.5", "--prune", "params=0.5"), "channels can be pruned in one way"),
+        (("--prune", "2:4", "--prune", "unstructured=0.5"), "weights can be pruned in one way"),
+        (
+            ("--prune", "2:4", "--importance", "activation", "--samples", "."),
+            "`--importance activation` is for channels; use `wanda`",
+        ),
     ],
 )
 def test_options_that_do_not_fit(

@@ -52,13 +52,15 @@ def weight_importance(mod: IRModule, found: Dependencies, order: int) -> Scores:
     return scores
 
 
+def readers(mod: IRModule, found: Dependencies) -> list[Product]:
+    """Products that read channels which may go."""
+    return [p for p in products_of(mod) if found.weights[p.var, 1][p.axis] is not None]
+
+
 def gram_matrices(
-    mod: IRModule, found: Dependencies, run: Run, samples: list[Arrays]
+    mod: IRModule, products: list[Product], run: Run, samples: list[Arrays]
 ) -> dict[relax.Var, Matrix]:
-    """For every product that reads channels: the mean of its rows' outer products."""
-    products = [
-        p for p in products_of(mod) if found.weights[p.var, 1][p.axis] is not None
-    ]  # fmt: skip
+    """For every product: the mean of the outer products of its left side's rows."""
     if not products:
         return {}
     data = list(dict.fromkeys(p.data for p in products))

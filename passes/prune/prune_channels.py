@@ -33,6 +33,7 @@ from relaxc.passes.prune.importance import (
     Scores,
     gram_matrices,
     needs_samples,
+    readers,
     sample_importance,
     weight_importance,
 )
@@ -148,7 +149,7 @@ class PruneChannels(Pass):
             return weight_importance(mod, found, 1 if self.importance == "l1" else 2)
         assert self.run is not None
         self.progress("measure")
-        grams = gram_matrices(mod, found, self.run, self.samples())
+        grams = gram_matrices(mod, readers(mod, found), self.run, self.samples())
         self.progress("judge")
         return sample_importance(mod, found, self.importance, grams)
 

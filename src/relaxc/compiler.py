@@ -26,7 +26,7 @@ from relaxc.calibrate import CalibrationData, observe, recovery_samples
 from relaxc.errors import OptionError, OutputError, RelaxcError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, from_onnx
-from relaxc.options import CompileOptions, Diagnostics, PruneOptions, QuantizeOptions
+from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.kernels import kernel_costs
@@ -34,12 +34,12 @@ from relaxc.passes.analysis.memory import live_bytes
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
-from relaxc.passes.prune.budget import Budget
-from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
-from relaxc.passes.prune.segments import Arrays, Run
+from relaxc.passes.prune.prune_channels import PruneReport
+from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.histogram import Histogram
+from relaxc.pruning import pruning_passes, require_samples
 from relaxc.runtime.session import load
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
@@ -105,11 +105,7 @@ def compile(
         raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
     if options.quantize is not None and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
-    if options.prune is not None and options.prune.needs_samples and recovery_data is None:
-        raise OptionError(
-            f"pruning by importance `{options.prune.importance}`"
-            f"{' with recovery' if options.prune.recover else ''} needs samples of real inputs"
-        )
+    require_samples(options, recovery_data is not None)
     backend.require_tools()
     warnings: list[str] = []
     reports: list[PruneReport] = []
@@ -129,9 +125,7 @@ def compile(
             backend.kernels,
             quantization_passes(options.quantize, collect),
             options.precision,
-            pruning_passes(
-                options.prune, backend, run, samples, reports.append, diagnostics.on_phase
-            ),
+            pruning_passes(options, backend, run, samples, reports.append, diagnostics.on_phase),
         ),
         options,
         diagnostics,
@@ -218,33 +212,6 @@ def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> li
     return [
         AnnotateQuantization(options.per_channel, options.exclude),
         CalibrateQuantization(collect, options.calibration, options.symmetric),
-    ]
-
-
-def pruning_passes(
-    options: PruneOptions | None,
-    backend: Backend,
-    run: Run,
-    samples: Callable[[], list[Arrays]],
-    report: Callable[[PruneReport], None],
-    progress: Callable[[str], None],
-) -> list[Pass]:
-    """The passes that prune as the options say."""
-    if options is None:
-        return []
-    multiple = backend.channel_multiple if options.round_to == "auto" else options.round_to
-    budget = Budget(options.saving, options.share, options.scope, multiple)
-    return [
-        PruneChannels(
-            budget,
-            options.importance,
-            options.exclude,
-            options.recover,
-            run,
-            samples,
-            report,
-            progress,
-        )
     ]
 
 
@@ -386,6 +353,7 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "opt_level": options.opt_level,
         "disabled_passes": list(options.disabled_passes),
         "prune": None if options.prune is None else asdict(options.prune),
+        "sparsify": None if options.sparsify is None else asdict(options.sparsify),
         "quantize": None if options.quantize is None else asdict(options.quantize),
         "precision": options.precision,
         "preprocess": list(options.preprocess),

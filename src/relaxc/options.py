@@ -19,6 +19,8 @@ Saving = Literal["channels", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
 Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
+Criterion = Literal["magnitude", "wanda", "obs"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Scope = Literal["global", "local", "uniform"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -73,22 +75,70 @@ class PruneOptions:
         return self.recover or self.importance not in ("l1", "l2")
 
 
-def parse_pruning(text: str) -> tuple[Saving, float]:
-    """Parse `macs=0.5`.
+@dataclass(frozen=True, kw_only=True)
+class SparsifyOptions:
+    """Which weights of convolutions and products become zero.
+
+    Attributes:
+        share: of the weights of every layer, between 0 and 1; not with a pattern.
+        pattern: (2, 4) keeps two of every four neighbours that are summed.
+        criterion: how weights are judged; `wanda` and `obs` need samples, and with `obs` the
+            weights that are left make up for the others.
+        exclude: ONNX nodes that stay dense: names, or regular expressions.
+    """
+
+    share: float = 0.0
+    pattern: tuple[int, int] | None = None
+    criterion: Criterion = "magnitude"
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise OptionError(
+                f"unknown criterion `{self.criterion}`{near_matches(self.criterion, CRITERIA)}; "
+                "use " + ", ".join(f"`{n}`" for n in CRITERIA)
+            )
+        if self.pattern is not None:
+            kept, of = self.pattern
+            if not 0 < kept < of or self.share:
+                raise OptionError(
+                    f"a pattern keeps some of several weights, as 2:4 does, not {kept}:{of}"
+                    + (" with a share" if self.share else "")
+                )
+        elif not 0 < self.share < 1:
+            raise OptionError(
+                f"the share of weights that become zero must be between 0 and 1, not {self.share:g}"
+            )
+        _check_patterns(self.exclude)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether samples of real inputs are needed."""
+        return self.criterion != "magnitude"
+
+
+def parse_pruning(text: str) -> tuple[Saving | Literal["unstructured"], float] | tuple[int, int]:
+    """Parse `macs=0.5`, `unstructured=0.5` or `2:4`.
 
     Raises:
-        OptionError: the text is not in this form.
+        OptionError: the text is not in one of these forms.
     """
+    if match := re.fullmatch(r"(\d+):(\d+)", text):
+        return int(match[1]), int(match[2])
+    names = (*SAVINGS, _UNSTRUCTURED)
     name, equals, number = text.partition("=")
-    if name not in SAVINGS or not equals:
+    if name not in names or not equals:
         raise OptionError(
-            f"cannot read `{text}`{near_matches(name, SAVINGS)}; write what to save and how much "
-            "of it, as in `macs=0.5`: " + ", ".join(f"`{n}`" for n in SAVINGS)
+            f"cannot read `{text}`{near_matches(name, names)}; write what to save and how much "
+            "of it, as in `macs=0.5`: " + ", ".join(f"`{n}`" for n in names) + "; or `2:4`"
         )
     try:
         return name, float(number)
     except ValueError as err:
         raise OptionError(f"`{number}` in `{text}` is not a number") from err
+
+
+_UNSTRUCTURED: Literal["unstructured"] = "unstructured"
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
@@ -140,7 +190,8 @@ class CompileOptions:
         input_shapes: input name -> dimensions; an int fixes one, a string names a symbolic one.
         opt_level: 0 (only what is needed to run) to 3 (everything that pays).
         disabled_passes: names of passes to leave out.
-        prune: what to remove; None leaves the model whole.
+        prune: which channels to remove; None leaves all.
+        sparsify: which weights to set to zero; None leaves all.
         quantize: how to quantize; None leaves the model in float.
         precision: what tensors are stored and multiplied as between inputs and outputs, which
             keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
@@ -154,6 +205,7 @@ class CompileOptions:
     opt_level: int = 3
     disabled_passes: tuple[str, ...] = ()
     prune: PruneOptions | None = None
+    sparsify: SparsifyOptions | None = None
     quantize: QuantizeOptions | None = None
     precision: Precision = "float32"
     preprocess: tuple[str, ...] = ()

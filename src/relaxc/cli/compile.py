@@ -12,14 +12,7 @@ from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.errors import OptionError
 from relaxc.measure.samples import samples_from
-from relaxc.options import (
-    CalibrationMethod,
-    Importance,
-    PruneOptions,
-    QuantizeOptions,
-    Scope,
-    parse_pruning,
-)
+from relaxc.options import CalibrationMethod, Importance, QuantizeOptions, Scope
 
 
 @click.command("compile")
@@ -45,7 +38,7 @@ def compile_(
     preprocess: tuple[str, ...],
     postprocess: tuple[str, ...],
     input_shapes: tuple[str, ...],
-    prune: str | None,
+    prune: tuple[str, ...],
     importance: Importance,
     scope: Scope,
     round_to: str,
@@ -70,25 +63,9 @@ def compile_(
     options = parameters.read_compile_options(
         target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
-    if prune is not None:
-        saving, share = parse_pruning(prune)
-        pruning = PruneOptions(
-            saving=saving,
-            share=share,
-            importance=importance,
-            scope=scope,
-            exclude=keep,
-            round_to=parameters.read_multiple(round_to),
-            recover=recover is not None,
-        )
-        options = replace(options, prune=pruning)
-        if pruning.needs_samples and recover is None and samples is None:
-            raise OptionError(
-                f"`--importance {importance}` needs samples; give them with `--recover` or "
-                "`--samples`"
-            )
-    elif recover is not None or samples is not None or keep:
-        raise OptionError("`--recover`, `--samples` and `--keep` go with `--prune`")
+    options = parameters.read_pruning(
+        options, prune, importance, scope, round_to, keep, recover, samples
+    )
     pruning_source = recover or samples
     pruning_data = None if pruning_source is None else samples_from(pruning_source)
     if quantize is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -18,8 +19,14 @@ from relaxc.options import (
     IMPORTANCES,
     SCOPES,
     CompileOptions,
+    Criterion,
+    Importance,
+    PruneOptions,
+    Scope,
     Shape,
+    SparsifyOptions,
     parse_input_shapes,
+    parse_pruning,
 )
 
 # Bumped when a field is renamed or removed; new ones may appear at any time.
@@ -144,8 +151,10 @@ def pruning(command: _Command) -> _Command:
     options = [
         click.option(
             "--prune",
+            multiple=True,
             metavar="WHAT=SHARE",
-            help="Remove channels: `channels=0.5`, `macs=0.3` or `params=0.4` less than before.",
+            help="Remove channels: `channels=0.5`, `macs=0.3` or `params=0.4` less than before; or "
+            "set weights to zero: `unstructured=0.5` or `2:4`. May be given for each.",
         ),
         click.option(
             "--importance",
@@ -228,17 +237,58 @@ def quantizing(command: _Command) -> _Command:
     return command
 
 
-def read_multiple(text: str) -> int | Literal["auto"]:
-    """Read `--round-to`.
+def read_pruning(
+    options: CompileOptions,
+    texts: tuple[str, ...],
+    importance: Importance,
+    scope: Scope,
+    round_to: str,
+    keep: tuple[str, ...],
+    recover: str | None,
+    samples: str | None,
+) -> CompileOptions:
+    """Read the options of `pruning`.
 
     Raises:
-        OptionError: it is neither `auto` nor a number.
+        OptionError: they do not fit together.
     """
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal():
-        raise OptionError(f"`--round-to {text}` is neither `auto` nor a number")
-    return int(text)
+    if not texts and (recover is not None or samples is not None or keep):
+        raise OptionError("`--recover`, `--samples` and `--keep` go with `--prune`")
+    if round_to != "auto" and not round_to.isdecimal():
+        raise OptionError(f"`--round-to {round_to}` is neither `auto` nor a number")
+    if texts and importance not in ("l1", "l2") and recover is None and samples is None:
+        raise OptionError(
+            f"`--importance {importance}` needs samples; give them with `--recover` or `--samples`"
+        )
+    for what, amount in map(parse_pruning, texts):
+        if isinstance(what, int) or what == "unstructured":
+            if options.sparsify is not None:
+                raise OptionError("weights can be pruned in one way only; give `--prune` once")
+            if importance == "activation":
+                raise OptionError("`--importance activation` is for channels; use `wanda`")
+            criterion: Criterion = "magnitude"
+            if importance == "wanda" or importance == "obs":
+                criterion = importance
+            sparsify = (
+                SparsifyOptions(pattern=(what, int(amount)), criterion=criterion, exclude=keep)
+                if isinstance(what, int)
+                else SparsifyOptions(share=amount, criterion=criterion, exclude=keep)
+            )
+            options = replace(options, sparsify=sparsify)
+        elif options.prune is not None:
+            raise OptionError("channels can be pruned in one way only; give `--prune` once")
+        else:
+            prune = PruneOptions(
+                saving=what,
+                share=amount,
+                importance=importance,
+                scope=scope,
+                exclude=keep,
+                round_to="auto" if round_to == "auto" else int(round_to),
+                recover=recover is not None,
+            )
+            options = replace(options, prune=prune)
+    return options
 
 
 def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:

@@ -1,0 +1,74 @@
+"""The passes that prune, as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relaxc.errors import OptionError
+from relaxc.options import CompileOptions
+from relaxc.passes.base import Pass
+from relaxc.passes.prune.budget import Budget
+from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
+from relaxc.passes.prune.prune_weights import NOfM, PruneWeights, Unstructured
+from relaxc.passes.prune.segments import Arrays, Run
+from relaxc.targets.base import Backend
+
+
+def require_samples(options: CompileOptions, are_given: bool) -> None:
+    """Refuse options that need samples of real inputs where there are none.
+
+    Raises:
+        OptionError: an importance or recovery lacks samples.
+    """
+    prune, sparsify = options.prune, options.sparsify
+    if are_given:
+        return
+    if prune is not None and prune.needs_samples:
+        raise OptionError(
+            f"pruning by importance `{prune.importance}`"
+            f"{' with recovery' if prune.recover else ''} needs samples of real inputs"
+        )
+    if sparsify is not None and sparsify.needs_samples:
+        raise OptionError(f"pruning weights by `{sparsify.criterion}` needs samples of real inputs")
+
+
+def pruning_passes(
+    options: CompileOptions,
+    backend: Backend,
+    run: Run,
+    samples: Callable[[], list[Arrays]],
+    report: Callable[[PruneReport], None],
+    progress: Callable[[str], None],
+) -> list[Pass]:
+    """Channels first: weights that are gone need no zeros.
+
+    Args:
+        options: of the compilation.
+        backend: says which numbers of channels its kernels like.
+        run: compiles a module and runs it.
+        samples: gives arguments of `main`.
+        report: told what became of the channels.
+        progress: told how far the work is.
+    """
+    passes: list[Pass] = []
+    prune, sparsify = options.prune, options.sparsify
+    if prune is not None:
+        multiple = backend.channel_multiple if prune.round_to == "auto" else prune.round_to
+        budget = Budget(prune.saving, prune.share, prune.scope, multiple)
+        passes.append(
+            PruneChannels(
+                budget,
+                prune.importance,
+                prune.exclude,
+                prune.recover,
+                run,
+                samples,
+                report,
+                progress,
+            )
+        )
+    if sparsify is not None:
+        share, pattern = sparsify.share, sparsify.pattern
+        shape = Unstructured(share) if pattern is None else NOfM(*pattern)
+        passes.append(PruneWeights(shape, sparsify.criterion, sparsify.exclude, run, samples))
+    return passes

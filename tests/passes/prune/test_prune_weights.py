@@ -1,0 +1,115 @@
+"""Zeros where they matter least, and what makes up for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+import tvm
+from builders import onnx_model
+from tvm import IRModule, relax
+
+from relaxc.errors import OptionError
+from relaxc.frontend.importer import from_onnx
+from relaxc.passes.prune.prune_weights import (
+    CRITERIA,
+    Criterion,
+    NOfM,
+    Pattern,
+    PruneWeights,
+    Unstructured,
+    compensated,
+    refitted,
+)
+from relaxc.passes.prune.segments import Arrays
+
+RNG = np.random.default_rng(0)
+W = RNG.standard_normal((6, 4, 3, 3)).astype(np.float32)
+V = RNG.standard_normal((6, 5)).astype(np.float32)
+GRAPH = """g (float[1,4,8,8] x) => (float[1,5] y) {
+    a = Conv(x, w)  m = GlobalMaxPool(a)  f = Flatten(m)  y = MatMul(f, v)
+}"""
+
+
+def network() -> IRModule:
+    return from_onnx(onnx_model(GRAPH, 18, w=W, v=V)).mod
+
+
+def run(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
+    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    for arrays in arguments:
+        yield [np.asarray(r.numpy()) for r in vm["main"](*map(tvm.runtime.tensor, arrays))]
+
+
+def samples() -> list[Arrays]:
+    rng = np.random.default_rng(1)
+    mix = rng.standard_normal((4, 4)).astype(np.float32)
+    values = rng.standard_normal((20, 1, 4, 8, 8)).astype(np.float32)
+    return [[np.einsum("ij,njhw->nihw", mix, v)] for v in values]
+
+
+def weights(mod: IRModule) -> list[np.ndarray]:
+    calls = [b.value for b in mod["main"].body.blocks[0].bindings]
+    return [
+        c.args[1].value.numpy() for c in calls if c.op.name in ("relax.nn.conv2d", "relax.matmul")
+    ]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), NOfM(2, 4)])
+def test_half_of_the_weights_become_zero(criterion: Criterion, pattern: Pattern) -> None:
+    mod = network()
+    text = mod.script()
+    pruned = PruneWeights(pattern, criterion, run=run, samples=samples).apply(mod)
+    relax.analysis.well_formed(pruned)
+    assert mod.script() == text
+    conv, product = weights(pruned)
+    assert (conv == 0).mean() == pytest.approx(0.5, abs=0.02)
+    if isinstance(pattern, NOfM):
+        # Four neighbours of a row: taps and channels of one output.
+        assert ((conv.reshape(-1, 4) != 0).sum(1) == 2).all()
+        np.testing.assert_array_equal(product, V)  # six rows are no groups of four
+    else:
+        assert (product == 0).sum() == 15
+
+
+def test_the_smallest_go() -> None:
+    conv, _ = weights(PruneWeights(Unstructured(0.5)).apply(network()))
+    assert np.abs(W[conv == 0]).max() <= np.abs(W[conv != 0]).min()
+    np.testing.assert_array_equal(conv[conv != 0], W[conv != 0])
+
+
+def test_compensation_beats_magnitude_on_correlated_inputs() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((400, 6)) @ rng.standard_normal((6, 32))
+    rows += 0.1 * rng.standard_normal(rows.shape)
+    gram, weight = rows.T @ rows / len(rows), rng.standard_normal((32, 8))
+    for pattern in (Unstructured(0.5), NOfM(2, 4)):
+        smallest = weight * pattern.mask(np.abs(weight))
+        swept = compensated(weight, gram, pattern)
+        best = refitted(weight, swept, gram)
+        assert ((best == 0).sum()) == weight.size // 2
+
+        def error(other: np.ndarray) -> float:
+            return float(((rows @ (weight - other)) ** 2).sum())
+
+        assert error(swept) < 0.5 * error(smallest)
+        assert error(best) < 0.1 * error(swept)
+
+
+def test_excluded_nodes_stay_dense() -> None:
+    conv, product = weights(PruneWeights(Unstructured(0.5), exclude=("a",)).apply(network()))
+    np.testing.assert_array_equal(conv, W)
+    assert (product == 0).sum() == 15
+
+
+def test_what_is_excluded_must_exist() -> None:
+    with pytest.raises(OptionError, match="`b` is to be excluded from pruning, but no convolution"):
+        PruneWeights(Unstructured(0.5), exclude=("b",)).apply(network())
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    mod = from_onnx(onnx_model("g (float[2] x) => (float[2] y) { y = Relu(x) }")).mod
+    with pytest.raises(OptionError, match="no weight can be pruned"):
+        PruneWeights(Unstructured(0.5)).apply(mod)
