@@ -1,8 +1,8 @@
-// Runs a CUDA kernel on the CPU, one block at a time: every thread is a fiber, which gives way to
+// Runs a CUDA kernel on the CPU, one block or cluster of blocks at a time: every thread is a fiber, which gives way to
 // the others wherever threads of a block or of a warp meet. Stands in for instructions.cuh.
 //
-// Asynchronous copies happen when they are waited for, not before: a missing wait shows.
-// References for fragments: PTX ISA 9.0, sections on mma.m16n8k16, mma.m16n8k8 and ldmatrix.
+// Asynchronous copies and products happen when they are waited for, not before: a missing wait shows.
+// References for fragments: PTX ISA 9.0, sections on mma.m16n8k16, mma.m16n8k8, ldmatrix and wgmma.
 
 #include <ucontext.h>
 
@@ -21,12 +21,18 @@
 
 #undef __launch_bounds__
 #define __launch_bounds__(threads)
+#undef __cluster_dims__
+#define __cluster_dims__(x, y, z)
+#ifndef SPLIT
+#define SPLIT 1
+#endif
 
 struct Index { int x, y, z; };
 static Index threadIdx, blockIdx;
-alignas(128) unsigned char memory[232448];
+alignas(1024) unsigned char memories[SPLIT][232448];  // one per block of the cluster
 static unsigned shared_limit;
 
+struct Product { float* c; unsigned a, b; };
 struct Copy { unsigned to; const void* from; bool valid; };
 struct Fiber {
   ucontext_t context;
@@ -34,13 +40,15 @@ struct Fiber {
   bool done = false;
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> groups;
+  std::vector<Product> open_products;
+  std::deque<std::vector<Product>> product_groups;
 };
 struct Meeting { int arrived = 0, generation = 0; };
 static std::vector<Fiber> fibers;
-static std::vector<Meeting> meetings;  // one per warp, the last for the block
+static std::vector<Meeting> meetings;  // one per warp, then one per block, then the cluster's
 static std::vector<uint32_t> slots;    // eight per thread
 static ucontext_t scheduler;
-static int running;
+static int running, block_threads;
 
 static void fail(const char* what) { std::fprintf(stderr, "emulation: %s\n", what); std::abort(); }
 static void meet(Meeting& meeting, int members) {
@@ -55,14 +63,23 @@ static void meet(Meeting& meeting, int members) {
 }
 static int lane() { return running % 32; }
 static void meet_warp() { meet(meetings[running / 32], 32); }
-static void __syncthreads() { meet(meetings.back(), (int)fibers.size()); }
+static int rank() { return running / block_threads; }
+static void __syncthreads() { meet(meetings[meetings.size() - 1 - SPLIT + rank()], block_threads); }
+static void meet_cluster() { meet(meetings.back(), (int)fibers.size()); }
 static uint32_t* slot(int lane) { return &slots[(running / 32 * 32 + lane) * 8]; }
 static unsigned char* at(unsigned address, unsigned size) {
   if (address % size || address + size > shared_limit) fail("shared memory out of bounds or misaligned");
-  return memory + address;
+  return memories[rank()] + address;
+}
+static unsigned char* shared_memory() { return memories[rank()]; }
+static float4 load_cluster(unsigned from, unsigned rank) {
+  at(from, 16);
+  float4 v;
+  std::memcpy(&v, memories[rank] + from, 16);
+  return v;
 }
 
-static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)((const unsigned char*)p - memory); }
+static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)((const unsigned char*)p - memories[rank()]); }
 static uint32_t __float_as_uint(float x) { uint32_t v; std::memcpy(&v, &x, 4); return v; }
 static float __uint_as_float(uint32_t x) { float v; std::memcpy(&v, &x, 4); return v; }
 static float __int_as_float(int x) { return __uint_as_float((uint32_t)x); }
@@ -150,6 +167,34 @@ static void mma(float* c, const unsigned* a, const unsigned* b) {
   meet_warp();
 }
 
+#ifdef WGMMA
+static void show_to_wgmma() {}
+static void begin_wgmma() {}
+static void finished(float&) {}
+static void wgmma(float* c, unsigned a, unsigned b) { fibers[running].open_products.push_back({c, a, b}); }
+static void commit_wgmma() {
+  fibers[running].product_groups.push_back(std::move(fibers[running].open_products));
+  fibers[running].open_products.clear();
+}
+static float element_of_tile(unsigned tile, int row, int k) {
+  unsigned place = tile + row * 128 + k * 2, word;
+  place ^= (place >> 7 & 7) << 4;
+  std::memcpy(&word, at(place & ~3u, 4), 4);
+  return half_of(word, k & 1);
+}
+template <int PENDING> static void wait_wgmma() {
+  auto& groups = fibers[running].product_groups;
+  for (; groups.size() > PENDING; groups.pop_front())
+    for (const Product& p : groups.front())
+      for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
+        int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
+        int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; ++k)
+          p.c[i] += element_of_tile(p.a, row, k) * element_of_tile(p.b, column, k);
+      }
+}
+#endif
+
 template <typename Kernel> struct Launcher;
 template <typename... Arguments> struct Launcher<void (*)(Arguments...)> {
   template <typename To> static To take(int64_t value) {
@@ -178,24 +223,26 @@ static void launch(Kernel kernel, const int64_t* arguments, Index grid, int thre
   the_kernel<Kernel> = kernel;
   the_arguments = arguments;
   shared_limit = shared_bytes;
+  block_threads = threads;
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
-        std::memset(memory, 0xff, sizeof memory);  // NaN
-        fibers = std::vector<Fiber>(threads);
-        meetings.assign(threads / 32 + 1, {});
-        slots.assign(threads * 8, 0);
+      for (int first = 0; first < grid.x; first += SPLIT) {
+        std::memset(memories, 0xff, sizeof memories);  // NaN
+        fibers = std::vector<Fiber>(threads * SPLIT);
+        meetings.assign(threads * SPLIT / 32 + SPLIT + 1, {});
+        slots.assign(threads * SPLIT * 8, 0);
         for (Fiber& fiber : fibers) {
           getcontext(&fiber.context);
           fiber.context.uc_stack.ss_sp = fiber.stack.data();
           fiber.context.uc_stack.ss_size = fiber.stack.size();
           makecontext(&fiber.context, body<Kernel>, 0);
         }
-        for (int left = threads; left;) {
+        for (int left = 1; left;) {
           left = 0;
-          for (running = 0; running < threads; ++running) {
+          for (running = 0; running < threads * SPLIT; ++running) {
             if (fibers[running].done) continue;
-            threadIdx.x = running;
+            threadIdx.x = running % threads;
+            blockIdx.x = first + rank();
             swapcontext(&scheduler, &fibers[running].context);
             left += !fibers[running].done;
           }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -103,6 +104,7 @@ def _emulated(source: KernelSource) -> Any:
 @functools.cache
 def _build(source: str, name: str) -> ctypes.CDLL:
     text = source.replace(_INSTRUCTIONS.read_text(), _HEADER.read_text())
+    text = re.sub("#define WGMMA .*", "#define WGMMA", text)
     assert "asm" not in text, "an instruction is not emulated"
     text += f"""
 extern "C" void run(const int64_t* values, int x, int y, int z, int threads, int shared_bytes) {{

@@ -22,6 +22,7 @@ from tvm.script import tirx as T
 
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
 from relaxc.frontend.shape_values import Element
+from relaxc.layout import CHECKS_INDICES
 
 
 def gather(ctx: NodeContext) -> relax.Expr:
@@ -142,7 +143,8 @@ def _check(count: Any, period: int, message: str) -> tirx.PrimFunc:
                     indices[i, k] < T.int64(0), sizes[k], T.int64(0)
                 )
 
-    return check
+    # GPUs do the same in code of their own.
+    return check.with_attr(CHECKS_INDICES, message)
 
 
 CONVERTERS: dict[str, Converter] = {

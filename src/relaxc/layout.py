@@ -170,6 +170,8 @@ PLAIN = Layout()
 KERNEL = "kernel"
 ELEMENTS = "elements"
 LAYOUTS = "layouts"
+# Attribute of a loop nest that checks indices: the message where one is out of range.
+CHECKS_INDICES = "relaxc.checks_indices"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
 # A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.

@@ -15,6 +15,7 @@ from tvm.s_tir import dlight
 from relaxc.errors import OptionError
 from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
+from relaxc.targets.cuda.check_indices import check_indices
 from relaxc.targets.cuda.driver_stub import load_cuda_support
 from relaxc.targets.cuda.kernels.launch import take_sources
 from relaxc.targets.cuda.library import CudaKernels
@@ -93,6 +94,7 @@ class CudaBackend(Backend):
         transform = relax.transform
         return [
             ("dispatch-sort-scan", relax.backend.DispatchSortScan()),
+            ("check-indices", check_indices),
             ("schedule", schedule),
             ("to-non-dataflow", transform.ToNonDataflow()),
             ("remove-purity-checking", transform.RemovePurityChecking()),
@@ -115,7 +117,9 @@ class CudaBackend(Backend):
         mod, sources = take_sources(mod)
         arch = self.gpu_target.arch
         with ThreadPoolExecutor() as pool:
-            cubins = list(pool.map(lambda s: compiler.compile(s.source, arch), sources))
+            cubins = list(
+                pool.map(lambda s: compiler.compile(s.source, s.architecture(arch)), sources)
+            )
         modules = [source.as_module(cubin) for source, cubin in zip(sources, cubins)]
         if modules:
             mod = mod.with_attr("external_mods", modules)

@@ -15,12 +15,14 @@ from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel
 from relaxc.targets.cuda.groups.conv2d import Conv2d
 from relaxc.targets.cuda.groups.loops import LOOPS
 from relaxc.targets.cuda.groups.matmul import Matmul
+from relaxc.targets.cuda.groups.pool2d import Mean2d, Pool2d
+from relaxc.targets.cuda.groups.rows import Rows
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.loops import lower_loops
 from relaxc.targets.cuda.machine import Gpu
 
 # The first that applies wins.
-_KERNELS: tuple[GroupKernel, ...] = (Conv2d(), Matmul(), *LOOPS)
+_KERNELS: tuple[GroupKernel, ...] = (Conv2d(), Matmul(), Pool2d(), Mean2d(), Rows(), *LOOPS)
 _BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
 
 

@@ -27,6 +27,16 @@ class Gpu:
         return self.capability >= 80
 
     @property
+    def has_clusters(self) -> bool:
+        """Whether blocks can read each other's shared memory."""
+        return self.capability in (90, 100, 103)
+
+    @property
+    def has_joint_products(self) -> bool:
+        """Whether four warps can multiply together, by instructions of this architecture alone."""
+        return self.capability == 90
+
+    @property
     def has_bfloat16(self) -> bool:
         """Whether the tensor cores multiply bfloat16 and TF32."""
         return self.capability >= 80

@@ -48,9 +48,11 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     warps = 4
     while warps > 1 and -(-spec.queries // (warps * 16)) * problems < context.gpu.multiprocessors:
         warps //= 2
+    blocks = -(-spec.queries // (warps * 16)) * problems
+    split = _split(spec.keys, blocks, context)
     element = gemm.element_of(context.mode)
     padded, value_padded = _padded(spec.depth, context), _padded(spec.width, context)
-    constants = {
+    constants: dict[str, int | str] = {
         "WARPS": warps,
         "DQ": padded,
         "DV": value_padded,
@@ -63,12 +65,16 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     for side, view in views.items():
         depth = spec.width if side == "V" else spec.depth
         vectors = elements[side] == element and _has_vectors(view, depth, context)
-        constants |= {f"{side}_VECTORS": int(vectors), f"{side}_OFFSET": view.offset}
+        wide = elements[side] == "float32" and _has_vectors(view, depth, context)
+        kind = "COPIED" if vectors else "CONVERTED" if wide else "SCALARS"
+        constants |= {f"{side}_LOAD": kind, f"{side}_OFFSET": view.offset}
         constants |= {f"{side}_S{axis}": stride for axis, stride in enumerate(view.strides)}
     constants |= {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
     text = "\n".join(
         [
             f"#define MODE {gemm.MODES.index(context.mode)}",
+            f"#define SPLIT {split}",
+            "enum { COPIED, CONVERTED, SCALARS };",
             "#define INFINITY_ __int_as_float(0x7f800000)",
             *(f"#define {side}_POINTER {name}" for side, name in pointers.items()),
             gemm.prelude(),
@@ -82,8 +88,19 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
             .replace("          CHAIN\n", "".join(f"          {line}\n" for line in chain)),
         ]
     )
-    grid = [-(-spec.queries // (warps * 16)), problems]
+    grid = [-(-spec.queries // (warps * 16)) * split, problems]
     return frame.finish(text, grid, warps * 32, _shared_bytes(group, warps, context))
+
+
+def _split(keys: int, blocks: int, context: Context) -> int:
+    """How many blocks share the keys, where there are too few queries to fill the GPU."""
+    split = 1
+    if context.gpu.has_clusters:
+        while (
+            split < 8 and split * _KEYS * 2 < keys and blocks * split < context.gpu.multiprocessors
+        ):
+            split *= 2
+    return split
 
 
 def _padded(depth: int, context: Context) -> int:

@@ -13,7 +13,7 @@ from relaxc.layout import Demand, Element, Layout, Precision
 from relaxc.targets.cuda.kernels.expressions import OPERATORS
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.machine import Gpu
-from relaxc.targets.llvm.kernels.domain import Domain, same
+from relaxc.targets.llvm.kernels.domain import Broadcasting, Domain, MapDomain, same
 from relaxc.targets.llvm.kernels.elementwise import Epilogue, scalar_value
 
 
@@ -111,3 +111,16 @@ def is_float(expr: relax.Expr) -> bool:
     if not isinstance(ty, relax.TensorType) or not isinstance(ty.shape, relax.ShapeExpr):
         return False
     return str(ty.dtype.dtype) == "float32"
+
+
+class LastMapDomain(MapDomain):
+    """A map whose operands differ by channel, not by image and channel."""
+
+    def broadcasting(self, shape: Sequence[Any]) -> Broadcasting | None:
+        """NumPy's rules; of vectors only those along channels."""
+        if len(shape) == len(self.shape) and all(map(same, shape, self.shape)):
+            return "full"
+        found = super().broadcasting(shape)
+        if found == "channel" and self.operand_dims(shape)[0] != 1:
+            return None
+        return found

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tvm import relax
 from tvm.ir import GenericConst
 
 from relaxc.layout import Demand, Element, Layout
-from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_row_epilogue
+from relaxc.targets.cuda.groups.base import (
+    Context,
+    Group,
+    GroupKernel,
+    LastMapDomain,
+    is_row_epilogue,
+)
 from relaxc.targets.cuda.kernels import gemm
 from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
-from relaxc.targets.llvm.kernels.domain import Broadcasting, MapDomain, as_int, same
+from relaxc.targets.llvm.kernels.domain import as_int
 
 
 class Conv2d(GroupKernel):
@@ -37,11 +42,11 @@ class Conv2d(GroupKernel):
 
     def is_epilogue(self, call: relax.Call, anchor: relax.Call) -> bool:
         """Elementwise operators on whole maps, and with one number per channel."""
-        return is_row_epilogue(call, _MapDomain(tuple(anchor.ty.shape.values)))
+        return is_row_epilogue(call, LastMapDomain(tuple(anchor.ty.shape.values)))
 
     def demands(self, group: Group, data: Layout, context: Context) -> list[Demand]:
         """Channels last; a few channels are read one by one, in whatever order they come."""
-        domain = _MapDomain(tuple(group.result_shape))
+        domain = LastMapDomain(tuple(group.result_shape))
         spec = _spec(group)
         found = []
         for param in group.func.params:
@@ -71,7 +76,9 @@ class Conv2d(GroupKernel):
         rows = spec.batch * pixels
         depth = spec.kernel[0] * spec.kernel[1] * spec.in_channels
         columns = spec.out_channels
-        tiling = gemm.choose_tiling(as_int(rows), columns, 1, context.gpu)
+        tiling = gemm.choose_tiling(
+            as_int(rows), columns, depth, 1, context.gpu, context.mode, packed=True
+        )
         frame = Frame("conv2d", group.func, layouts)
         layout = layouts[list(group.func.params).index(data)]
         matrix = weight.value.numpy().transpose(2, 3, 1, 0).reshape(depth, columns)
@@ -86,23 +93,10 @@ class Conv2d(GroupKernel):
             _patches(spec, frame.pointer(data), layout, context),
             b,
             vector_width(columns, layouts[-1]),
-            epilogue_lines(group.epilogue, _MapDomain(tuple(group.result_shape)), frame),
+            epilogue_lines(group.epilogue, LastMapDomain(tuple(group.result_shape)), frame),
         )
         blocks = gemm.grid(rows, columns, 1, tiling)
         return frame.finish(text, blocks, tiling.threads, tiling.shared_bytes, [rows])
-
-
-class _MapDomain(MapDomain):
-    """A map whose operands differ by channel, not by image and channel."""
-
-    def broadcasting(self, shape: Sequence[Any]) -> Broadcasting | None:
-        """NumPy's rules; of vectors only those along channels."""
-        if len(shape) == len(self.shape) and all(map(same, shape, self.shape)):
-            return "full"
-        found = super().broadcasting(shape)
-        if found == "channel" and self.operand_dims(shape)[0] != 1:
-            return None
-        return found
 
 
 def _patches(spec: ConvSpec, pointer: str, layout: Layout, context: Context) -> gemm.Operand:

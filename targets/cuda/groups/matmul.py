@@ -12,7 +12,7 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
-from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels import gemm, gemv
 from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
@@ -65,7 +65,13 @@ class Matmul(GroupKernel):
         leading = shape[:-2] if is_batched else []
         batch = functools.reduce(operator.mul, leading, 1)
         rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
-        tiling = gemm.choose_tiling(as_int(rows), columns, as_int(batch) or 1, context.gpu)
+        if isinstance(right, GenericConst) and (as_int(rows) or gemv.MAX_ROWS + 1) <= gemv.MAX_ROWS:
+            return self._lower_few_rows(group, layouts, context, int(rows))
+        tiling = gemm.choose_tiling(
+            *(as_int(rows), columns, depth, as_int(batch) or 1),
+            *(context.gpu, context.mode),
+            packed=isinstance(right, GenericConst),
+        )
         frame = Frame("matmul", group.func, layouts)
         per_chunk = 16 // gemm.element_bytes(context.mode)
         a = gemm.Operand(
@@ -103,6 +109,22 @@ class Matmul(GroupKernel):
         )
         blocks = gemm.grid(rows, columns, batch, tiling)
         return frame.finish(text, blocks, tiling.threads, tiling.shared_bytes, [rows])
+
+    def _lower_few_rows(
+        self, group: Group, layouts: Sequence[Layout], context: Context, rows: int
+    ) -> Kernel:
+        left, right = group.anchor.args
+        depth, columns = (int(d) for d in right.ty.shape.values)
+        frame = Frame("matvec", group.func, layouts)
+        packed = gemm.pack_weights(right.value.numpy(), gemv.TILING, context.mode)
+        text = gemv.source(
+            context.mode,
+            (rows, columns, depth),
+            (frame.pointer(left), frame.elements[left]),
+            frame.constant(packed, gemm.element_of(context.mode)),
+            epilogue_lines(group.epilogue, RowDomain(tuple(group.result_shape)), frame),
+        )
+        return frame.finish(text, gemv.grid(columns), gemv.THREADS, 0)
 
 
 def _simple(dim: Any) -> Any:

@@ -12,8 +12,9 @@ constexpr int Q_PITCH = DQ * (int)sizeof(T) + 16, V_PITCH = DV * (int)sizeof(T) 
 constexpr int K_BYTES = KEYS * Q_PITCH, V_BYTES = KEYS * V_PITCH;
 constexpr int STEP = 32 / sizeof(T);  // elements of depth per matrix instruction
 
-// Rows `first` .. of a strided matrix into shared memory; zeros outside.
-template <int COUNT, int PADDED, bool VECTORS, int PITCH, typename Stored>
+// Rows `first` .. of a strided matrix into shared memory; zeros outside. Chunks are copied, or read
+// whole and converted, or read number by number.
+template <int COUNT, int PADDED, int LOAD, int PITCH, typename Stored>
 __device__ __forceinline__ void load_rows(unsigned to, const Stored* from, int first, int rows, int depth,
                                           long long row_stride, long long column_stride) {
   constexpr int CHUNKS = PADDED / E;
@@ -21,9 +22,16 @@ __device__ __forceinline__ void load_rows(unsigned to, const Stored* from, int f
     int r = i / CHUNKS, c = i % CHUNKS, row = first + r;
     unsigned place = to + r * PITCH + c * 16;
     const Stored* source = from + row * row_stride + c * E * column_stride;
-    if constexpr (VECTORS) {
+    if constexpr (LOAD == COPIED) {
       bool valid = row < rows && c * E < depth;
       copy_async(place, valid ? source : from, valid);
+    } else if constexpr (LOAD == CONVERTED) {
+      float wide[E] = {};
+      if (row < rows && c * E < depth) read<E>(wide, source);
+      Chunk<T> values;
+#pragma unroll
+      for (int e = 0; e < E; ++e) values.at[e] = convert<T>(wide[e]);
+      store_shared(place, values.bits);
     } else {
       Chunk<T> values;
 #pragma unroll
@@ -43,37 +51,44 @@ __device__ __forceinline__ unsigned pack(float low, float high) {
   return chunk.bits.x;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
-  extern __shared__ __align__(128) unsigned char memory[];
+#if SPLIT > 1
+#define CLUSTER __cluster_dims__(SPLIT, 1, 1)
+#else
+#define CLUSTER
+#endif
+extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
+  unsigned char* memory = shared_memory();
   unsigned q_tile = (unsigned)__cvta_generic_to_shared(memory);
   unsigned kv_tiles = q_tile + QUERIES * Q_PITCH;
-  int batch = blockIdx.y / HEADS, head = blockIdx.y % HEADS, q0 = blockIdx.x * QUERIES;
+  int batch = blockIdx.y / HEADS, head = blockIdx.y % HEADS, share = blockIdx.x % SPLIT;
+  int q0 = blockIdx.x / SPLIT * QUERIES;
   const TQ* q = Q_POINTER + Q_OFFSET + batch * Q_S0 + head * Q_S1;
   const TK* k = K_POINTER + K_OFFSET + batch * K_S0 + head * K_S1;
   const TV* v = V_POINTER + V_OFFSET + batch * V_S0 + head * V_S1;
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane >> 2, t = lane & 3;
   int row = warp * 16;
 
+  // The blocks of a cluster share queries; each takes every SPLIT-th tile of keys.
   auto fetch = [&](int tile) {
-    unsigned to = kv_tiles + tile % 2 * (K_BYTES + V_BYTES);
-    load_rows<KEYS, DQ, K_VECTORS, Q_PITCH>(to, k, tile * KEYS, KEY_COUNT, DEPTH, K_S2, K_S3);
-    load_rows<KEYS, DV, V_VECTORS, V_PITCH>(to + K_BYTES, v, tile * KEYS, KEY_COUNT, V_DEPTH, V_S2, V_S3);
+    unsigned to = kv_tiles + tile / SPLIT % 2 * (K_BYTES + V_BYTES);
+    load_rows<KEYS, DQ, K_LOAD, Q_PITCH>(to, k, tile * KEYS, KEY_COUNT, DEPTH, K_S2, K_S3);
+    load_rows<KEYS, DV, V_LOAD, V_PITCH>(to + K_BYTES, v, tile * KEYS, KEY_COUNT, V_DEPTH, V_S2, V_S3);
     commit();
   };
-  load_rows<QUERIES, DQ, Q_VECTORS, Q_PITCH>(q_tile, q, q0, QUERY_COUNT, DEPTH, Q_S2, Q_S3);
-  fetch(0);
+  load_rows<QUERIES, DQ, Q_LOAD, Q_PITCH>(q_tile, q, q0, QUERY_COUNT, DEPTH, Q_S2, Q_S3);
+  fetch(share);
 
   float out[1][DV / 8][4] = {}, largest[2] = {-INFINITY_, -INFINITY_}, total[2] = {0.0f, 0.0f};
   constexpr int TILES = (KEY_COUNT + KEYS - 1) / KEYS;
-  for (int tile = 0; tile < TILES; ++tile) {
-    if (tile + 1 < TILES) {
-      fetch(tile + 1);
+  for (int tile = share; tile < TILES; tile += SPLIT) {
+    if (tile + SPLIT < TILES) {
+      fetch(tile + SPLIT);
       wait<1>();
     } else {
       wait<0>();
     }
     __syncthreads();
-    unsigned k_tile = kv_tiles + tile % 2 * (K_BYTES + V_BYTES), v_tile = k_tile + K_BYTES;
+    unsigned k_tile = kv_tiles + tile / SPLIT % 2 * (K_BYTES + V_BYTES), v_tile = k_tile + K_BYTES;
 
     float s[1][8][4] = {};
 #pragma unroll
@@ -159,6 +174,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
   for (int half = 0; half < 2; ++half) {
     total[half] += __shfl_xor_sync(0xffffffffu, total[half], 1);
     total[half] += __shfl_xor_sync(0xffffffffu, total[half], 2);
+#if SPLIT == 1
     int query = q0 + row + g + half * 8;
     if (query >= QUERY_COUNT) continue;
     TY* to = y + batch * Y_S0 + head * Y_S1 + query * Y_S2;
@@ -169,5 +185,48 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
         int d = n * 8 + t * 2 + e;
         if (d < V_DEPTH) to[d] = convert<TY>(out[0][n][half * 2 + e] / total[half]);
       }
+#endif
   }
+#if SPLIT > 1
+  // Every block lays down its peak, its total and its sums; together they are one softmax.
+  constexpr int PITCH = (DV + 4) * 4;
+  wait<0>();
+  __syncthreads();
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float* to = reinterpret_cast<float*>(memory + (row + g + half * 8) * PITCH);
+    if (t == 0) to[0] = largest[half], to[1] = total[half];
+#pragma unroll
+    for (int n = 0; n < DV / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) to[4 + n * 8 + t * 2 + e] = out[0][n][half * 2 + e];
+  }
+  meet_cluster();
+  for (int i = share * THREADS + threadIdx.x; i < QUERIES * (DV / 4); i += SPLIT * THREADS) {
+    int r = i / (DV / 4), d = i % (DV / 4) * 4, query = q0 + r;
+    if (query >= QUERY_COUNT) continue;
+    unsigned from = q_tile + r * PITCH;
+    float4 heads[SPLIT];
+    float peak = -INFINITY_, whole = 0.0f, sums[4] = {};
+#pragma unroll
+    for (int s = 0; s < SPLIT; ++s) {
+      heads[s] = load_cluster(from, s);
+      peak = fmaxf(peak, heads[s].x);
+    }
+    float safe = peak == -INFINITY_ ? 0.0f : peak;
+#pragma unroll
+    for (int s = 0; s < SPLIT; ++s) {
+      float weight = exp2f((heads[s].x - safe) * 1.4426950408889634f);
+      float4 part = load_cluster(from + 16 + d * 4, s);
+      whole += weight * heads[s].y;
+      sums[0] += weight * part.x, sums[1] += weight * part.y;
+      sums[2] += weight * part.z, sums[3] += weight * part.w;
+    }
+    TY* to = y + batch * Y_S0 + head * Y_S1 + query * Y_S2;
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (d + e < V_DEPTH) to[d + e] = convert<TY>(sums[e] / whole);
+  }
+  meet_cluster();
+#endif
 }

@@ -11,10 +11,16 @@
 
 constexpr int E = 16 / sizeof(T);
 constexpr int BK = 128 / sizeof(T);
-constexpr int THREADS = (BM / WM) * (BN / WN) * 32;
-constexpr int MT = WM / 16, NT = WN / 8;
+#ifdef WGMMA
+// Four warps work on rows that are 16 apart, and take 64 rows at a time.
+constexpr int TEAM = 128, M_STEP = 64;
+#else
+constexpr int TEAM = 32, M_STEP = 16;
+#endif
+constexpr int THREADS = (BM / WM) * (BN / WN) * TEAM;
+constexpr int MT = WM / M_STEP, NT = WN / 8;
 constexpr int A_BYTES = BM * 128, STAGE_BYTES = A_BYTES + BN * 128;
-constexpr int TILES = (K + BK - 1) / BK;
+constexpr int TILES = (K + BK - 1) / BK, SHARE = (TILES + SPLIT - 1) / SPLIT;
 constexpr int ROWS_PER_PASS = THREADS / 8, A_ROWS = BM / ROWS_PER_PASS, B_ROWS = BN / ROWS_PER_PASS;
 static_assert(BM % ROWS_PER_PASS == 0 && BN % ROWS_PER_PASS == 0 && NT % 2 == 0, "tiling");
 
@@ -55,19 +61,24 @@ __device__ __forceinline__ const TA* element_of(const Row& row, int k) {
 }
 
 __device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA* a, int tile) {
-  int chunk = threadIdx.x % 8, first = threadIdx.x / 8;
-#pragma unroll
-  for (int i = 0; i < A_ROWS; ++i) {
-    int r = first + i * ROWS_PER_PASS, k = tile * BK + chunk * E;
-    unsigned to = stage + r * 128 + ((chunk ^ (r & 7)) << 4);
+  int chunk = threadIdx.x % 8, first = threadIdx.x / 8, k = tile * BK + chunk * E;
 #ifdef A_SCALAR
-    Chunk<T> values;
+  // Read everything before the first store: stores keep the compiler from moving reads.
+  Chunk<T> values[A_ROWS];
+#pragma unroll
+  for (int i = 0; i < A_ROWS; ++i)
 #pragma unroll
     for (int e = 0; e < E; ++e) {
       const TA* from = element_of(rows[i], k + e);
-      values.at[e] = from ? convert<T>(to_float(*from)) : convert<T>(0.0f);
+      values[i].at[e] = from ? convert<T>(to_float(*from)) : convert<T>(0.0f);
     }
-    store_shared(to, values.bits);
+#endif
+#pragma unroll
+  for (int i = 0; i < A_ROWS; ++i) {
+    int r = first + i * ROWS_PER_PASS;
+    unsigned to = stage + r * 128 + ((chunk ^ (r & 7)) << 4);
+#ifdef A_SCALAR
+    store_shared(to, values[i].bits);
 #else
     const TA* from = element_of(rows[i], k);
     copy_async(to, from ? from : a, from != nullptr);
@@ -115,6 +126,15 @@ __device__ __forceinline__ void load_b(unsigned stage, const TB* b, int n0, int 
 }
 #endif
 
+#ifdef WGMMA
+__device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
+#pragma unroll
+  for (int step = 0; step < 4; ++step)
+#pragma unroll
+    for (int i = 0; i < MT; ++i)
+      wgmma(&acc[i][0][0], a + (wm + i * 64) * 128 + step * 32, b + wn * 128 + step * 32);
+}
+#else
 __device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
   int lane = threadIdx.x % 32;
 #pragma unroll
@@ -149,13 +169,22 @@ __device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsig
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS, int rows) {
-  extern __shared__ __align__(128) unsigned char memory[];
+#endif
+
+#if SPLIT > 1
+#define CLUSTER __cluster_dims__(SPLIT, 1, 1)
+#else
+#define CLUSTER
+#endif
+extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS, int rows) {
+  unsigned char* memory = shared_memory();
   unsigned shared = (unsigned)__cvta_generic_to_shared(memory);
   // Neighbouring blocks share tiles of B or of A: walk in groups of eight rows of tiles.
   constexpr int N_TILES = (N + BN - 1) / BN;
-  int m_tiles = (rows + BM - 1) / BM, group = blockIdx.x / (8 * N_TILES) * 8;
-  int height = min(8, m_tiles - group), inside = blockIdx.x % (8 * N_TILES);
+  // The blocks of a cluster share a tile of the result; each takes a part of the depth.
+  int place = blockIdx.x / SPLIT, share = blockIdx.x % SPLIT;
+  int m_tiles = (rows + BM - 1) / BM, group = place / (8 * N_TILES) * 8;
+  int height = min(8, m_tiles - group), inside = place % (8 * N_TILES);
   int m0 = (group + inside % height) * BM, n0 = inside / height * BN;
   const TA* a = A + (long long)blockIdx.z * A_BATCH;
   const TB* b = B + (long long)blockIdx.z * B_BATCH;
@@ -163,29 +192,46 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS, int row
   Row mine[A_ROWS];
 #pragma unroll
   for (int i = 0; i < A_ROWS; ++i) mine[i] = row_of(a, m0 + threadIdx.x / 8 + i * ROWS_PER_PASS, rows);
-  int warp = threadIdx.x / 32, wm = warp % (BM / WM) * WM, wn = warp / (BM / WM) * WN;
+  int team = threadIdx.x / TEAM, wm = team % (BM / WM) * WM, wn = team / (BM / WM) * WN;
   float acc[MT][NT][4] = {};
 
+  int first = share * SHARE, tiles = min(SHARE, TILES - first);
+  // Tensor cores may still read the tile before the last: its place is taken one round later.
+#ifdef WGMMA
+  constexpr int AHEAD = STAGES - 2;
+#else
+  constexpr int AHEAD = STAGES - 1;
+#endif
 #pragma unroll
-  for (int s = 0; s < STAGES - 1; ++s) {
-    if (s < TILES) {
-      load_a(shared + s * STAGE_BYTES, mine, a, s);
-      load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, s);
+  for (int s = 0; s < AHEAD; ++s) {
+    if (s < tiles) {
+      load_a(shared + s * STAGE_BYTES, mine, a, first + s);
+      load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, first + s);
     }
     commit();
   }
-  for (int tile = 0; tile < TILES; ++tile) {
-    wait<STAGES - 2>();
+  for (int tile = 0; tile < tiles; ++tile) {
+    wait<AHEAD - 1>();
+#ifdef WGMMA
+    show_to_wgmma();
+#endif
     __syncthreads();
-    int next = tile + STAGES - 1;
-    if (next < TILES) {
-      unsigned stage = shared + next % STAGES * STAGE_BYTES;
-      load_a(stage, mine, a, next);
-      load_b(stage + A_BYTES, b, n0, next);
+    unsigned stage = shared + tile % STAGES * STAGE_BYTES;
+#ifdef WGMMA
+    begin_wgmma();
+    multiply(acc, stage, stage + A_BYTES, wm, wn);
+    commit_wgmma();
+#endif
+    int next = tile + AHEAD;
+    if (next < tiles) {
+      unsigned to = shared + next % STAGES * STAGE_BYTES;
+      load_a(to, mine, a, first + next);
+      load_b(to + A_BYTES, b, n0, first + next);
     }
     commit();
-    unsigned stage = shared + tile % STAGES * STAGE_BYTES;
-#if MODE == 3
+#ifdef WGMMA
+    wait_wgmma<1>();
+#elif MODE == 3
     // Tensor cores truncate their sums: keep those short, and add them up in float32.
     float part[MT][NT][4] = {};
     multiply(part, stage, stage + A_BYTES, wm, wn);
@@ -196,6 +242,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS, int row
 #endif
   }
   wait<0>();
+#ifdef WGMMA
+  wait_wgmma<0>();
+#pragma unroll
+  for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
+#endif
   __syncthreads();
 
   constexpr int PITCH = BN + 4;
@@ -207,18 +258,37 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS, int row
     for (int j = 0; j < NT; ++j)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        int r = wm + i * 16 + (lane >> 2) + half * 8, c = wn + j * 8 + (lane & 3) * 2;
+        int r = wm + threadIdx.x % TEAM / 32 * 16 + i * M_STEP + (lane >> 2) + half * 8, c = wn + j * 8 + (lane & 3) * 2;
         *reinterpret_cast<float2*>(sums + r * PITCH + c) =
             make_float2(acc[i][j][half * 2], acc[i][j][half * 2 + 1]);
       }
+#if SPLIT > 1
+  meet_cluster();
+#else
   __syncthreads();
-  for (int i = threadIdx.x; i < BM * BN / V; i += THREADS) {
+#endif
+  for (int i = share * THREADS + threadIdx.x; i < BM * BN / V; i += SPLIT * THREADS) {
     int r = i / (BN / V), c = i % (BN / V) * V, m = m0 + r, n = n0 + c;
     if (m >= rows || n >= N) continue;
     float v[V];
+#if SPLIT > 1
+#pragma unroll
+    for (int e = 0; e < V; ++e) v[e] = 0.0f;
+#pragma unroll
+    for (int s = 0; s < SPLIT; ++s)
+#pragma unroll
+      for (int e = 0; e < V; e += 4) {
+        float4 part = load_cluster(shared + (r * PITCH + c + e) * 4, s);
+        v[e] += part.x, v[e + 1] += part.y, v[e + 2] += part.z, v[e + 3] += part.w;
+      }
+#else
 #pragma unroll
     for (int e = 0; e < V; ++e) v[e] = sums[r * PITCH + c + e];
+#endif
     long long at = ((long long)blockIdx.z * rows + m) * N + n;
     EPILOGUE
   }
+#if SPLIT > 1
+  meet_cluster();  // nobody leaves while others read its sums
+#endif
 }

@@ -56,3 +56,45 @@ __device__ __forceinline__ void mma(float* c, const unsigned* a, const unsigned*
   MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
 #endif
 }
+
+// What blocks of a cluster need to add up their sums: a barrier, and each other's shared memory.
+__device__ __forceinline__ unsigned char* shared_memory() {
+  extern __shared__ __align__(1024) unsigned char memory[];
+  return memory;
+}
+#if SPLIT > 1
+__device__ __forceinline__ void meet_cluster() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+__device__ __forceinline__ float4 load_cluster(unsigned from, unsigned rank) {
+  float4 v;
+  unsigned there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(from), "r"(rank));
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(there)
+               : "memory");
+  return v;
+}
+#endif
+
+// Products of tiles by four warps together (Hopper's wgmma). Tiles are rows of 128 bytes, whose
+// chunks are permuted within groups of eight rows: what the hardware calls a swizzle of 128 bytes.
+#ifdef WGMMA
+__device__ __forceinline__ void show_to_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void begin_wgmma() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void commit_wgmma() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> __device__ __forceinline__ void wait_wgmma() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+// Says that a sum may have changed: the compiler knows nothing of products in flight.
+__device__ __forceinline__ void finished(float& sum) { asm volatile("" : "+f"(sum)::"memory"); }
+__device__ __forceinline__ unsigned long long tile_at(unsigned address) {
+  // Groups of eight rows are 1024 bytes apart; the last field says how chunks are permuted.
+  return (unsigned long long)((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+__device__ __forceinline__ void wgmma(float* c, unsigned a, unsigned b) {
+  unsigned long long at = tile_at(a), bt = tile_at(b);
+  WGMMA
+}
+#endif

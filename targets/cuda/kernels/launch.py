@@ -34,6 +34,10 @@ class KernelSource:
     source: str
     arguments: tuple[str, ...]
 
+    def architecture(self, arch: str) -> str:
+        """What to compile for: `sm_90a` has instructions that no other GPU will ever have."""
+        return f"{arch}a" if "#define WGMMA " in self.source else arch
+
     def as_module(self, cubin: bytes) -> tvm.runtime.Module:
         """The compiled kernel as TVM launches it."""
         info = {

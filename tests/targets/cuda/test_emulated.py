@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import onnx_model
 from emulation import check_on_cpu, needs_emulation
 
 from relaxc.layout import Precision
+from relaxc.targets.cuda.kernels import gemm
 
 pytestmark = needs_emulation
 # Relative to the largest element.
@@ -62,6 +65,95 @@ def test_products_of_activations(precision: Precision, rows: int, depth: int, co
     check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
 
 
+JOINT = gemm.Tiling(64, 32, 64, 32, 4, is_joint=True)
+TILINGS = {
+    "four warps": JOINT,
+    "eight warps": gemm.Tiling(128, 64, 64, 64, 4, is_joint=True),
+    "128 rows per four warps": gemm.Tiling(128, 32, 128, 32, 3, is_joint=True),
+    "a cluster": gemm.Tiling(32, 32, 16, 16, split=4),
+    "a cluster of four warps each": replace(JOINT, split=2),
+}
+
+
+@pytest.mark.parametrize("tiling", TILINGS.values(), ids=TILINGS.keys())
+@pytest.mark.parametrize("precision", ["float16", more("bfloat16")])
+def test_tilings(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, tiling: gemm.Tiling
+) -> None:
+    monkeypatch.setattr(gemm, "choose_tiling", lambda *_args, **_options: tiling)
+    model = onnx_model(
+        """g (float[150,330] x) => (float[150,72] y) { a = MatMul(x, w)  y = Add(a, v) }""",
+        w=random(330, 72) / 8,
+        v=random(72, seed=1),
+    )
+    feed = {"x": random(150, 330, seed=2)}
+    check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_convolutions_of_four_warps(monkeypatch: pytest.MonkeyPatch, split: int) -> None:
+    tiling = replace(JOINT, split=split)
+    monkeypatch.setattr(gemm, "choose_tiling", lambda *_args, **_options: tiling)
+    model = onnx_model(
+        """g (float[2,16,9,11] x) => (float[2,24,h,w] y) {
+            a = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w1, v)  y = Relu(a)
+        }""",
+        w1=random(24, 16, 3, 3) / 8,
+        v=random(24, seed=1),
+    )
+    feed = {"x": random(2, 16, 9, 11, seed=3)}
+    check_on_cpu(model, feed, "float16", kernels={"conv2d"}, rtol=BOUNDS["float16"])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("depth", [264, 70])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_few_rows(precision: Precision, rows: int, depth: int) -> None:
+    model = onnx_model(
+        f"""g (float[{rows},{depth}] x) => (float[{rows},30] y) {{
+            a = MatMul(x, w)  b = Add(a, v)  y = Relu(b)
+        }}""",
+        w=random(depth, 30) / 8,
+        v=random(30, seed=1),
+    )
+    feed = {"x": random(rows, depth, seed=2)}
+    check_on_cpu(model, feed, precision, kernels={"matvec"}, rtol=BOUNDS[precision])
+
+
+@pytest.mark.parametrize("channels", [24, 3])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_pooling(precision: Precision, channels: int) -> None:
+    model = onnx_model(
+        f"""g (float[2,{channels},9,12] x) => (float[2,24,1,1] y) {{
+            a = MaxPool<kernel_shape=[3,3],strides=[2,2],pads=[1,1,1,1]>(x)
+            b = AveragePool<kernel_shape=[2,3],pads=[1,1,0,1]>(a)
+            c = Conv<kernel_shape=[1,1]>(b, w)  d = Add(c, c)  y = GlobalAveragePool(d)
+        }}""",
+        w=random(24, channels, 1, 1),
+    )
+    feed = {"x": random(2, channels, 9, 12, seed=3)}
+    used = {"pool2d", "mean2d", "conv2d"}
+    check_on_cpu(model, feed, precision, kernels=used, rtol=BOUNDS[precision])
+
+
+@pytest.mark.parametrize("size", [40, 333, 1100])
+@pytest.mark.parametrize("op", ["softmax", "layer norm"])
+def test_rows(op: str, size: int) -> None:
+    node = "Softmax<axis=-1>(a)"
+    if op == "layer norm":
+        node = "LayerNormalization<axis=-1,epsilon=1e-5>(a, scale, offset)"
+    model = onnx_model(
+        f"""g (float[3,7,{size}] x) => (float[3,7,{size}] y) {{
+            a = Mul(x, two)  b = {node}  y = Add(b, x)
+        }}""",
+        two=np.array(2, np.float32),
+        scale=random(size, seed=3),
+        offset=random(size, seed=4),
+    )
+    feed = {"x": random(3, 7, size)}
+    check_on_cpu(model, feed, "float32", kernels={"norm"}, rtol=BOUNDS["float32"])
+
+
 @precisions
 def test_rows_known_at_run_time(precision: Precision) -> None:
     model = onnx_model(
@@ -95,6 +187,25 @@ def test_convolutions(precision: Precision, channels: int, attributes: str, heig
     )
     feed = {"x": random(2, channels, height, 11, seed=3)}
     check_on_cpu(model, feed, precision, kernels={"conv2d"}, rtol=BOUNDS[precision])
+
+
+@pytest.mark.parametrize(
+    ("precision", "masked"), [("float16", False), ("float32", True), more("bfloat16", True)]
+)
+def test_one_query_and_many_keys(precision: Precision, masked: bool) -> None:
+    model = onnx_model(
+        """g (float[1,2,1,32] q, float[1,2,300,32] k, float[1,2,300,32] v, float[1,1,1,300] mask)
+            => (float[1,2,1,32] y) {
+            t = Transpose<perm=[0,1,3,2]>(k)  a = MatMul(q, t)  m = Add(a, mask)
+            p = Softmax<axis=-1>(m)  y = MatMul(p, v)
+        }"""
+    )
+    mask = np.zeros((1, 1, 1, 300), np.float32)
+    if masked:  # a block whose keys are all masked away
+        mask[..., 64:150] = -np.inf
+    feed = {"q": random(1, 2, 1, 32), "k": random(1, 2, 300, 32, seed=1)}
+    feed |= {"v": random(1, 2, 300, 32, seed=2), "mask": mask}
+    check_on_cpu(model, feed, precision, kernels={"attention"}, rtol=4 * BOUNDS[precision])
 
 
 @precisions

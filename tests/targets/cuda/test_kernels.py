@@ -18,8 +18,11 @@ from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
 from relaxc.passes.pipeline import default_passes
+from relaxc.targets.cuda.check_indices import check_indices
+from relaxc.targets.cuda.kernels import gemm
 from relaxc.targets.cuda.kernels.frame import as_element
 from relaxc.targets.cuda.kernels.launch import take_sources
+from relaxc.targets.cuda.machine import GPUS
 from relaxc.targets.registry import backend_for
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "float16", "bfloat16")
@@ -108,7 +111,8 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
     assert len(sources) >= 3
     for source in sources:
         Path(tmp_path, "kernel.cu").write_text(source.source)
-        command = ["nvcc", "-cubin", "-arch=sm_90", "-std=c++17", "-Xptxas", "-v"]
+        arch = source.architecture("sm_90")
+        command = ["nvcc", "-cubin", f"-arch={arch}", "-std=c++17", "-Xptxas", "-v"]
         done = subprocess.run(
             [*command, "-o", "kernel.cubin", "kernel.cu"],
             cwd=tmp_path,
@@ -119,3 +123,30 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         spills = re.findall(r"(\d+) bytes spill", done.stderr)
         assert spills and set(spills) == {"0"}, f"{source.name}: {done.stderr}"
         assert "mma.sync" in source.source
+    joint = [source for source in sources if source.architecture("sm_90") == "sm_90a"]
+    assert bool(joint) == (precision in ("float16", "bfloat16"))
+
+
+def test_tilings_that_were_measured_are_chosen() -> None:
+    gpu = GPUS["sm_90"]
+    chosen = gemm.choose_tiling(1024, 3072, 768, 1, gpu, "float16", packed=True)
+    assert (chosen.rows, chosen.columns, chosen.is_joint) == (128, 192, True)
+    other = gemm.choose_tiling(1024, 3072, 768, 1, GPUS["sm_80"], "float16", packed=True)
+    assert not other.is_joint and other.split == 1
+
+
+@pytest.mark.parametrize("rows", [1, 64, 1000, None])
+def test_any_product_has_a_tiling(rows: int | None) -> None:
+    for name, gpu in GPUS.items():
+        for mode in PRECISIONS:
+            tiling = gemm.choose_tiling(rows, 77, 300, 3, gpu, mode, packed=False)
+            assert tiling.shared_bytes <= gpu.shared_bytes, name
+            assert not tiling.is_joint and tiling.split == 1  # rows of 77 are no whole vectors
+
+
+def test_indices_are_checked_on_the_gpu() -> None:
+    model = onnx_model("g (int64[n] i) => (float[n,8] y) { y = Gather(w, i) }", w=random(10, 8))
+    mod = check_indices(lowered(model))
+    (source,) = take_sources(mod)[1]
+    assert "an index is out of range of axis 0, which has 10 elements" in source.source
+    assert "__trap" in source.source

@@ -1,0 +1,275 @@
+"""Speed and accuracy on an NVIDIA GPU, beside torch: compile anywhere, measure where the GPU is.
+
+    python benchmarks/gpu.py prepare FOLDER [--only NAME ...]  # needs TVM, no GPU
+    python FOLDER/travel/gpu.py measure FOLDER/travel          # needs a GPU and torch, not TVM
+
+`prepare` compiles every network, and small cases in all precisions, and packs them with what a
+machine without TVM needs to run them: FOLDER/travel is all that must get there. `measure` compares
+with torch in higher precision first; then times calls with tensors on the GPU, ours and torch's in
+turn. Torch's best is that of CUDA graphs of eager code and of what torch.compile makes of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import lzma
+import shutil
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gpu_models import CASES, NETS, OnnxNet, TorchNet, example
+
+PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2}
+SECONDS = 0.2
+ROUNDS = 5
+
+
+def prepare(folder: Path, only: list[str], arch: str, chosen: list[str]) -> None:
+    """Compile, and collect what must travel."""
+    from relaxc.compiler import compile
+    from relaxc.options import CompileOptions
+
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    wanted = dict.fromkeys(NETS, ("float16",)) | {name: tuple(PRECISIONS) for name in CASES}
+    wanted["gemm4096"] = tuple(PRECISIONS)
+    for name, precisions in wanted.items():
+        if only and name not in only:
+            continue
+        net = OnnxNet()
+        model = net.model((NETS | CASES)[name](net))
+        for precision in precisions:
+            if chosen and precision not in chosen:
+                continue
+            options = CompileOptions(target=f"cuda -arch={arch}", precision=precision)
+            compile(model, folder / "artifacts" / f"{name}.{precision}.rxc", options)
+            print(f"{name}.{precision}", flush=True)
+    pack(folder)
+
+
+def pack(folder: Path) -> None:
+    """Compress what must travel into `FOLDER/travel`."""
+    travel = folder / "travel"
+    shutil.rmtree(travel, ignore_errors=True)
+    travel.mkdir()
+    # Artifacts have libraries in common: a window that reaches back to the last one.
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 26}]
+    with (
+        lzma.open(travel / "artifacts.tar.xz", "wb", filters=filters) as file,
+        tarfile.open(fileobj=file, mode="w") as archive,
+    ):
+        for path in sorted((folder / "artifacts").iterdir(), key=lambda p: p.stat().st_size):
+            archive.add(path, path.name)
+    root = Path(__file__).resolve().parent.parent
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(root / "src" / "relaxc", travel / "site" / "relaxc", ignore=ignored)
+    spec = importlib.util.find_spec("tvm_ffi")
+    assert spec is not None and spec.origin is not None
+    library = Path(spec.origin).parent / "lib" / "libtvm_ffi.so"
+    target = travel / "site" / "tvm_ffi" / "lib"
+    target.mkdir(parents=True)
+    shutil.copy(library, target)
+    (target.parent / "__init__.py").touch()
+    for name in ("gpu.py", "gpu_models.py"):
+        shutil.copy(Path(__file__).with_name(name), travel)
+
+
+def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) -> int:
+    """Check and time everything in the folder; returns how many results were wrong."""
+    sys.path.insert(0, str(folder / "site"))
+    import torch
+
+    import relaxc
+
+    torch.backends.cudnn.benchmark = True
+    print(torch.cuda.get_device_name(), "torch", torch.__version__, flush=True)
+    rows: list[dict[str, Any]] = []
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(folder / "artifacts.tar.xz") as archive:
+            archive.extractall(scratch, filter="data")
+        for path in sorted(Path(scratch).glob("*.rxc"), key=lambda p: p.stat().st_size):
+            name, precision = path.stem.split(".")
+            if only and name not in only:
+                continue
+            try:
+                model = relaxc.load(path, device="cuda", cache_dir=Path(scratch, "cache"))
+                row = _measure_one(model, name, precision, name in NETS, compiled)
+            except Exception as err:  # the next one may work: device time is short
+                print(f"{name} {precision}: {type(err).__name__}: {str(err)[:600]}", flush=True)
+                wrong += 1
+                continue
+            rows.append(row)
+            wrong += row["error"] > PRECISIONS[precision] or row["error"] != row["error"]
+            torch.cuda.empty_cache()
+            if report is not None:
+                report.write_text(json.dumps(rows, indent=1))
+    print(table(rows, torch.cuda.get_device_name()))
+    return wrong
+
+
+def _measure_one(
+    model: Any, name: str, precision: str, timed: bool, compiled: bool
+) -> dict[str, Any]:
+    import torch
+
+    net = OnnxNet()
+    build = (NETS | CASES)[name]
+    build(net)
+    arrays = example(net.inputs)
+    feed = {key: torch.from_numpy(value).cuda() for key, value in arrays.items()}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    wide = torch.float64 if not timed else torch.float32
+
+    def run(inputs: dict[str, Any], dtype: Any, weights: list[Any]) -> Any:
+        def make(value: np.ndarray) -> Any:
+            tensor = torch.from_numpy(np.array(value)).cuda().to(dtype)
+            return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+        return build(TorchNet(inputs, make, weights))
+
+    errors = []
+    with torch.no_grad():
+        for scale in (1.0, 0.5):  # fresh values: a replayed graph must read them
+            fresh = {
+                k: v if v.dtype == torch.int64 or k == "mask" else v * scale
+                for k, v in feed.items()
+            }
+            cast = {k: v if v.dtype == torch.int64 else v.to(wide) for k, v in fresh.items()}
+            want = run(cast, wide, []).double()
+            got = torch.from_dlpack(_first(model.run(fresh))).double()
+            errors.append(float((got - want).norm() / want.norm()))
+    row: dict[str, Any] = {"name": name, "precision": precision, "error": max(errors)}
+    print(f"{name} {precision} error {row['error']:.1e}", flush=True)
+    if not timed:
+        return row
+    contenders: dict[str, Callable[[], Any]] = {"relaxc": lambda: model.run(feed)}
+    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    cast = {k: v if v.dtype == torch.int64 else v.to(dtype) for k, v in feed.items()}
+    cast = {
+        k: v.to(memory_format=torch.channels_last) if v.ndim == 4 and name[:6] == "resnet" else v
+        for k, v in cast.items()
+    }
+    weights: list[Any] = []
+    with torch.no_grad():
+        run(cast, dtype, weights)
+        contenders["torch graph"] = _graph(lambda: run(cast, dtype, weights))
+        if compiled and not name.startswith("gemm"):
+            torch._dynamo.reset()
+            fast = torch.compile(lambda inputs, w: run(inputs, dtype, w))
+            began = time.perf_counter()
+            fast(cast, weights)
+            print(f"  torch.compile took {time.perf_counter() - began:.0f} s", flush=True)
+            contenders["inductor graph"] = _graph(lambda: fast(cast, weights))
+        times = interleaved(contenders)
+    row["ms"] = {key: [min(t) * 1e3, statistics.median(t) * 1e3] for key, t in times.items()}
+    print(f"  {row['ms']}", flush=True)
+    _profile(contenders["relaxc"])
+    return row
+
+
+def _first(result: Any) -> Any:
+    return next(iter(result.values()))
+
+
+def _graph(call: Callable[[], Any]) -> Callable[[], None]:
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = call()
+    graph.kept = kept
+    return graph.replay  # type: ignore[no-any-return]
+
+
+def interleaved(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds per call of each contender, in turn, round by round."""
+    import torch
+
+    def seconds(call: Callable[[], Any], count: int) -> float:
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - began) / count
+
+    counts = {}
+    for key, call in calls.items():
+        seconds(call, 5)
+        counts[key] = max(5, int(SECONDS / seconds(call, 5)))
+    found: dict[str, list[float]] = {key: [] for key in calls}
+    for _ in range(ROUNDS):
+        for key, call in calls.items():
+            found[key].append(seconds(call, counts[key]))
+    return found
+
+
+def _profile(call: Callable[[], Any]) -> None:
+    """Print where one call's time on the GPU goes."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as watched:
+        for _ in range(10):
+            call()
+        torch.cuda.synchronize()
+    found = sorted(watched.key_averages(), key=lambda e: -e.self_device_time_total)
+    total = sum(e.self_device_time_total for e in found)
+    print(f"  kernels: {total / 10:.1f} us in {sum(e.count for e in found) / 10:.0f} launches")
+    for event in found[:18]:
+        microseconds, count = event.self_device_time_total / 10, event.count / 10
+        print(f"    {microseconds:8.1f} us {count:6.1f}x {event.key[:70]}")
+
+
+def table(rows: list[dict[str, Any]], card: str) -> str:
+    """The result as docs show it."""
+    lines = [
+        f"| {card} | precision | error | relaxc ms | torch best ms | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["name"], row["precision"], f"{row['error']:.1e}"]
+        if "ms" in row:
+            medians = {key: value[1] for key, value in row["ms"].items()}
+            own = medians.pop("relaxc")
+            best = min(medians, key=lambda key: medians[key])
+            cells += [f"{own:.3f}", f"{medians[best]:.3f} ({best})", f"{own / medians[best]:.2f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("action", choices=("prepare", "measure"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--arch", default="sm_90")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=[])
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    args = parser.parse_args()
+    if args.action == "prepare":
+        prepare(args.folder, args.only, args.arch, args.precision)
+        return 0
+    return 1 if measure(args.folder, args.report, args.only, not args.no_compile) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

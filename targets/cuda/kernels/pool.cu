@@ -1,0 +1,33 @@
+// Pooling over channels-last maps: a thread computes V neighbouring channels of one pixel.
+
+extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels) {
+  int i = blockIdx.x * 256 + threadIdx.x, n = i % (C / V) * V, m = i / (C / V);
+  if (m >= pixels) return;
+  int w0 = m % OW * STRIDE_W - PAD_W, h0 = m / OW % OH * STRIDE_H - PAD_H, image = m / (OW * OH);
+  float v[V];
+#pragma unroll
+  for (int e = 0; e < V; ++e) v[e] = IS_MAX ? __int_as_float(0xff800000) : 0.0f;
+  int count = 0;
+#pragma unroll
+  for (int kh = 0; kh < KH; ++kh)
+#pragma unroll
+    for (int kw = 0; kw < KW; ++kw) {
+      int h = h0 + kh * DIL_H, w = w0 + kw * DIL_W;
+      if (h < 0 || h >= H || w < 0 || w >= W) continue;
+      float x[V];
+      read<V>(x, X_POINTER + (((long long)image * H + h) * W + w) * C + n);
+      ++count;
+#pragma unroll
+      for (int e = 0; e < V; ++e) {
+        if (IS_MAX) v[e] = v[e] < x[e] || x[e] != x[e] ? x[e] : v[e];
+        else v[e] += x[e];
+      }
+    }
+  if (!IS_MAX) {
+    float divisor = COUNT_PADDING ? KH * KW : count;
+#pragma unroll
+    for (int e = 0; e < V; ++e) v[e] /= divisor;
+  }
+  long long at = (long long)m * C + n;
+  EPILOGUE
+}
