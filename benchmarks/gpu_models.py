@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 _BASE = np.random.default_rng(0).standard_normal(1 << 16).astype(np.float16).astype(np.float32)
 
 
-def weight(index: int, shape: Sequence[int]) -> np.ndarray:
+def weight(index: int, shape: Sequence[int]) -> NDArray[np.float32]:
     """Weight number `index`: (outputs, height, width, inputs), (depth, columns) or (columns,)."""
     if len(shape) == 1:
         return np.resize(np.roll(_BASE, -997 * index), shape) * np.float32(0.02)
@@ -29,7 +30,7 @@ def weight(index: int, shape: Sequence[int]) -> np.ndarray:
     matrix = _BASE[starts[:, None] + np.arange(depth)]
     if len(shape) == 4:
         return matrix.reshape(shape) * np.float32(math.sqrt(1.2 / depth))
-    return np.ascontiguousarray(matrix.T) * np.float32(1 / math.sqrt(depth))
+    return np.asarray(matrix.T / math.sqrt(depth), np.float32, order="C")
 
 
 class OnnxNet:

@@ -20,6 +20,7 @@ from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
 from relaxc.passes.fuse.group_attention import AttentionLibrary, GroupAttention
 from relaxc.passes.fuse.group_ops import GroupOps, KernelLibrary
+from relaxc.passes.fuse.merge_parallel_products import MergeParallelProducts
 from relaxc.passes.fuse.sort_symbols import SortSymbols
 from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
 from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
@@ -47,6 +48,10 @@ class Library(
     Protocol,
 ):
     """What the passes ask of a target's kernels."""
+
+    @property
+    def prefers_wide_products(self) -> bool:
+        """Whether one wide product is faster than several narrow ones."""
 
 
 def default_passes(
@@ -80,6 +85,8 @@ def default_passes(
         *pruning,
         # Quantize: weights are final now, and operators still say what they are.
         *quantization,
+        # Queries, keys and values as one product, while attention still reads them by views.
+        *([MergeParallelProducts()] if kernels.prefers_wide_products else []),
         # Kernels: operators that the target computes well, each with the epilogue it can take.
         # Attention first: the next pass would take its softmax alone.
         GroupAttention(kernels),

@@ -49,6 +49,11 @@ class CudaKernels:
         return 16
 
     @property
+    def prefers_wide_products(self) -> bool:
+        """Small models fill a GPU with wide products only."""
+        return True
+
+    @property
     def _context(self) -> Context:
         return Context(self.gpu, self.mode)
 

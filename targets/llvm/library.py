@@ -54,6 +54,11 @@ class LlvmKernels:
         return True
 
     @property
+    def prefers_wide_products(self) -> bool:
+        """Blocks of columns are all the same here."""
+        return False
+
+    @property
     def lanes(self) -> int:
         """Float32 elements per vector: the channel block of the blocked layout."""
         return self.machine.lanes

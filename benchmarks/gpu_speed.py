@@ -1,7 +1,7 @@
 """Speed and accuracy on an NVIDIA GPU, beside torch: compile anywhere, measure where the GPU is.
 
-    python benchmarks/gpu.py prepare FOLDER [--only NAME ...]  # needs TVM, no GPU
-    python FOLDER/travel/gpu.py measure FOLDER/travel          # needs a GPU and torch, not TVM
+    python benchmarks/gpu_speed.py prepare FOLDER [--only NAME ...]  # needs TVM, no GPU
+    python FOLDER/travel/gpu_speed.py measure FOLDER/travel          # needs GPU and torch, no TVM
 
 `prepare` compiles every network, and small cases in all precisions, and packs them with what a
 machine without TVM needs to run them: FOLDER/travel is all that must get there. `measure` compares
@@ -23,12 +23,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gpu_models import CASES, NETS, OnnxNet, TorchNet, example
 
-PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2}
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+PRECISIONS: dict[Precision, float] = {
+    "float32": 1e-5,
+    "tf32": 1e-3,
+    "float16": 5e-3,
+    "bfloat16": 2e-2,
+}
 SECONDS = 0.2
 ROUNDS = 5
 
@@ -78,7 +84,7 @@ def pack(folder: Path) -> None:
     target.mkdir(parents=True)
     shutil.copy(library, target)
     (target.parent / "__init__.py").touch()
-    for name in ("gpu.py", "gpu_models.py"):
+    for name in ("gpu_speed.py", "gpu_models.py"):
         shutil.copy(Path(__file__).with_name(name), travel)
 
 
