@@ -24,12 +24,12 @@ _BASE = np.random.default_rng(0).standard_normal(1 << 16).astype(np.float16).ast
 def weight(index: int, shape: Sequence[int]) -> NDArray[np.float32]:
     """Weight number `index`: (outputs, height, width, inputs), (depth, columns) or (columns,)."""
     if len(shape) == 1:
-        return np.resize(np.roll(_BASE, -997 * index), shape) * np.float32(0.02)
+        return np.asarray(np.resize(np.roll(_BASE, -997 * index), shape) * 0.02, np.float32)
     rows, depth = (shape[0], math.prod(shape[1:])) if len(shape) == 4 else (shape[1], shape[0])
     starts = (np.arange(rows) * 4099 + index * 331) % (len(_BASE) - depth)
     matrix = _BASE[starts[:, None] + np.arange(depth)]
     if len(shape) == 4:
-        return matrix.reshape(shape) * np.float32(math.sqrt(1.2 / depth))
+        return np.asarray(matrix.reshape(shape) * math.sqrt(1.2 / depth), np.float32)
     return np.asarray(matrix.T / math.sqrt(depth), np.float32, order="C")
 
 

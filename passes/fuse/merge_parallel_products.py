@@ -149,7 +149,8 @@ def _merge(
     start, axis = 0, int(whole.ty.ndim) - 1
     for product in products:
         end = start + product.weight.shape[1]
-        part = builder.normalize(relax.op.strided_slice(whole, [axis], [start], [end]))
+        sliced = relax.op.strided_slice(whole, [axis], [start], [end], [1], assume_inbound=True)
+        part = builder.normalize(sliced)
         if product.last != product.index:
             replaced[product.index] = []
         replaced[product.last] = [relax.VarBinding(bindings[product.last].var, part)]
