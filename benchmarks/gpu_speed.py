@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_models import CASES, NETS, OnnxNet, TorchNet, example
+from gpu_builders import OnnxNet, TorchNet
+from gpu_models import CASES, NETS, example
 
 # What is an error, relative to the norm.
 PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2}
@@ -80,7 +81,7 @@ def pack(folder: Path) -> None:
     target.mkdir(parents=True)
     shutil.copy(library, target)
     (target.parent / "__init__.py").touch()
-    for name in ("gpu_speed.py", "gpu_models.py"):
+    for name in ("gpu_speed.py", "gpu_builders.py", "gpu_models.py"):
         shutil.copy(Path(__file__).with_name(name), travel)
 
 
