@@ -37,6 +37,7 @@ from relaxc.passes.prune.importance import (
     sample_importance,
     weight_importance,
 )
+from relaxc.passes.prune.products import products_of
 from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.remove import remove_channels
 from relaxc.passes.prune.segments import Arrays, Run
@@ -123,7 +124,11 @@ class PruneChannels(Pass):
         if self.recover:
             assert self.run is not None
             kept = _Kept(found, removed)
-            small = reconstruct(mod, small, kept, self.run, self.samples(), self.progress)
+            whole = {p.var.name: len(p.matrix()) for p in products_of(mod)}
+            nodes = {
+                str(p.var.name) for p in products_of(small) if len(p.matrix()) < whole[p.var.name]
+            }
+            small = reconstruct(mod, small, nodes, kept, self.run, self.samples(), self.progress)
         macs = round(cost.macs([])), round(cost.macs(removed))
         params = round(cost.params([])), round(cost.params(removed))
         self.report(PruneReport(_reports(groups, removed), macs, params, small))

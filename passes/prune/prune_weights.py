@@ -30,8 +30,10 @@ from relaxc.errors import OptionError, near_matches
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.prune.importance import gram_matrices
+from relaxc.passes.prune.least_squares import solve_within
 from relaxc.passes.prune.products import Matrix, Product, products_of
-from relaxc.passes.prune.segments import Arrays, Run
+from relaxc.passes.prune.reconstruct import reconstruct
+from relaxc.passes.prune.segments import Arrays, Run, with_new_variables
 
 Criterion = Literal["magnitude", "wanda", "obs"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -98,15 +100,19 @@ class PruneWeights(Pass):
         pattern: how many, and where.
         criterion: how weights are judged, and whether others make up for them.
         exclude: nodes that stay dense: names, or regular expressions that match whole names.
-        run: compiles a module and runs it; `wanda` and `obs` need it.
+        recover: whether weights that are left are corrected, in the order of the module.
+        run: compiles a module and runs it; `wanda`, `obs` and recovery need it.
         samples: gives arguments of `main`.
+        progress: told how far the work is.
     """
 
     pattern: Pattern
     criterion: Criterion = "magnitude"
     exclude: tuple[str, ...] = ()
+    recover: bool = False
     run: Run | None = None
     samples: Callable[[], list[Arrays]] = list
+    progress: Callable[[str], None] = lambda _text: None
 
     name: ClassVar[str] = "prune-weights"
     required: ClassVar[bool] = True
@@ -131,7 +137,15 @@ class PruneWeights(Pass):
                 for b in block.bindings
             ]
 
-        return rewrite_main(relax.BlockBuilder(mod), rewrite)
+        sparse = rewrite_main(relax.BlockBuilder(mod), rewrite)
+        if not self.recover:
+            return sparse
+        assert self.run is not None
+        # Bindings get variables of their own: both modules run side by side.
+        names = {str(p.var.name) for p in products}
+        return reconstruct(
+            mod, with_new_variables(sparse), names, None, self.run, self.samples(), self.progress
+        )
 
     def _candidates(self, products: list[Product]) -> list[Product]:
         nodes = {_node(p) for p in products}
@@ -198,28 +212,9 @@ def refitted(dense: Matrix, start: Matrix, gram: Matrix) -> Matrix:
     """The weights of `start` that are not zero, as they come closest to `dense` by least squares.
 
     Rows that were done early could not know what the later ones would leave to make up for.
-    Conjugate gradients for all columns at once, each within its own zeros, never worse than
-    `start`.
     """
-    mask = start != 0
     damped = gram + 1e-4 * float(np.diag(gram).mean()) * np.eye(len(gram))
-    diagonal = np.diag(damped)[:, None] + 1e-30
-    weight = start.copy()
-    residual = mask * (damped @ (dense - weight))
-    step = residual / diagonal
-    norm = (residual * step).sum(0)
-    for _ in range(_STEPS):
-        curved = mask * (damped @ step)
-        weight += step * (norm / np.maximum((step * curved).sum(0), 1e-30))
-        residual -= curved * (norm / np.maximum((step * curved).sum(0), 1e-30))
-        scaled = residual / diagonal
-        before, norm = norm, (residual * scaled).sum(0)
-        step = scaled + step * (norm / np.maximum(before, 1e-30))
-    return weight
-
-
-# Steps of conjugate gradients; more change the last digits only.
-_STEPS = 60
+    return start + solve_within(damped, damped @ (dense - start), start != 0)
 
 
 def _node(product: Product) -> str:

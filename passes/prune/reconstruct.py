@@ -6,12 +6,12 @@ ICCV 2017). Its input is what the smaller module, corrected so far, computes; so
 up. Where the result is added to a skip connection, the sum is what is brought close, so
 that a branch makes up for the drift of the skip as well. Biases move along.
 
-The old weights pull: where the data says nothing, nothing changes.
+The old weights pull: where the data says nothing, nothing changes. Weights of zero stay zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
 from relaxc.errors import OptionError
+from relaxc.passes.prune.least_squares import solve_within
 from relaxc.passes.prune.products import Matrix, Product, picked, products_of
 from relaxc.passes.prune.segments import Arrays, Run, Values, bindings_of
 
@@ -49,7 +50,8 @@ class _Sum:
 def reconstruct(
     dense: IRModule,
     small: IRModule,
-    kept: Kept,
+    nodes: Collection[str],
+    kept: Kept | None,
     run: Run,
     samples: list[Arrays],
     progress: Callable[[str], None] = lambda _text: None,
@@ -59,7 +61,9 @@ def reconstruct(
     Args:
         dense: the module as it was.
         small: the same bindings in the same order, some of them with fewer channels.
-        kept: which channels of a dense variable are left, along the axis of a product's results.
+        nodes: names of the products to correct.
+        kept: which channels of a dense variable are left, along the axis of a product's results;
+            None if all are.
         run: compiles and runs pieces.
         samples: arguments of `main`.
         progress: told how far it is.
@@ -70,8 +74,7 @@ def reconstruct(
     if not all(isinstance(b, relax.DataflowBlock) for b in small["main"].body.blocks):
         raise OptionError("recovery is for models without branches and loops; leave it out")
     work = _Reconstruction(dense, small, kept, run, samples)
-    whole = {p.var.name: p.matrix().shape[0] for p in products_of(dense)}
-    products = [p for p in products_of(small) if p.matrix().shape[0] < whole[p.var.name]]
+    products = [p for p in products_of(small) if str(p.var.name) in nodes]
     for number in range(len(products)):
         progress(f"recover {number + 1}/{len(products)}")
         work.correct(products[number:])
@@ -80,7 +83,7 @@ def reconstruct(
 
 class _Reconstruction:
     def __init__(
-        self, dense: IRModule, small: IRModule, kept: Kept, run: Run, samples: list[Arrays]
+        self, dense: IRModule, small: IRModule, kept: Kept | None, run: Run, samples: list[Arrays]
     ) -> None:
         self._small = small
         self._kept = kept
@@ -148,7 +151,8 @@ class _Reconstruction:
 
     def _solve(self, product: Product, total: _Sum, target: relax.Var) -> None:
         old = product.matrix()
-        keep = self._kept(self._before[self._index[product.var]].var)
+        var = self._before[self._index[product.var]].var
+        keep = None if self._kept is None else self._kept(var)
         bias = self._bias(total.bias)
         columns = len(old) + 1
         gram = np.zeros((columns, columns))
@@ -173,7 +177,13 @@ class _Reconstruction:
             gram, cross = gram[:-1, :-1], cross[:-1]
         pull = _PULL * float(np.diag(gram)[: len(old)].mean()) + 1e-12 * rows
         damped = gram + pull * np.eye(len(gram))
-        step: Matrix = np.asarray(np.linalg.solve(damped, cross), np.float64)
+        mask = np.ones(cross.shape, np.bool_)
+        mask[: len(old)] = old != 0
+        step = (
+            np.asarray(np.linalg.solve(damped, cross), np.float64)
+            if mask.all()
+            else solve_within(damped, cross, mask)
+        )
         self._update(product, total, old + step[: len(old)], step[len(old) :], bias)
 
     def _bias(self, position: int | None) -> Matrix:

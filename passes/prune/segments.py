@@ -59,6 +59,29 @@ def piece(
     return relax.transform.CanonicalizeBindings()(out), list(needed)
 
 
+def with_new_variables(mod: IRModule) -> IRModule:
+    """The same module, whose bindings bind other variables; parameters stay."""
+    main = mod["main"]
+    names: dict[relax.Var, relax.Expr] = {}
+    blocks = []
+    for block in main.body.blocks:
+        bindings = []
+        for binding in block.bindings:
+            value = _Renaming(names).visit_expr(binding.value)
+            var = type(binding.var)(binding.var.name, binding.var.ty)
+            is_cast = isinstance(binding, relax.MatchCast)
+            bindings.append(
+                relax.MatchCast(var, value, binding.ty) if is_cast else relax.VarBinding(var, value)
+            )
+            names[binding.var] = var
+        blocks.append(type(block)(bindings))
+    body = relax.SeqExpr(blocks, _Renaming(names).visit_expr(main.body.body))
+    body = relax.BlockBuilder().normalize(body)
+    out = mod.clone()
+    out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    return out
+
+
 @relax.expr_functor.mutator
 class _Renaming(relax.PyExprMutator):
     def __init__(self, names: Mapping[relax.Var, relax.Expr]) -> None:

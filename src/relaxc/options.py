@@ -85,12 +85,14 @@ class SparsifyOptions:
         criterion: how weights are judged; `wanda` and `obs` need samples, and with `obs` the
             weights that are left make up for the others.
         exclude: ONNX nodes that stay dense: names, or regular expressions.
+        recover: correct the weights that are left, by samples.
     """
 
     share: float = 0.0
     pattern: tuple[int, int] | None = None
     criterion: Criterion = "magnitude"
     exclude: tuple[str, ...] = ()
+    recover: bool = False
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -114,7 +116,7 @@ class SparsifyOptions:
     @property
     def needs_samples(self) -> bool:
         """Whether samples of real inputs are needed."""
-        return self.criterion != "magnitude"
+        return self.recover or self.criterion != "magnitude"
 
 
 def parse_pruning(text: str) -> tuple[Saving | Literal["unstructured"], float] | tuple[int, int]:

@@ -70,5 +70,15 @@ def pruning_passes(
     if sparsify is not None:
         share, pattern = sparsify.share, sparsify.pattern
         shape = Unstructured(share) if pattern is None else NOfM(*pattern)
-        passes.append(PruneWeights(shape, sparsify.criterion, sparsify.exclude, run, samples))
+        passes.append(
+            PruneWeights(
+                shape,
+                sparsify.criterion,
+                sparsify.exclude,
+                sparsify.recover,
+                run,
+                samples,
+                progress,
+            )
+        )
     return passes

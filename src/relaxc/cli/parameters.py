@@ -269,10 +269,12 @@ def read_pruning(
             criterion: Criterion = "magnitude"
             if importance == "wanda" or importance == "obs":
                 criterion = importance
-            sparsify = (
-                SparsifyOptions(pattern=(what, int(amount)), criterion=criterion, exclude=keep)
-                if isinstance(what, int)
-                else SparsifyOptions(share=amount, criterion=criterion, exclude=keep)
+            sparsify = SparsifyOptions(
+                share=0.0 if isinstance(what, int) else amount,
+                pattern=(what, int(amount)) if isinstance(what, int) else None,
+                criterion=criterion,
+                exclude=keep,
+                recover=recover is not None,
             )
             options = replace(options, sparsify=sparsify)
         elif options.prune is not None:

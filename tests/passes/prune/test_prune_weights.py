@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,30 @@ def test_compensation_beats_magnitude_on_correlated_inputs() -> None:
 
         assert error(swept) < 0.5 * error(smallest)
         assert error(best) < 0.1 * error(swept)
+
+
+def test_recovery_corrects_what_drifted_and_keeps_the_zeros() -> None:
+    graph = """g (float[1,4,8,8] x) => (float[1,6,8,8] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w)  b = Relu(a)  c = Conv(b, u, s)  d = Relu(c)  y = Conv(d, t)
+    }"""
+    rng = np.random.default_rng(3)
+    shapes = {"w": (6, 4, 3, 3), "u": (8, 6, 1, 1), "s": (8,), "t": (6, 8, 1, 1)}
+    values = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    mod = from_onnx(onnx_model(graph, 18, **values)).mod
+
+    def outputs(mod: IRModule) -> np.ndarray:
+        vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+        return np.array([vm["main"](tvm.runtime.tensor(x)).numpy() for (x,) in samples()])
+
+    options: dict[str, Any] = {"criterion": "obs", "run": run, "samples": samples}
+    bare = PruneWeights(Unstructured(0.5), **options).apply(mod)
+    recovered = PruneWeights(Unstructured(0.5), recover=True, **options).apply(mod)
+    relax.analysis.well_formed(recovered)
+    for before, after in zip(weights(bare), weights(recovered), strict=True):
+        np.testing.assert_array_equal(before == 0, after == 0)
+    dense = outputs(mod)
+    error = ((outputs(bare) - dense) ** 2).mean()
+    assert ((outputs(recovered) - dense) ** 2).mean() < 0.95 * error
 
 
 def test_excluded_nodes_stay_dense() -> None:

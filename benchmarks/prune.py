@@ -1,0 +1,103 @@
+"""How much accuracy pruning costs: a table for a classifier and its images.
+
+    python benchmarks/prune.py MODEL.onnx IMAGES.npz --mean 0.485 0.456 0.406 \\
+        --std 0.229 0.224 0.225
+
+The file holds `x` (uint8, N x H x W x 3) and `y` (classes). After a fixed shuffle the first half
+tests; of the other half, without labels, come the samples that channels and weights are judged and
+corrected by. Each line is compiled and run as users do it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+import relaxc
+from relaxc.options import CompileOptions, PruneOptions, SparsifyOptions
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table.
+
+    Attributes:
+        name: what it is called.
+        options: of the compilation.
+    """
+
+    name: str
+    options: CompileOptions
+
+
+def cases(round_to: int) -> list[Case]:
+    """Dense, then channels and weights, each bare and with all we can do without labels."""
+    found = [Case("dense", CompileOptions())]
+    for share in (0.3, 0.5):
+        bare = PruneOptions(saving="macs", share=share, round_to=round_to)
+        best = PruneOptions(
+            saving="macs",
+            share=share,
+            round_to=round_to,
+            importance="obs",
+            scope="global",
+            recover=True,
+        )
+        found.append(Case(f"macs={share} l2", CompileOptions(prune=bare)))
+        found.append(Case(f"macs={share} obs, recovered", CompileOptions(prune=best)))
+    for criterion in ("magnitude", "wanda", "obs"):
+        half = SparsifyOptions(share=0.5, criterion=criterion)
+        pairs = SparsifyOptions(pattern=(2, 4), criterion=criterion)
+        found.append(Case(f"unstructured=0.5 {criterion}", CompileOptions(sparsify=half)))
+        found.append(Case(f"2:4 {criterion}", CompileOptions(sparsify=pairs)))
+    return found
+
+
+def main() -> None:
+    """Print the table, or one JSON object per line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--input", default="input", help="name of the model's input")
+    parser.add_argument("--mean", type=float, nargs=3, default=(0.0, 0.0, 0.0))
+    parser.add_argument("--std", type=float, nargs=3, default=(1.0, 1.0, 1.0))
+    parser.add_argument("--samples", type=int, default=1000, help="unlabelled images to use")
+    parser.add_argument("--round-to", type=int, default=4)
+    parser.add_argument("--only", help="cases whose name has this in it, beside `dense`")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    held = np.load(args.images)
+    order = np.random.default_rng(0).permutation(len(held["y"]))
+    pixels = held["x"][order].transpose(0, 3, 1, 2) / 255.0
+    mean, std = (np.reshape(v, (3, 1, 1)) for v in (args.mean, args.std))
+    images, labels = ((pixels - mean) / std).astype(np.float32), held["y"][order]
+    half = len(labels) // 2
+    rest = images[half : half + args.samples]
+    samples = [{args.input: image[None]} for image in rest]
+    for case in cases(args.round_to):
+        if args.only and args.only not in case.name and case.name != "dense":
+            continue
+        start = perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.rxc"
+            done = relaxc.compile(args.model, path, case.options, recovery_data=samples)
+            took = perf_counter() - start
+            model = relaxc.load(path)
+            parts = [model(images[i : i + 100]) for i in range(0, half, 100)]
+        top1 = float((np.concatenate(parts).argmax(1) == labels[:half]).mean())
+        macs = 1.0 if done.pruned is None else done.pruned.macs[1] / done.pruned.macs[0]
+        if args.json:
+            line = {"case": case.name, "top1": top1, "macs": macs, "seconds": took}
+            print(json.dumps(line), flush=True)
+        else:
+            print(f"{case.name:28} top-1 {top1:.1%}  MACs {macs:.0%}  {took:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
