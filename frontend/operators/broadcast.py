@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax, te, tirx
@@ -45,15 +46,17 @@ def _with_common_sizes(ctx: NodeContext) -> NodeContext:
         axis: [dims(x)[-axis] for x in tensors if axis <= len(dims(x))]
         for axis in range(1, rank + 1)
     }
-    open_axes = {axis: sizes for axis, sizes in by_axis.items() if _is_open(sizes)}
+    open_axes = {axis: sizes for axis, sizes in by_axis.items() if is_open(sizes)}
     if not open_axes:
         return ctx
-    common = dict(zip(open_axes, _common_sizes(ctx, list(open_axes.values()))))
-    inputs = [x if x is None or not _has_dims(x) else _expand(ctx, x, common) for x in ctx.inputs]
+    common = dict(zip(open_axes, common_sizes(ctx, list(open_axes.values()))))
+    inputs = [
+        x if x is None or not _has_dims(x) else expand_axes(ctx, x, common) for x in ctx.inputs
+    ]
     return dataclasses.replace(ctx, inputs=inputs)
 
 
-def _is_open(sizes: list[Element]) -> bool:
+def is_open(sizes: Sequence[Element]) -> bool:
     """Whether two sizes may differ, though neither is known to be 1."""
     larger = [s for s in sizes if not (isinstance(s, tirx.IntImm) and int(s) == 1)]
     if all(isinstance(s, tirx.IntImm) for s in larger):
@@ -61,7 +64,7 @@ def _is_open(sizes: list[Element]) -> bool:
     return any(not Analyzer().can_prove_equal(larger[0], s) for s in larger[1:])
 
 
-def _common_sizes(ctx: NodeContext, axes: list[list[Element]]) -> list[Element]:
+def common_sizes(ctx: NodeContext, axes: list[list[Element]]) -> list[Element]:
     """A size per axis, bound to a symbol where it is not known, and checked when the model runs."""
 
     def find(axes: list[list[Any]]) -> list[Any]:
@@ -86,7 +89,8 @@ def _common_sizes(ctx: NodeContext, axes: list[list[Element]]) -> list[Element]:
     return common
 
 
-def _expand(ctx: NodeContext, value: relax.Expr, common: dict[int, Element]) -> relax.Expr:
+def expand_axes(ctx: NodeContext, value: relax.Expr, common: dict[int, Element]) -> relax.Expr:
+    """Broadcast a tensor along some axes, counted from the right starting with 1."""
     rank = len(dims(value))
     wanted = {rank - axis: size for axis, size in common.items() if axis <= rank}
     wanted = {

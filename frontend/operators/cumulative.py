@@ -40,7 +40,11 @@ def _cumulative(is_sum: bool) -> Converter:
 def _loops(
     shape: tuple[Any, Any, Any], kind: str, is_sum: bool, exclusive: bool, reverse: bool
 ) -> tirx.PrimFunc:
-    outer, size, inner = shape
+    # A loop nest learns sizes from its buffers, whose dimensions must be symbols for that.
+    outer, size, inner = (
+        d if isinstance(d, tirx.IntImm) else tirx.Var(name, "int64")
+        for d, name in zip(shape, ("outer", "size", "inner"))
+    )
     start = 0 if is_sum else 1
 
     @T.prim_func(private=True)

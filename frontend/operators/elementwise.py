@@ -54,10 +54,22 @@ def mean(ctx: NodeContext) -> relax.Expr:
     return relax.op.divide(total, count) if len(ctx.inputs) > 1 else total
 
 
+def sign(ctx: NodeContext) -> relax.Expr:
+    """Sign; of unsigned numbers, whether they are positive."""
+    value = ctx.input(0)
+    kind = value.ty.dtype.dtype
+    return (
+        relax.op.minimum(value, relax.const(1, kind))
+        if kind.startswith("u")
+        else relax.op.sign(value)
+    )
+
+
 CONVERTERS: dict[str, Converter] = {
     "Clip": clip,
     "Max": chain(relax.op.maximum),
     "Mean": mean,
     "Min": chain(relax.op.minimum),
+    "Sign": sign,
     "Sum": chain(relax.op.add),
 }

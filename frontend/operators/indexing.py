@@ -21,6 +21,7 @@ from tvm.ir import GenericConst
 from tvm.script import tirx as T
 
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
+from relaxc.frontend.operators.stock import convert_with_tvm
 from relaxc.frontend.shape_values import Element
 from relaxc.layout import CHECKS_INDICES
 
@@ -147,8 +148,17 @@ def _check(count: Any, period: int, message: str) -> tirx.PrimFunc:
     return check.with_attr(CHECKS_INDICES, message)
 
 
+def scatter(ctx: NodeContext) -> relax.Expr:
+    """ScatterElements and ScatterND; where nothing is written, TVM would divide by zero."""
+    if any(isinstance(d, tirx.IntImm) and int(d) == 0 for d in dims(ctx.input(1))):
+        return ctx.input(0)
+    return convert_with_tvm(ctx)
+
+
 CONVERTERS: dict[str, Converter] = {
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "ScatterElements": scatter,
+    "ScatterND": scatter,
 }

@@ -13,6 +13,7 @@ from tvm import relax, te, tirx
 from tvm.sym import Analyzer, ConstIntBound
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
+from relaxc.frontend.operators.broadcast import common_sizes, expand_axes, is_open
 from relaxc.frontend.operators.vectors import (
     as_vector,
     chosen,
@@ -102,7 +103,15 @@ def expand(ctx: NodeContext) -> relax.Expr:
     one = tirx.IntImm("int64", 1)
     left = [one] * (rank - len(old)) + old
     right = [one] * (rank - len(wanted)) + wanted
-    new = [b if isinstance(a, tirx.IntImm) and int(a) == 1 else a for a, b in zip(left, right)]
+    pairs = list(zip(left, right))
+    open_axes = {rank - i: list(pair) for i, pair in enumerate(pairs) if is_open(pair)}
+    if open_axes:
+        common = dict(zip(open_axes, common_sizes(ctx, list(open_axes.values()))))
+        data = expand_axes(ctx, data, common)
+        pairs = [
+            (common.get(rank - i, a), common.get(rank - i, b)) for i, (a, b) in enumerate(pairs)
+        ]
+    new = [b if isinstance(a, tirx.IntImm) and int(a) == 1 else a for a, b in pairs]
     return relax.op.broadcast_to(data, relax.ShapeExpr(new))
 
 
@@ -182,7 +191,7 @@ def slice_(ctx: NodeContext) -> relax.Expr:
         raise ValueError("starts, ends, axes or steps are computed from data: not supported")
     shape = dims(data)
     axes = [a % len(shape) for a in axes]
-    low = [_position(s, shape[a], step) for s, a, step in zip(starts, axes, steps)]
+    low = [_start(s, shape[a], step) for s, a, step in zip(starts, axes, steps)]
     high = [_position(e, shape[a], step) for e, a, step in zip(ends, axes, steps)]
     for index, step in enumerate(steps):
         if step < 0:
@@ -221,6 +230,14 @@ def _is_ordered(low: Element, high: Element) -> bool:
 
 def _max(a: Element, b: Element) -> Element:
     return Analyzer().simplify(tirx.max(a, b))
+
+
+def _start(position: Element, dim: Element, step: int) -> Element:
+    """A start: a backward slice begins at the first element at the latest, unless there is none."""
+    place = _position(position, dim, step)
+    if step > 0:
+        return place
+    return Analyzer().simplify(tirx.min(tirx.max(place, tirx.IntImm("int64", 0)), dim - 1))
 
 
 def _position(position: Element, dim: Element, step: int) -> Element:

@@ -100,6 +100,8 @@ def _moved(
         if arg in permuted:
             args.append(permuted[arg][0])
         elif isinstance(arg, GenericConst):
+            if len(arg.value.shape) > len(order):  # the result has more axes than the transpose
+                return None
             args.append(_transposed(arg, order))
         elif isinstance(arg.ty, relax.TensorType):
             return None

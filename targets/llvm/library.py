@@ -65,6 +65,8 @@ class LlvmKernels:
 
     def anchor(self, call: relax.Call) -> str | None:
         """The kernel that computes this call as an anchor, if there is one."""
+        if any(_is_empty(tensor) for tensor in (call, *call.args)):
+            return None
         if is_concat(call, self.lanes):
             return CONCAT
         if view_axes(call, self.lanes) is not None:
@@ -134,6 +136,12 @@ class LlvmKernels:
         if name == ATTENTION:
             return attention.lower(func, layouts, self.machine)
         return _BY_NAME[name].lower(Group.of(func), layouts, self.machine)
+
+
+def _is_empty(value: relax.Expr) -> bool:
+    """Whether a tensor has no elements: kernels divide by extents."""
+    shape = getattr(value.ty, "shape", None)
+    return isinstance(shape, relax.ShapeExpr) and any(as_int(n) == 0 for n in shape.values)
 
 
 def _kernel(func: relax.Function) -> GroupKernel:

@@ -39,6 +39,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,  # lines that are already buffered would not wake the selector
         )
         self.ready = selectors.DefaultSelector()
         assert self.process.stdout is not None
