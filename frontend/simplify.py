@@ -75,14 +75,24 @@ def simplify(
     eliminate_dead_nodes(model)
 
 
+# ONNX Runtime's tools write these into the default domain, which does not have them.
+_MISPLACED = frozenset({"SimplifiedLayerNormalization"})
+
+
 def merge_domain_spellings(proto: onnx.ModelProto) -> None:
-    """Write the default domain as the empty string everywhere."""
+    """Write the default domain as the empty string everywhere, and only for what belongs to it."""
     for entry in proto.opset_import:
         if entry.domain == "ai.onnx":
             entry.domain = ""
     for node in nodes(proto.graph):
         if node.domain == "ai.onnx":
             node.domain = ""
+        if not node.domain and node.op_type in _MISPLACED:
+            node.domain = "com.microsoft"
+    if any(node.domain == "com.microsoft" for node in nodes(proto.graph)) and not any(
+        entry.domain == "com.microsoft" for entry in proto.opset_import
+    ):
+        proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
 
 
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

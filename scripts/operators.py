@@ -30,6 +30,16 @@ Types: those of ONNX; float8, float4 and 2- and 4-bit integers can be moved, cas
 |---|---|---|---|
 """
 
+CONTRIB = """
+## com.microsoft
+
+What ONNX Runtime's tools write; compared with ONNX Runtime node by node. Attributes, inputs and
+outputs that a converter cannot honour are refused by name.
+
+| operator | notes |
+|---|---|
+"""
+
 
 def page() -> str:
     """The page."""
@@ -38,7 +48,12 @@ def page() -> str:
         schema = defs.get_schema(name)
         way, notes = _way(name, defs.onnx_opset_version())
         rows.append(f"| {name} | {schema.since_version} | {way} | {notes} |\n")
-    return HEAD.format(opset=OPSET) + "".join(rows)
+    contrib = [
+        f"| {name.rpartition('::')[2]} | {_summary(converter)} |\n"
+        for name, converter in sorted(operators.CONVERTERS.items())
+        if name.startswith("com.microsoft::")
+    ]
+    return HEAD.format(opset=OPSET) + "".join(rows) + CONTRIB + "".join(contrib)
 
 
 def _way(name: str, opset: int) -> tuple[str, str]:
