@@ -134,10 +134,25 @@ def check(model: OnnxModel) -> None:
         tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model.proto)
+        check_element_types(model)
+    except UnicodeDecodeError as err:  # from a message of the checker's, which quotes the file
+        raise ModelError(f"`{model.name}` holds names that are not UTF-8") from err
     except onnx.checker.ValidationError as err:
         raise ModelError(f"`{model.name}` is not a valid ONNX model: {first_line(err)}") from err
     for tensor in unshaped:
         tensor.ClearField("shape")
+
+
+def check_element_types(model: OnnxModel) -> None:
+    """Refuse element types that ONNX does not have, which the checker lets pass."""
+    known = set(onnx.TensorProto.DataType.values())
+    graph = model.proto.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        kind = value.type.tensor_type.elem_type
+        if kind not in known:
+            raise ModelError(
+                f"`{value.name}` has the element type {kind}, which ONNX does not have"
+            )
 
 
 def first_line(err: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from builders import dense_model, onnx_model, relu_model
 from onnx import helper, parser
 
 from relaxc.errors import ModelError, OptionError
+from relaxc.frontend.importer import from_onnx
 from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.simplify import OPSET, Shape, nodes, opset, simplify
 
@@ -152,3 +154,17 @@ def test_one_symbol_cannot_become_two_sizes() -> None:
     message = "dimension 0 of input `z` is `n`, which is 2 in another input; it cannot be 4"
     with pytest.raises(OptionError, match=message):
         simplified(shared_symbol_model(), {"x": (2, 3), "z": (4, 3)})
+
+
+def test_an_unknown_element_type_is_refused() -> None:
+    model = relu_model()
+    model.graph.input[0].type.tensor_type.elem_type = 1 << 30
+    with pytest.raises(ModelError, match="element type 1073741824, which ONNX does not have"):
+        from_onnx(model)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    data = relu_model().SerializeToString().replace(b"Relu", b"Re\xb1u")
+    (tmp_path / "bad.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="bad"):
+        from_onnx(tmp_path / "bad.onnx")

@@ -65,5 +65,5 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_edge(name: str) -> None:
     graph, feeds, weights = CASES[name]
-    verdict = judge(onnx_model(graph, **weights), feeds)
+    verdict = judge(onnx_model(graph, 18, **weights), feeds)
     assert verdict.status == "passed", verdict.detail
