@@ -96,7 +96,14 @@ def _over(ctx: NodeContext, data: relax.Expr, kind: str, axes: list[int], keep: 
         count = functools.reduce(lambda a, b: a * b, (shape[a] for a in axes))
         if not isinstance(count, tirx.IntImm):
             raise ValueError("the mean of integers over a symbolic dimension is not supported")
-        return relax.op.floor_divide(total, relax.const(int(count), dtype(data)))
+        # Toward zero, as everywhere else.
+        return ctx.emit_te(
+            lambda x: te.compute(
+                x.shape, lambda *i: tirx.truncdiv(x(*i), tirx.const(int(count), x.dtype))
+            ),
+            total,
+            name="mean",
+        )
     return _OPS[kind](data, axes, keep)
 
 

@@ -105,7 +105,7 @@ def _rows(nest: Nest, axis: Axis) -> Plan:
 
 def _even(axis: Axis, most: int) -> int:
     """Tiles of equal size where the extent is known."""
-    if axis.size is None:
+    if not axis.size:  # unknown, or nothing at all
         return most
     return -(-axis.size // -(-axis.size // most))
 

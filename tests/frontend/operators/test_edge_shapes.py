@@ -49,6 +49,11 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": BYTES}],
         {},
     ),
+    "the mean of integers, toward zero": (
+        "g (int64[3,2] x) => (int64[a] y) { y = ReduceMean<keepdims=0>(x, i) }",
+        [{"x": np.array([[-3, 2], [-2, 3], [0, 1]], np.int64)}],
+        {"i": indices(0)},
+    ),
     "nothing to scatter": (
         "g (float[2,m] x) => (float[a,b] y) { y = ScatterElements(x, i, u) }",
         [{"x": numbers(2, 5)}],
