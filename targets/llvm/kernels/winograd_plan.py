@@ -22,6 +22,7 @@ class Plan:
             for few tiles. Else they share out blocks of tiles.
         depth: input channel blocks whose weights are transformed at a time; fewer than all only
             where there is one block.
+        parts: tasks that each transform the data for themselves; 0 where threads share them.
     """
 
     rows: Transform
@@ -31,6 +32,7 @@ class Plan:
     block: int
     by_group: bool
     depth: int
+    parts: int = 0
 
     @property
     def positions(self) -> int:
@@ -103,7 +105,10 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     depth = in_blocks
     if count == 1:  # transformed weights stay in L2, products are added up there
         depth = max(1, machine.l2_bytes // 4 // (positions * group * lanes * lanes * 4))
-    return Plan(rows, columns, group, tile, -(-total // count), True, min(depth, in_blocks))
+    groups, parts = out_blocks // group, 0
+    if count == 1 and positions * total * spec.in_channels * 4 <= 2 * machine.l2_bytes:
+        parts = min(groups, 2 * machine.cores)
+    return Plan(rows, columns, group, tile, -(-total // count), True, min(depth, in_blocks), parts)
 
 
 def _strided(spec: ConvSpec) -> tuple[Transform, Transform] | None:
