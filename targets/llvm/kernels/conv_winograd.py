@@ -8,7 +8,7 @@ the block's data leaves the L2 cache.
 
 Weights are transformed in every run: transformed they would be up to nine times larger, in the
 file, in memory, and on their way from memory to the core, which for maps of few tiles limits the
-speed. On vgg19 and resnet18 the fastest runs are as fast as with stored transforms.
+speed. What that costs in time has not been measured against stored transforms on an idle machine.
 
 Reference: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 """
