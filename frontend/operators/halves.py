@@ -32,6 +32,20 @@ WIDENED = frozenset(
     | {"AveragePool", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"}
     | {"ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Softsign"}
     | {"Swish", "Tanh", "ThresholdedRelu", "Shrink", "Einsum", "Gemm", "RNN", "GRU", "LSTM"}
+    | {
+        "Acos",
+        "Acosh",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "Cos",
+        "Cosh",
+        "Erf",
+        "Sin",
+        "Sinh",
+        "Tan",
+    }
 )
 
 

@@ -54,6 +54,11 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": np.array([[-3, 2], [-2, 3], [0, 1]], np.int64)}],
         {"i": indices(0)},
     ),
+    "functions that halves lack": (
+        "g (float16[3] x) => (float16[3] y) { a = Asinh(x) b = Atan(a) y = Cosh(b) }",
+        [{"x": BYTES.astype(np.float16)}],
+        {},
+    ),
     "nothing to scatter": (
         "g (float[2,m] x) => (float[a,b] y) { y = ScatterElements(x, i, u) }",
         [{"x": numbers(2, 5)}],
