@@ -30,6 +30,7 @@ from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
 from relaxc.passes.lower.order_bindings import OrderBindings
 from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
 from relaxc.passes.quantize.realize import RealizeQuantization
+from relaxc.passes.quantize.round_rows import RoundingLibrary, RoundRows
 from relaxc.passes.stock import (
     DecomposeComposites,
     EliminateCommonSubexpressions,
@@ -45,6 +46,7 @@ class Library(
     LoweringLibrary,
     PrecisionLibrary,
     RecurrentLibrary,
+    RoundingLibrary,
     Protocol,
 ):
     """What the passes ask of a target's kernels."""
@@ -59,6 +61,7 @@ def default_passes(
     quantization: Sequence[Pass] = (),
     precision: Precision = "float32",
     pruning: Sequence[Pass] = (),
+    rounds_rows: bool = False,
 ) -> list[Pass]:
     """Return all passes; `compiler.py` leaves out what the options disable.
 
@@ -67,6 +70,7 @@ def default_passes(
         quantization: what quantizes; these passes take calibration data, which the compiler has.
         precision: how tensors between kernels are stored and multiplied.
         pruning: what prunes; these passes take data to judge and to recover by.
+        rounds_rows: whether products with integer weights round their data to int8.
     """
     return [
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
@@ -92,6 +96,7 @@ def default_passes(
         GroupAttention(kernels),
         GroupOps(kernels),
         RealizeQuantization(),
+        *([RoundRows(kernels)] if rounds_rows else []),
         # Before layouts, because tensors that share a buffer must be stored alike.
         *([ChoosePrecision(kernels, precision)] if precision in ("bfloat16", "float16") else []),
         ChooseLayout(kernels),

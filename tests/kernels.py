@@ -29,12 +29,16 @@ class BuiltModel:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, target: str = "llvm", precision: Precision = "float32"
+        self,
+        model: onnx.ModelProto,
+        target: str = "llvm",
+        precision: Precision = "float32",
+        rounds_rows: bool = False,
     ) -> None:
         backend = backend_for(target)
         imported = from_onnx(model)
         mod = imported.mod
-        for item in default_passes(backend.kernels, precision=precision):
+        for item in default_passes(backend.kernels, (), precision, rounds_rows):
             mod = item.apply(mod)
             relax.analysis.well_formed(mod)
         self.kernels = {

@@ -77,6 +77,15 @@ def test_calibration_methods_are_checked() -> None:
         QuantizeOptions(calibration="minmx")  # type: ignore[arg-type]
 
 
+def test_schemes_and_groups_are_checked() -> None:
+    with pytest.raises(OptionError, match=r"`int4` .*schemes are `int8`, `int8-dynamic`"):
+        QuantizeOptions(scheme="int4")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="a multiple of 8, not 20"):
+        QuantizeOptions(scheme="int4-weights", group_size=20)
+    with pytest.raises(OptionError, match="weights only, or dynamically"):
+        QuantizeOptions(scheme="int8", group_size=32)
+
+
 def test_excluded_nodes_are_patterns() -> None:
     with pytest.raises(OptionError, match="neither a node's name nor a regular expression"):
         QuantizeOptions(exclude=("conv(",))

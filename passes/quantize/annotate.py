@@ -18,7 +18,6 @@ Must run after: canonicalization (batch norms change weights). Must run before: 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,10 +25,10 @@ from typing import ClassVar
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
-from relaxc.errors import OptionError, near_matches
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
+from relaxc.passes.quantize.exclusion import Exclusion, node_of
 from relaxc.passes.quantize.marker import Marker
 
 # Operator -> the axis of the weight's output channels.
@@ -70,7 +69,7 @@ class AnnotateQuantization(Pass):
         Raises:
             OptionError: what is excluded matches no node.
         """
-        self._check_names(mod)
+        Exclusion(self.exclude).check(mod)
         observers: dict[relax.Var, int] = {}
 
         def annotate(block: relax.BindingBlock) -> Sequence[relax.Binding]:
@@ -79,16 +78,6 @@ class AnnotateQuantization(Pass):
             return _Annotator(self, list(block.bindings), observers).rewrite()
 
         return rewrite_main(relax.BlockBuilder(mod), annotate)
-
-    def _check_names(self, mod: IRModule) -> None:
-        blocks = mod["main"].body.blocks
-        nodes = {_node_of(binding) for block in blocks for binding in block.bindings}
-        for pattern in self.exclude:
-            if not any(_matches(pattern, node) for node in nodes):
-                raise OptionError(
-                    f"`{pattern}` is to be excluded from quantization, but no node has such a name"
-                    + near_matches(pattern, nodes)
-                )
 
 
 class _Annotator:
@@ -127,8 +116,7 @@ class _Annotator:
             return False
         if call.op.name == "relax.matmul" and weight.ty.ndim != 2:
             return False
-        node = _node_of(binding)
-        return not any(_matches(pattern, node) for pattern in self.options.exclude)
+        return not Exclusion(self.options.exclude).has(node_of(binding))
 
     def _mark(self, value: relax.Expr, like: relax.Var | None = None) -> None:
         if isinstance(value, relax.Var) and str(value.ty.dtype.dtype) == "float32":
@@ -220,15 +208,6 @@ class _Annotator:
         rewired = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
         # The type is the old one: markers are identities.
         return [*before, relax.VarBinding(binding.var, relax.BlockBuilder().normalize(rewired))]
-
-
-def _node_of(binding: relax.Binding) -> str:
-    """The ONNX node of a binding: of several, all but the last have a numbered name."""
-    return re.sub(r"\.\d+$", "", binding.var.name)
-
-
-def _matches(pattern: str, node: str) -> bool:
-    return pattern == node or re.fullmatch(pattern, node) is not None
 
 
 def _tensors(call: relax.Call) -> list[relax.Expr]:

@@ -41,6 +41,7 @@ from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.pruning import pruning_passes, require_samples
 from relaxc.runtime.session import load
+from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 
@@ -103,7 +104,7 @@ def compile(
     backend = backend_for(options.target).with_precision(options.precision)
     if options.quantize is not None and not backend.has_integer_kernels:
         raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
-    if options.quantize is not None and calibration_data is None:
+    if is_calibrated(options) and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
     require_samples(options, recovery_data is not None)
     backend.require_tools()
@@ -126,6 +127,7 @@ def compile(
             quantization_passes(options.quantize, collect),
             options.precision,
             pruning_passes(options, backend, run, samples, reports.append, diagnostics.on_phase),
+            rounds_rows=options.quantize is not None and options.quantize.scheme == "int8-dynamic",
         ),
         options,
         diagnostics,
@@ -205,10 +207,23 @@ def _write(
     )
 
 
+# Weights of four bits that share a scale: with more of them, errors grow noticeably.
+_GROUP_SIZE = 32
+
+
+def is_calibrated(options: CompileOptions) -> bool:
+    """Whether quantization measures the ranges of activations on data."""
+    return options.quantize is not None and options.quantize.scheme == "int8"
+
+
 def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> list[Pass]:
     """The passes that quantize as the options say."""
     if options is None:
         return []
+    if options.scheme != "int8":
+        is_narrow = options.scheme == "int4-weights"
+        group = options.group_size or (_GROUP_SIZE if is_narrow else None)
+        return [QuantizeWeights(4 if is_narrow else 8, group, options.exclude)]
     return [
         AnnotateQuantization(options.per_channel, options.exclude),
         CalibrateQuantization(collect, options.calibration, options.symmetric),

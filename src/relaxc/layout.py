@@ -172,6 +172,8 @@ ELEMENTS = "elements"
 LAYOUTS = "layouts"
 # Attribute of a loop nest that checks indices: the message where one is out of range.
 CHECKS_INDICES = "relaxc.checks_indices"
+# Attribute of a product whose kernel rounds its float data to int8 before it multiplies.
+ROUNDS_ROWS = "rounds_rows"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
 # A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.

@@ -156,24 +156,44 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 
+# int8: activations too, with ranges that are measured before. int8-dynamic: the data of products
+# with constant weights, as the model runs. The others: weights of products only.
+Scheme = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
     """How convolutions and matrix products become integer arithmetic.
 
     Attributes:
+        scheme: what becomes integers; only `int8` needs calibration data, and the next three
+            options are for it.
         calibration: how the range of an activation is read off the calibration data.
         per_channel: a scale per output channel of a weight, not one per weight.
         symmetric: the zero point of activations that may be negative is the middle of the range.
         exclude: ONNX nodes that stay float: names, or regular expressions that match whole names.
+        group_size: rows of a weight that share a scale, a multiple of 8; None: a whole column, with
+            `int4-weights` 32.
     """
 
+    scheme: Scheme = "int8"
     calibration: CalibrationMethod = "minmax"
     per_channel: bool = True
     symmetric: bool = False
     exclude: tuple[str, ...] = ()
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise OptionError(
+                f"unknown scheme `{self.scheme}`{near_matches(self.scheme, SCHEMES)}; schemes are "
+                + ", ".join(f"`{name}`" for name in SCHEMES)
+            )
+        if self.group_size is not None and (self.group_size < 8 or self.group_size % 8):
+            raise OptionError(f"group_size must be a multiple of 8, not {self.group_size}")
+        if self.group_size is not None and self.scheme == "int8":
+            raise OptionError("group_size is for schemes that round weights only, or dynamically")
         if self.calibration not in CALIBRATION_METHODS:
             raise OptionError(
                 f"unknown calibration method `{self.calibration}`"

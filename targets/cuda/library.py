@@ -95,6 +95,10 @@ class CudaKernels:
         wanted = _kernel(func).elements(Group.of(func), self._context)
         return [wanted.get(param) for param in func.params]
 
+    def can_round_rows(self, func: relax.Function) -> bool:
+        """Whether a group has a kernel that rounds rows of its data to int8: not yet."""
+        return False
+
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""
         return func.attrs[KERNEL] == ATTENTION or _kernel(func).is_product

@@ -10,7 +10,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from relaxc.layout import ATTENTION, CONCAT, KERNEL, PLAIN, VIEW, Demand, Element, Layout
-from relaxc.targets.llvm.groups import attention
+from relaxc.targets.llvm.groups import attention, matmul
 from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.groups.conv2d import Conv2d
 from relaxc.targets.llvm.groups.conv_transpose import ConvTranspose
@@ -117,6 +117,12 @@ class LlvmKernels:
             return [None] * len(func.params)
         wanted = _kernel(func).elements(Group.of(func), self.machine)
         return [wanted.get(param) for param in func.params]
+
+    def can_round_rows(self, func: relax.Function) -> bool:
+        """Whether a group has a kernel that rounds rows of its data to int8."""
+        if func.attrs[KERNEL] != Matmul.name:
+            return False
+        return matmul.can_round_rows(Group.of(func), self.machine)
 
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""

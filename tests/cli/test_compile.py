@@ -151,19 +151,24 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     manifest = read_artifact(tmp_path / "a.rxc").manifest
     assert manifest["options"]["quantize"] == {
+        "scheme": "int8",
         "calibration": "mse",
         "per_channel": True,
         "symmetric": False,
         "exclude": [],
+        "group_size": None,
     }
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--quantize", "int8"], "`--quantize` needs calibration data"),
-        (["--calibrate", "data.npz"], "go with `--quantize int8`"),
+        (["--quantize", "int8"], "`--quantize int8` needs calibration data"),
+        (["--calibrate", "data.npz"], "go with `--quantize`"),
         (["--quantize", "int8", "--calibrate", "data.npz"], "`data.npz` does not exist"),
+        (["--quantize", "int4-weights", "--calibrate", "data.npz"], "goes with `--quantize int8`"),
+        (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),
+        (["--group-size", "32"], "go with `--quantize`"),
     ],
 )
 def test_quantization_needs_data(

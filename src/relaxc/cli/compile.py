@@ -12,7 +12,7 @@ from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.errors import OptionError
 from relaxc.measure.samples import samples_from
-from relaxc.options import CalibrationMethod, Importance, QuantizeOptions, Scope
+from relaxc.options import CalibrationMethod, Importance, QuantizeOptions, Scheme, Scope
 
 
 @click.command("compile")
@@ -45,7 +45,8 @@ def compile_(
     keep: tuple[str, ...],
     recover: str | None,
     samples: str | None,
-    quantize: str | None,
+    quantize: Scheme | None,
+    group_size: int | None,
     calibrate: str | None,
     calibration: CalibrationMethod,
     per_channel: bool,
@@ -70,13 +71,22 @@ def compile_(
     pruning_data = None if pruning_source is None else samples_from(pruning_source)
     if quantize is not None:
         quantization = QuantizeOptions(
-            calibration=calibration, per_channel=per_channel, symmetric=symmetric, exclude=exclude
+            scheme=quantize,
+            calibration=calibration,
+            per_channel=per_channel,
+            symmetric=symmetric,
+            exclude=exclude,
+            group_size=group_size,
         )
         options = replace(options, quantize=quantization)
-        if calibrate is None:
-            raise OptionError("`--quantize` needs calibration data; give it with `--calibrate`")
-    elif calibrate is not None or exclude:
-        raise OptionError("`--calibrate` and `--exclude` go with `--quantize int8`")
+        if quantize == "int8" and calibrate is None:
+            raise OptionError(
+                "`--quantize int8` needs calibration data; give it with `--calibrate`"
+            )
+        if quantize != "int8" and calibrate is not None:
+            raise OptionError("`--calibrate` goes with `--quantize int8`")
+    elif calibrate is not None or exclude or group_size is not None:
+        raise OptionError("`--calibrate`, `--exclude` and `--group-size` go with `--quantize`")
     data = samples_from(calibrate) if calibrate is not None else None
     with (
         progress("Loading the compiler", is_shown=not (as_json or debug)) as show,

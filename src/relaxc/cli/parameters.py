@@ -17,6 +17,7 @@ from relaxc.measure.feeds import FILL_MODES
 from relaxc.options import (
     CALIBRATION_METHODS,
     IMPORTANCES,
+    SCHEMES,
     SCOPES,
     CompileOptions,
     Criterion,
@@ -199,7 +200,19 @@ def pruning(command: _Command) -> _Command:
 def quantizing(command: _Command) -> _Command:
     """How to quantize."""
     options = [
-        click.option("--quantize", type=click.Choice(["int8"]), help="Compute on integers."),
+        click.option(
+            "--quantize",
+            type=click.Choice(SCHEMES),
+            help="Compute on integers: with ranges measured before, with ranges found as the model "
+            "runs, or keep just the weights of matrix products as integers.",
+        ),
+        click.option(
+            "--group-size",
+            type=int,
+            metavar="N",
+            help="Rows of a weight that share a scale, except with int8.  [default: all, for "
+            "int4-weights 32]",
+        ),
         click.option(
             "--calibrate",
             metavar="DATA",

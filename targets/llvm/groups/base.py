@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm import relax
 
-from relaxc.layout import ELEMENTS, Demand, Element, Layout
+from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_constant
@@ -20,6 +20,9 @@ from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.operands import Operands, declare_operands
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
+
+# Steps of a quantized result that are ten times the error of the shorter polynomials.
+_COARSE = 4e-3
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,10 @@ class KernelFrame:
 
     def operands(self) -> Operands:
         """Declare the epilogue's constants; call after the kernel's own constants."""
-        is_rounded = self._result.element == "bfloat16"
+        stored = Quantization.of(self._result.element)
+        is_rounded = self._result.element == "bfloat16" or (
+            stored is not None and stored.scale > _COARSE
+        )
         epilogue = replace(self._group.epilogue, is_rounded=is_rounded)
         operands, constants = declare_operands(self.b, epilogue, self._domain, self.views)
         self.constants.extend(constants)

@@ -8,9 +8,9 @@ from typing import Any
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Element, Layout, Quantization
+from relaxc.layout import PLAIN, ROUNDS_ROWS, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
-from relaxc.targets.llvm.kernels import matmul, matmul_weight_only
+from relaxc.targets.llvm.kernels import matmul, matmul_dynamic, matmul_weight_only
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.constants import (
     GroupedWeight,
@@ -70,6 +70,8 @@ class Matmul(GroupKernel):
         domain = self.domain(group.result_shape)
         integers = _integers(group, machine)
         weights = grouped(group.anchor.args[1]) if integers is None else None
+        if weights is not None and ROUNDS_ROWS in group.func.attrs:
+            return self._dynamic(group, weights, layouts, machine)
         if weights is not None:
             return self._weight_only(group, weights, layouts, machine)
         weight = array_of(group.anchor.args[1])
@@ -105,6 +107,28 @@ class Matmul(GroupKernel):
         operands, y = frame.operands(), frame.result()
         matmul_weight_only.emit(frame.b, x, weights, y, operands, tiling)
         return frame.finish()
+
+    def _dynamic(
+        self, group: Group, weight: GroupedWeight, layouts: Sequence[Layout], machine: Machine
+    ) -> Kernel:
+        """Write the kernel of data that are rounded on the way, and integer weights."""
+        domain = self.domain(group.result_shape)
+        frame = KernelFrame(f"matmul_int{weight.bits}_dynamic", group, domain, layouts, machine)
+        rows, columns = frame.dims[3], weight.integers.shape[1]
+        lanes = machine.lanes
+        tiling = matmul_dynamic.choose_tiling(rows, columns, weight, lanes, machine.registers)
+        packed = matmul_dynamic.pack(weight, tiling, lanes)
+        weights = matmul_dynamic.Weights.declare(frame.constant, packed, weight)
+        x = frame.views[group.anchor.args[0]]
+        operands, y = frame.operands(), frame.result()
+        matmul_dynamic.emit(frame.b, x, weights, y, operands, tiling)
+        return frame.finish()
+
+
+def can_round_rows(group: Group, machine: Machine) -> bool:
+    """Whether there is a kernel that rounds rows of the data to int8."""
+    weight = grouped(group.anchor.args[1])
+    return weight is not None and machine.byte_products is not None and weight.sums_fit
 
 
 def _integers(group: Group, machine: Machine) -> QuantizedArray | None:

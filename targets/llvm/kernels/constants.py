@@ -58,6 +58,11 @@ class GroupedWeight:
         return len(self.integers) // len(self.scale)
 
     @property
+    def sums_fit(self) -> bool:
+        """Whether sums of a group's products with int8 fit into int32."""
+        return self.size <= _LARGEST_DEPTH
+
+    @property
     def middle(self) -> int | None:
         """The zero point, if all are the same."""
         first = int(self.zero_point.flat[0])

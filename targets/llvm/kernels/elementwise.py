@@ -65,7 +65,7 @@ _UNARY: dict[str, Callable[[Expr], Expr]] = {
     "relax.square": lambda x: x * x,
     "relax.tanh": vm.tanh,
 }
-# What suffices where the result is stored as bfloat16, which keeps 8 bits.
+# What suffices where the result is stored as bfloat16 or uint8, which keep 8 bits.
 _ROUNDED: dict[str, Callable[[Expr], Expr]] = {
     "relax.erf": vm.erf_rounded,
     "relax.nn.gelu": vm.gelu_rounded,
@@ -122,7 +122,7 @@ class Epilogue:
         start: the anchor's result.
         bindings: variable and call, each reading `start`, operands or earlier bindings.
         operands: the other tensors, in order of first use; scalars are inlined instead.
-        is_rounded: whether the result is stored as bfloat16, so that shorter polynomials will do.
+        is_rounded: whether the result is stored in 8 bits, so that shorter polynomials will do.
     """
 
     start: relax.Var

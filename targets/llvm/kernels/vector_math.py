@@ -170,14 +170,14 @@ _ERF_ROUNDED = [
 
 
 def erf_rounded(x: Expr) -> Expr:
-    """Error function for results that are rounded to bfloat16, absolute error below 2e-4."""
+    """Error function for results of 8 bits (bfloat16, uint8), absolute error below 2e-4."""
     limit = _ERF_ROUNDED_LIMIT
     x = tirx.min(const(limit, x), tirx.max(const(-limit, x), x))
     return x * polynomial(x * x, _ERF_ROUNDED)
 
 
 def gelu_rounded(x: Expr) -> Expr:
-    """`gelu` for results that are rounded to bfloat16, absolute error below 4e-4."""
+    """`gelu` for results of 8 bits (bfloat16, uint8), absolute error below 4e-4."""
     half = const(0.5, x) * x
     return half * erf_rounded(x * const(0.5**0.5, x)) + half
 
