@@ -3,8 +3,8 @@
     python benchmarks/weight_only.py [--threads 2] [--rows 1 ...] [--cache FOLDER]
 
 Two matrices (their weights fit the last-level cache, or do not), groups of 32, 64 and 128, four and
-eight bits. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic, as relaxc's) and 4 (the data
-become int8 too). Engines take turns; minimum over all rounds, in microseconds. The share of the
+eight bits. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic) and 4 (the data become int8
+too), relaxc as it is and with `int8-dynamic`; the ratios compare like with like. Engines take turns; minimum over all rounds, in microseconds. The share of the
 bandwidth counts packed weights and scales, against reading the same bytes, measured in between.
 """
 
@@ -28,9 +28,11 @@ import relaxc
 from relaxc.cli.quiet import quiet
 from relaxc.measure.machine import this_machine
 from relaxc.measure.roofline import measure_roofline
+from relaxc.options import QuantizeOptions
 
 DEPTH = 4096
-OURS = "relaxc"
+OURS = ("relaxc", "relaxc dynamic")
+ORT = ("ORT level 0", "ORT level 4")
 # Of accuracy: float32 arithmetic, and the data as int8.
 LEVELS = (0, 4)
 
@@ -94,6 +96,12 @@ def _model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
+def relaxc_run(artifact: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """An artifact as a function."""
+    model = relaxc.load(artifact, threads=threads)
+    return lambda x: model.run({"x": x})["y"]
+
+
 def onnxruntime_run(model: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """ONNX Runtime as a function."""
     options = onnxruntime.SessionOptions()
@@ -131,24 +139,25 @@ class Case:
     def prepare(self, folder: Path) -> dict[str, Path]:
         """Files for each engine, unless they are there."""
         stem = f"{self.rows}x{self.depth}x{self.columns}.int{self.bits}.g{self.group}"
-        files = {OURS: folder / f"{stem}.rxc"}
-        files |= {f"ORT level {n}": folder / f"{stem}.level{n}.onnx" for n in LEVELS}
+        files = {name: folder / f"{stem}.{i}.rxc" for i, name in enumerate(OURS)}
+        files |= {name: folder / f"{stem}.level{n}.onnx" for name, n in zip(ORT, LEVELS)}
         if not all(path.exists() for path in files.values()):
             model = float_model(self.rows, self.depth, self.columns, self.group, self.bits)
-            for level, path in zip(LEVELS, list(files.values())[1:]):
-                onnx.save(packed_model(model, self.group, self.bits, level), path)
+            for name, level in zip(ORT, LEVELS):
+                onnx.save(packed_model(model, self.group, self.bits, level), files[name])
+            dynamic = relaxc.CompileOptions(quantize=QuantizeOptions(scheme="int8-dynamic"))
             with quiet():
-                relaxc.compile(model, files[OURS])
+                for name, options in zip(OURS, (None, dynamic)):
+                    relaxc.compile(model, files[name], options)
         return files
 
     def measure(self, files: dict[str, Path], args: argparse.Namespace) -> str:
         """One row of the table."""
-        ours = relaxc.load(files[OURS], threads=args.threads)
-        engines = [lambda x: ours.run({"x": x})["y"]]
-        engines += [onnxruntime_run(path, args.threads) for path in list(files.values())[1:]]
+        engines = [relaxc_run(files[name], args.threads) for name in OURS]
+        engines += [onnxruntime_run(files[name], args.threads) for name in ORT]
         x = np.random.default_rng(1).standard_normal((self.rows, self.depth)).astype(np.float32)
-        wanted = engines[1](x)
-        error = np.linalg.norm(engines[0](x) - wanted) / np.linalg.norm(wanted)
+        wanted = engines[2](x)
+        errors = [np.linalg.norm(run(x) - wanted) / np.linalg.norm(wanted) for run in engines]
         best = [float("inf")] * len(engines)
         stream = 0.0
         for _ in range(args.rounds):
@@ -156,15 +165,15 @@ class Case:
             stream = max(stream, peaks.bytes_per_s(self.size_bytes))
             for i, run in enumerate(engines):
                 best[i] = min(best[i], fastest(run, x, args.seconds))
-        rate = self.size_bytes / best[0]
+        rates = [self.size_bytes / t for t in best[:2]]
         cells = [
             f"{self.rows}x{self.depth}x{self.columns}",
             f"int{self.bits} g{self.group}",
             *(f"{t * 1e6:.0f}" for t in best),
-            " / ".join(f"{best[0] / t:.2f}" for t in best[1:]),
-            f"{rate / 1e9:.1f}",
-            f"{rate / stream:.0%}",
-            f"{error:.0e}",
+            " / ".join(f"{ours / peer:.2f}" for ours, peer in zip(best, best[2:])),
+            " / ".join(f"{rate / 1e9:.0f}" for rate in rates),
+            " / ".join(f"{rate / stream:.0%}" for rate in rates),
+            " / ".join(f"{error:.0e}" for error in (errors[0], errors[1], errors[3])),
         ]
         return "| " + " | ".join(cells) + " |"
 
@@ -193,7 +202,7 @@ def main() -> int:
         if args.prepare:
             return 0
         print(f"{this_machine().cpu}, {args.threads} threads; microseconds\n")
-        heads = ("product", "weights", *files[0], "ratios", "GB/s", "of stream", "error")
+        heads = ("product", "weights", *files[0], "ratios", "GB/s", "of stream", "errors")
         print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
         for case, paths in zip(cases, files):
             print(case.measure(paths, args), flush=True)
