@@ -2,10 +2,11 @@
 
     python benchmarks/weight_only.py [--threads 2] [--rows 1 ...] [--cache FOLDER]
 
-Two matrices (their weights fit the last-level cache, or do not), groups of 32, 64 and 128, four and
-eight bits. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic) and 4 (the data become int8
-too), relaxc as it is and with `int8-dynamic`; the ratios compare like with like. Engines take turns; minimum over all rounds, in microseconds. The share of the
-bandwidth counts packed weights and scales, against reading the same bytes, measured in between.
+Two matrices (their weights fit the last-level cache, or do not), in groups of 32 and 128, of four
+and eight bits. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic) and 4 (the data become
+int8 too), relaxc as it is and with `int8-dynamic`; the ratios compare like with like. Engines take
+turns; minimum over all rounds, in microseconds. The share of the bandwidth counts packed weights
+and scales, against reading as many bytes, measured in between.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ _STEP = {4: 8, 8: 4}
 _LARGEST = 127.0
 # What a row of zeros is scaled by.
 _TINY = 1e-30
-# Bytes ahead in the panel.
-_PREFETCH = 4096
+# Bytes ahead in the panel, by bits.
+_PREFETCH = {4: 8192, 8: 4096}
 
 
 def choose_tiling(
@@ -215,7 +215,7 @@ class _Writer(matmul.Writer):
         with b.loop(steps) as k:
             at = b.let(start + k * width)
             for v in range(blocks):
-                b.prefetch(weights.weight, at + (_PREFETCH // 4 + v * b.lanes), 3)
+                b.prefetch(weights.weight, at + (_PREFETCH[weights.bits] // 4 + v * b.lanes), 3)
             words = [b.let(b.load(weights.weight, at + v * b.lanes)) for v in range(blocks)]
             for half, operands in enumerate(self._operands(words)):
                 for r in range(size):

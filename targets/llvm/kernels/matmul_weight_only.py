@@ -33,7 +33,7 @@ _FEW = 4
 # Rows of weights that one step takes.
 _STEP = 8
 # Bytes ahead in the panel.
-_PREFETCH = 4096
+_PREFETCH = 8192
 
 
 def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling:
