@@ -39,9 +39,9 @@ from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.histogram import Histogram
+from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.pruning import pruning_passes, require_samples
 from relaxc.runtime.session import load
-from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 
