@@ -38,7 +38,7 @@ class BuiltModel:
         backend = backend_for(target)
         imported = from_onnx(model)
         mod = imported.mod
-        for item in default_passes(backend.kernels, (), precision, rounds_rows):
+        for item in default_passes(backend.kernels, precision=precision, rounds_rows=rounds_rows):
             mod = item.apply(mod)
             relax.analysis.well_formed(mod)
         self.kernels = {
