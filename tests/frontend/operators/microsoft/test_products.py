@@ -22,7 +22,7 @@ def floats(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("trans_a", "trans_b"), itertools.product((0, 1), repeat=2))
+@pytest.mark.parametrize(("trans_a", "trans_b"), list(itertools.product((0, 1), repeat=2)))
 def test_fused_matmul(trans_a: int, trans_b: int) -> None:
     a = floats(2, 5, 4) if trans_a else floats(2, 4, 5)
     b = floats(2, 6, 5) if trans_b else floats(2, 5, 6)
