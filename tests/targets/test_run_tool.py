@@ -22,7 +22,8 @@ def test_what_it_says_and_where_it_works(tmp_path: Path) -> None:
 
 
 def test_an_interruption_ends_all_of_it(tmp_path: Path) -> None:
-    code = (
+    code = (  # a job in the background of a shell starts with SIGINT ignored, and hands that on
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from pathlib import Path; from relaxc.targets.run_tool import run_tool; "
         f"run_tool(['sh', '-c', {DRIVER!r}], Path({str(tmp_path)!r}))"
     )
