@@ -5,7 +5,8 @@
 
 The file holds `x` (uint8, N x H x W x 3) and `y` (classes). After a fixed shuffle the first half
 tests; of the other half, without labels, come the samples that channels and weights are judged and
-corrected by. Each line is compiled and run as users do it.
+corrected by. `--also FILE.npz` tests with all images of another file. Each line is compiled and run
+as users do it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +23,7 @@ import numpy as np
 
 import relaxc
 from relaxc.options import CompileOptions, PruneOptions, SparsifyOptions
+from relaxc.runtime.session import Model
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def cases(round_to: int) -> list[Case]:
     found = [Case("dense", CompileOptions())]
     for share in (0.3, 0.5):
         bare = PruneOptions(saving="macs", share=share, round_to=round_to)
-        best = PruneOptions(
+        corrected = PruneOptions(
             saving="macs",
             share=share,
             round_to=round_to,
@@ -50,13 +53,31 @@ def cases(round_to: int) -> list[Case]:
             recover=True,
         )
         found.append(Case(f"macs={share} l2", CompileOptions(prune=bare)))
-        found.append(Case(f"macs={share} obs, recovered", CompileOptions(prune=best)))
+        found.append(Case(f"macs={share} obs, recovered", CompileOptions(prune=corrected)))
     for criterion in ("magnitude", "wanda", "obs"):
         half = SparsifyOptions(share=0.5, criterion=criterion)
         pairs = SparsifyOptions(pattern=(2, 4), criterion=criterion)
         found.append(Case(f"unstructured=0.5 {criterion}", CompileOptions(sparsify=half)))
         found.append(Case(f"2:4 {criterion}", CompileOptions(sparsify=pairs)))
+    for name, kept in (("unstructured=0.5", None), ("2:4", (2, 4))):
+        share = 0.0 if kept else 0.5
+        best = SparsifyOptions(share=share, pattern=kept, criterion="obs", recover=True)
+        found.append(Case(f"{name} obs, recovered", CompileOptions(sparsify=best)))
     return found
+
+
+def read(path: Path, mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Images as the model reads them, and their classes."""
+    held = np.load(path)
+    pixels = held["x"].transpose(0, 3, 1, 2) / 255.0
+    shift, scale = (np.reshape(v, (3, 1, 1)) for v in (mean, std))
+    return ((pixels - shift) / scale).astype(np.float32), held["y"]
+
+
+def accuracy(model: Model, images: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images whose highest score is that of their class."""
+    parts = [model(images[i : i + 100]) for i in range(0, len(images), 100)]
+    return float((np.concatenate(parts).argmax(1) == labels).mean())
 
 
 def main() -> None:
@@ -64,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
+    parser.add_argument("--also", type=Path, help="more images to test with")
     parser.add_argument("--input", default="input", help="name of the model's input")
     parser.add_argument("--mean", type=float, nargs=3, default=(0.0, 0.0, 0.0))
     parser.add_argument("--std", type=float, nargs=3, default=(1.0, 1.0, 1.0))
@@ -72,14 +94,15 @@ def main() -> None:
     parser.add_argument("--only", help="cases whose name has this in it, beside `dense`")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    held = np.load(args.images)
-    order = np.random.default_rng(0).permutation(len(held["y"]))
-    pixels = held["x"][order].transpose(0, 3, 1, 2) / 255.0
-    mean, std = (np.reshape(v, (3, 1, 1)) for v in (args.mean, args.std))
-    images, labels = ((pixels - mean) / std).astype(np.float32), held["y"][order]
+    images, labels = read(args.images, args.mean, args.std)
+    order = np.random.default_rng(0).permutation(len(labels))
+    images, labels = images[order], labels[order]
     half = len(labels) // 2
     rest = images[half : half + args.samples]
     samples = [{args.input: image[None]} for image in rest]
+    tests = [(images[:half], labels[:half])]
+    if args.also:
+        tests.append(read(args.also, args.mean, args.std))
     for case in cases(args.round_to):
         if args.only and args.only not in case.name and case.name != "dense":
             continue
@@ -89,14 +112,14 @@ def main() -> None:
             done = relaxc.compile(args.model, path, case.options, recovery_data=samples)
             took = perf_counter() - start
             model = relaxc.load(path)
-            parts = [model(images[i : i + 100]) for i in range(0, half, 100)]
-        top1 = float((np.concatenate(parts).argmax(1) == labels[:half]).mean())
+            top1 = [accuracy(model, *test) for test in tests]
         macs = 1.0 if done.pruned is None else done.pruned.macs[1] / done.pruned.macs[0]
         if args.json:
             line = {"case": case.name, "top1": top1, "macs": macs, "seconds": took}
             print(json.dumps(line), flush=True)
         else:
-            print(f"{case.name:28} top-1 {top1:.1%}  MACs {macs:.0%}  {took:.0f} s", flush=True)
+            shown = ", ".join(f"{share:.1%}" for share in top1)
+            print(f"{case.name:28} top-1 {shown}  MACs {macs:.0%}  {took:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

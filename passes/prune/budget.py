@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,19 +44,11 @@ def choose(
     Raises:
         OptionError: all that may go does not save as much.
     """
-    remove = _REMOVALS[budget.scope](groups, scores, cost, budget)
-    count = sum(len(g.channels) for g in groups)
-
-    def saved(removed: list[int]) -> float:
-        if budget.saving == "channels":
-            return len(removed) / max(1, count)
-        total = cost.macs if budget.saving == "macs" else cost.params
-        return 1 - total(removed) / total([])
-
+    choice = _Choice(groups, _worths(groups, scores, cost, budget), cost, budget)
     if budget.saving == "channels" and budget.scope == "uniform":
-        return remove(budget.share)
+        return choice.removed(choice.counts(budget.share))
     low, high = 0.0, 1.0
-    most = saved(remove(high))
+    most = choice.saved(choice.counts(high))
     if most < budget.share:
         raise OptionError(
             f"pruning cannot save {budget.share:.0%} of the {budget.saving}: without all channels "
@@ -64,69 +56,128 @@ def choose(
         )
     for _ in range(24):
         middle = (low + high) / 2
-        low, high = (low, middle) if saved(remove(middle)) >= budget.share else (middle, high)
-    return remove(high)
+        enough = choice.saved(choice.counts(middle)) >= budget.share
+        low, high = (low, middle) if enough else (middle, high)
+    # Groups move in steps, some of them large: from above as from below, single steps lead closer.
+    less = choice.without_excess(choice.counts(high))
+    more = choice.without_excess(choice.with_more(choice.counts(low)))
+    return choice.removed(min(less, more, key=choice.loss))
 
 
-Removal = Callable[[float], list[int]]
+class _Choice:
+    """How many channels of each group go, the ones that are worth least first."""
+
+    def __init__(
+        self,
+        groups: tuple[Group, ...],
+        worth: Mapping[int, float],
+        cost: PrunedCost,
+        budget: Budget,
+    ) -> None:
+        self._ranked = [sorted(g.channels, key=worth.__getitem__) for g in groups]
+        self._steps = [_step(g, budget.multiple) for g in groups]
+        self._worth = worth
+        self._cost = cost
+        self._budget = budget
+        self._order = np.sort(np.array([worth[c] for ranked in self._ranked for c in ranked]))
+
+    def counts(self, share: float) -> list[int]:
+        """What goes of each group so that about a share of all channels does."""
+        if self._budget.scope == "uniform":
+            wanted = [share * len(ranked) for ranked in self._ranked]
+        else:
+            limit = np.inf if share == 1 else float(np.quantile(self._order, share))
+            wanted = [sum(self._worth[c] < limit for c in ranked) for ranked in self._ranked]
+        return [
+            _rounded(len(ranked), count, step)
+            for ranked, count, step in zip(self._ranked, wanted, self._steps)
+        ]
+
+    def removed(self, counts: list[int]) -> list[int]:
+        """The channels themselves."""
+        return [c for ranked, count in zip(self._ranked, counts) for c in ranked[:count]]
+
+    def saved(self, counts: list[int]) -> float:
+        """The share that they save."""
+        removed = self.removed(counts)
+        if self._budget.saving == "channels":
+            return len(removed) / max(1, len(self._order))
+        total = self._cost.macs if self._budget.saving == "macs" else self._cost.params
+        return 1 - total(removed) / total([])
+
+    def loss(self, counts: list[int]) -> float:
+        """What they are worth: for what they save, so times that."""
+        return self.saved(counts) * float(
+            np.mean([self._worth[c] for c in self.removed(counts)] or [0.0])
+        )
+
+    def without_excess(self, counts: list[int]) -> list[int]:
+        """Give back steps that the budget does not need, the most valuable first."""
+        counts = list(counts)
+        waiting = set(range(len(counts)))
+        while waiting:
+            group = max(waiting, key=lambda g: self._last(g, counts[g]))
+            fewer = self._fewer(group, counts[group])
+            trial = [fewer if g == group else n for g, n in enumerate(counts)]
+            if fewer < counts[group] and self.saved(trial) >= self._budget.share:
+                counts = trial
+                # A uniform choice stays one: no group gives back twice.
+                if self._budget.scope != "uniform":
+                    continue
+            waiting.remove(group)
+        return counts
+
+    def with_more(self, counts: list[int]) -> list[int]:
+        """Take further steps until the budget is met, the least valuable first."""
+        counts = list(counts)
+        while self.saved(counts) < self._budget.share:
+            further = {
+                g: more for g, n in enumerate(counts) if (more := self._more(g, n)) is not None
+            }
+            group = min(further, key=lambda g: self._last(g, further[g]))
+            counts[group] = further[group]
+        return counts
+
+    def _fewer(self, group: int, count: int) -> int:
+        return max(0, count - self._steps[group])
+
+    def _more(self, group: int, count: int) -> int | None:
+        all_, step = len(self._ranked[group]), self._steps[group]
+        kept = (all_ - count - 1) // step * step
+        return all_ - kept if kept else None
+
+    def _last(self, group: int, count: int) -> float:
+        """What the last step of a group took is worth."""
+        last = self._ranked[group][self._fewer(group, count) : count]
+        return float(np.mean([self._worth[c] for c in last])) if last else -1.0
 
 
-def _uniform(
-    groups: tuple[Group, ...], scores: Mapping[int, float], _cost: PrunedCost, budget: Budget
-) -> Removal:
-    ranked = [(g, sorted(g.channels, key=scores.__getitem__)) for g in groups]
-    return lambda share: [
-        c for g, order in ranked for c in order[: _rounded(g, share * len(order), budget.multiple)]
-    ]
-
-
-def _local(
-    groups: tuple[Group, ...], scores: Mapping[int, float], _cost: PrunedCost, budget: Budget
-) -> Removal:
-    relative: dict[int, float] = {}
-    for group in groups:
-        mean = max(float(np.mean([scores[c] for c in group.channels])), 1e-30)
-        relative |= {c: scores[c] / mean for c in group.channels}
-    return _by_threshold(groups, relative, budget)
-
-
-def _global(
+def _worths(
     groups: tuple[Group, ...], scores: Mapping[int, float], cost: PrunedCost, budget: Budget
-) -> Removal:
-    worth = dict(scores)
-    if budget.saving != "channels":
-        total = cost.macs if budget.saving == "macs" else cost.params
-        for group in groups:
-            each = (total([]) - total(group.channels)) / total([]) / len(group.channels)
-            worth |= {c: scores[c] / max(each, 1e-12) for c in group.channels}
-    return _by_threshold(groups, worth, budget)
+) -> dict[int, float]:
+    """What scores mean in a scope: within the group, or for what a channel saves."""
+    worth = {c: scores[c] for g in groups for c in g.channels}
+    for group in groups:
+        if budget.scope != "global":
+            each = max(float(np.mean([scores[c] for c in group.channels])), 1e-30)
+        elif budget.saving == "channels":
+            each = 1.0
+        else:
+            total = cost.macs if budget.saving == "macs" else cost.params
+            each = max((total([]) - total(group.channels)) / total([]) / len(group.channels), 1e-12)
+        worth |= {c: scores[c] / each for c in group.channels}
+    return worth
 
 
-def _by_threshold(groups: tuple[Group, ...], worth: Mapping[int, float], budget: Budget) -> Removal:
-    ranked = [(g, sorted(g.channels, key=worth.__getitem__)) for g in groups]
-    order = np.sort(np.array([worth[c] for g in groups for c in g.channels]))
-
-    def remove(share: float) -> list[int]:
-        limit = np.inf if share == 1 else float(np.quantile(order, share))
-        result: list[int] = []
-        for group, channels in ranked:
-            below = sum(worth[c] < limit for c in channels)
-            result += channels[: _rounded(group, below, budget.multiple)]
-        return result
-
-    return remove
-
-
-def _rounded(group: Group, wanted: float, multiple: int) -> int:
-    """How many channels of a group go, so that what stays is a good number and never nothing."""
-    count = len(group.channels)
+def _step(group: Group, multiple: int) -> int:
+    """How many channels come or go at once."""
     step = max(1, multiple // group.width)
-    while step > 1 and 4 * step > count:
+    while step > 1 and 4 * step > len(group.channels):
         step //= 2
+    return step
+
+
+def _rounded(count: int, wanted: float, step: int) -> int:
+    """How many channels of a group go, so that what stays is a good number and never nothing."""
     kept = max(step, round((count - wanted) / step) * step)
     return max(0, count - kept) if kept < count else 0
-
-
-_REMOVALS: dict[
-    Scope, Callable[[tuple[Group, ...], Mapping[int, float], PrunedCost, Budget], Removal]
-] = {"uniform": _uniform, "local": _local, "global": _global}
