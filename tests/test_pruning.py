@@ -136,7 +136,7 @@ def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--recover", "a.npz"), "`--recover`, `--samples` and `--keep` go with `--prune`"),
+        (("--recover", "a.npz"), "`--recover`, `--samples`, `--sensitivity`, `--keep` go with"),
         (("--prune", "macs=0.5", "--importance", "wanda"), "`--importance wanda` needs samples"),
         (("--prune", "macs=0.5", "--round-to", "x"), "is neither `auto` nor a number"),
         (("--prune", "macs=1.5"), "must be between 0 and 1, not 1.5"),

@@ -14,7 +14,7 @@ from relaxc.passes.prune.dependency import Group
 
 Saving = Literal["channels", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
-Scope = Literal["global", "local", "uniform"]
+Scope = Literal["global", "local", "uniform", "sensitivity"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -26,7 +26,7 @@ class Budget:
         saving: what is counted.
         share: how much less of it, in (0, 1).
         scope: `uniform` takes the same share of every group, `local` compares channels within
-            their group's mean, `global` compares all channels for what they save.
+            their group's mean, `global` and `sensitivity` compare all channels for what they save.
         multiple: what the count of indices that stay is a multiple of, in groups wide enough.
     """
 
@@ -158,7 +158,7 @@ def _worths(
     """What scores mean in a scope: within the group, or for what a channel saves."""
     worth = {c: scores[c] for g in groups for c in g.channels}
     for group in groups:
-        if budget.scope != "global":
+        if budget.scope in ("uniform", "local"):
             each = max(float(np.mean([scores[c] for c in group.channels])), 1e-30)
         elif budget.saving == "channels":
             each = 1.0

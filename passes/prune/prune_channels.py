@@ -15,32 +15,24 @@ quantization, whose ranges depend on what is left.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 from tvm import IRModule, relax
 
-from relaxc.errors import OptionError, near_matches
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget, choose
+from relaxc.passes.prune.candidates import candidates, judge
 from relaxc.passes.prune.cost import PrunedCost
 from relaxc.passes.prune.dependency import Dependencies, Group, dependencies
-from relaxc.passes.prune.importance import (
-    Importance,
-    Scores,
-    gram_matrices,
-    needs_samples,
-    readers,
-    sample_importance,
-    weight_importance,
-)
+from relaxc.passes.prune.importance import Importance, Scores
 from relaxc.passes.prune.products import products_of
 from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.remove import remove_channels
 from relaxc.passes.prune.segments import Arrays, Run
+from relaxc.passes.prune.sensitivity import AnalyzeSensitivity, Curves, scores_by_curves
 
 
 @dataclass(frozen=True)
@@ -90,6 +82,7 @@ class PruneChannels(Pass):
         samples: gives arguments of `main`.
         report: told what became of the module.
         progress: told how far the work is.
+        curves: of each group's sensitivity, for that scope; measured where there are none.
     """
 
     budget: Budget
@@ -100,6 +93,7 @@ class PruneChannels(Pass):
     samples: Callable[[], list[Arrays]] = list
     report: Callable[[PruneReport], None] = lambda _report: None
     progress: Callable[[str], None] = lambda _text: None
+    curves: Curves = field(default_factory=dict)
 
     name: ClassVar[str] = "prune-channels"
     required: ClassVar[bool] = True
@@ -112,14 +106,9 @@ class PruneChannels(Pass):
                 excluded matches no node.
         """
         found = dependencies(mod)
-        groups = self._candidates(found)
-        if not groups:
-            raise OptionError(
-                "no channels can be removed: the model has no layers between which all channels "
-                "are free, or all are excluded"
-            )
+        groups = candidates(found, self.exclude)
         cost = PrunedCost(mod, found)
-        removed = choose(groups, self._scores(mod, found), cost, self.budget)
+        removed = choose(groups, self._scores(mod, found, groups), cost, self.budget)
         small = remove_channels(mod, found, removed)
         if self.recover:
             assert self.run is not None
@@ -134,29 +123,25 @@ class PruneChannels(Pass):
         self.report(PruneReport(_reports(groups, removed), macs, params, small))
         return small
 
-    def _candidates(self, found: Dependencies) -> tuple[Group, ...]:
-        nodes = {node for group in found.groups for node in group.nodes}
-        for pattern in self.exclude:
-            if not any(re.fullmatch(pattern, node) or pattern == node for node in nodes):
-                raise OptionError(
-                    f"`{pattern}` is to be excluded from pruning, but no node with channels that "
-                    "could be removed has such a name" + near_matches(pattern, nodes)
-                )
-        return tuple(
-            g
-            for g in found.groups
-            if len(g.channels) > 1
-            and not any(re.fullmatch(p, n) or p == n for p in self.exclude for n in g.nodes)
-        )
+    def _scores(self, mod: IRModule, found: Dependencies, groups: tuple[Group, ...]) -> Scores:
+        scores = judge(mod, found, self.importance, self.run, self.samples, self.progress)
+        if self.budget.scope != "sensitivity":
+            return scores
+        return scores_by_curves(groups, scores, self.curves or self._measured(mod))
 
-    def _scores(self, mod: IRModule, found: Dependencies) -> Scores:
-        if not needs_samples(self.importance):
-            return weight_importance(mod, found, 1 if self.importance == "l1" else 2)
+    def _measured(self, mod: IRModule) -> Curves:
         assert self.run is not None
-        self.progress("measure")
-        grams = gram_matrices(mod, readers(mod, found), self.run, self.samples())
-        self.progress("judge")
-        return sample_importance(mod, found, self.importance, grams)
+        curves: dict[str, list[tuple[float, float]]] = {}
+        analysis = AnalyzeSensitivity(
+            self.run,
+            self.samples,
+            lambda p: curves.setdefault(p.group, []).append((p.removed / p.channels, p.value)),
+            self.importance,
+            exclude=self.exclude,
+            progress=self.progress,
+        )
+        analysis.apply(mod)
+        return curves
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def compile(
 
     # On this CPU, whatever the target: numbers are the same, and the target may be elsewhere.
     def run(piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-        return _run_piece(imported, piece, backend_for("llvm"), arguments)
+        return run_piece(imported, piece, backend_for("llvm"), arguments)
 
     def samples() -> list[Arrays]:
         return recovery_samples(describe_inputs(imported), recovery_data or ())
@@ -230,7 +230,7 @@ def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> li
     ]
 
 
-def _run_piece(
+def run_piece(
     imported: ImportedModel, mod: IRModule, backend: Backend, arguments: Iterable[Arrays]
 ) -> Iterator[list[np.ndarray]]:
     """Build a part of a model, and run it on each set of arguments."""
@@ -239,14 +239,14 @@ def _run_piece(
     part = replace(imported, mod=mod, inputs=inputs, outputs=outputs, narrow={})
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder) / "piece.rxc"
-        _write_probe(path, part, backend)
+        write_probe(path, part, backend)
         session = load(path)
         for arrays in arguments:
             results = session.run(dict(zip(inputs, arrays, strict=True)))
             yield [results[name] for name in outputs]
 
 
-def _write_probe(path: Path, part: ImportedModel, backend: Backend) -> None:
+def write_probe(path: Path, part: ImportedModel, backend: Backend) -> None:
     """Build a module that is only run here, without a report of its costs."""
     runner = PassRunner(Diagnostics())
     mod = runner.run(default_passes(backend.kernels), part.mod)
@@ -268,7 +268,7 @@ def _observe(
     observed = replace(imported, mod=instrumented, outputs=outputs)
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder) / "instrumented.rxc"
-        _write_probe(path, observed, backend)
+        write_probe(path, observed, backend)
         histograms, count = observe(path, data)
     if count < _FEW_SAMPLES:
         warnings.append(

@@ -21,7 +21,7 @@ Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
 Criterion = Literal["magnitude", "wanda", "obs"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
-Scope = Literal["global", "local", "uniform"]
+Scope = Literal["global", "local", "uniform", "sensitivity"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -34,10 +34,13 @@ class PruneOptions:
         share: how much of it, between 0 and 1.
         importance: how channels are judged; all but `l1` and `l2` need samples.
         scope: `uniform` takes the same share everywhere, `local` compares channels with others of
-            their layer, `global` with all others, for what they save.
+            their layer, `global` with all others, for what they save; `sensitivity` likewise, by
+            how much the model's result changes, which it measures on samples.
         exclude: ONNX nodes whose channels stay: names, or regular expressions.
         round_to: channel counts become multiples of it; `auto`: what the target's vectors hold.
         recover: correct the weights that are left, by samples.
+        curves: for scope `sensitivity`, if it is known: group -> share of its channels -> how much
+            worse the result gets.
     """
 
     saving: Saving
@@ -47,6 +50,7 @@ class PruneOptions:
     exclude: tuple[str, ...] = ()
     round_to: int | Literal["auto"] = "auto"
     recover: bool = False
+    curves: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -67,12 +71,15 @@ class PruneOptions:
             )
         if self.round_to != "auto" and (not isinstance(self.round_to, int) or self.round_to < 1):
             raise OptionError(f"round_to must be `auto` or at least 1, not {self.round_to}")
+        if self.curves and self.scope != "sensitivity":
+            raise OptionError(f"curves are for scope `sensitivity`, not `{self.scope}`")
         _check_patterns(self.exclude)
 
     @property
     def needs_samples(self) -> bool:
         """Whether samples of real inputs are needed."""
-        return self.recover or self.importance not in ("l1", "l2")
+        is_measured = self.scope == "sensitivity" and not self.curves
+        return self.recover or is_measured or self.importance not in ("l1", "l2")
 
 
 @dataclass(frozen=True, kw_only=True)

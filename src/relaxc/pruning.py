@@ -24,8 +24,9 @@ def require_samples(options: CompileOptions, are_given: bool) -> None:
     if are_given:
         return
     if prune is not None and prune.needs_samples:
+        way = "scope" if prune.scope == "sensitivity" else "importance"
         raise OptionError(
-            f"pruning by importance `{prune.importance}`"
+            f"pruning by {way} `{prune.scope if way == 'scope' else prune.importance}`"
             f"{' with recovery' if prune.recover else ''} needs samples of real inputs"
         )
     if sparsify is not None and sparsify.needs_samples:
@@ -65,6 +66,7 @@ def pruning_passes(
                 samples,
                 report,
                 progress,
+                {name: tuple(curve.items()) for name, curve in prune.curves.items()},
             )
         )
     if sparsify is not None:

@@ -45,6 +45,7 @@ def compile_(
     keep: tuple[str, ...],
     recover: str | None,
     samples: str | None,
+    sensitivity: str | None,
     quantize: Scheme | None,
     group_size: int | None,
     calibrate: str | None,
@@ -65,9 +66,9 @@ def compile_(
         target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
     options = parameters.read_pruning(
-        options, prune, importance, scope, round_to, keep, recover, samples
+        options, prune, importance, scope, round_to, keep, recover, samples, sensitivity
     )
-    pruning_source = recover or samples
+    pruning_source = recover or samples or parameters.data_of(sensitivity)
     pruning_data = None if pruning_source is None else samples_from(pruning_source)
     if quantize is not None:
         quantization = QuantizeOptions(

@@ -13,6 +13,7 @@ from relaxc.cli.inspect import inspect
 from relaxc.cli.optimize import optimize
 from relaxc.cli.report import report
 from relaxc.cli.run import run
+from relaxc.cli.sensitivity import sensitivity
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -21,5 +22,15 @@ def cli() -> None:
     """Compile ONNX models into self-contained artifacts, run and measure them."""
 
 
-for _command in (compile_, run, bench, check, inspect, optimize, report, fetch_runtime):
+for _command in (
+    compile_,
+    run,
+    bench,
+    check,
+    inspect,
+    optimize,
+    sensitivity,
+    report,
+    fetch_runtime,
+):
     cli.add_command(_command)

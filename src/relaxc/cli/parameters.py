@@ -191,6 +191,12 @@ def pruning(command: _Command) -> _Command:
         click.option(
             "--samples", metavar="DATA", help="Judge channels by these, without correction."
         ),
+        click.option(
+            "--sensitivity",
+            metavar="FILE|DATA",
+            help="Take from each group what the result misses least: by a file of `relaxc "
+            "sensitivity`, or measured on these samples.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -259,14 +265,25 @@ def read_pruning(
     keep: tuple[str, ...],
     recover: str | None,
     samples: str | None,
+    sensitivity: str | None,
 ) -> CompileOptions:
     """Read the options of `pruning`.
 
     Raises:
         OptionError: they do not fit together.
     """
-    if not texts and (recover is not None or samples is not None or keep):
-        raise OptionError("`--recover`, `--samples` and `--keep` go with `--prune`")
+    given = any(value is not None for value in (recover, samples, sensitivity))
+    if not texts and (given or keep):
+        raise OptionError("`--recover`, `--samples`, `--sensitivity`, `--keep` go with `--prune`")
+    curves: dict[str, dict[float, float]] = {}
+    if sensitivity is not None:
+        scope = "sensitivity"
+        if data_of(sensitivity) is None:
+            from relaxc.sensitivity import read_curves
+
+            curves = read_curves(sensitivity)
+        else:
+            samples = samples or sensitivity
     if round_to != "auto" and not round_to.isdecimal():
         raise OptionError(f"`--round-to {round_to}` is neither `auto` nor a number")
     if texts and importance not in ("l1", "l2") and recover is None and samples is None:
@@ -301,9 +318,15 @@ def read_pruning(
                 exclude=keep,
                 round_to="auto" if round_to == "auto" else int(round_to),
                 recover=recover is not None,
+                curves=curves,
             )
             options = replace(options, prune=prune)
     return options
+
+
+def data_of(sensitivity: str | None) -> str | None:
+    """The samples that `--sensitivity` names, if it names some."""
+    return None if sensitivity is None or sensitivity.endswith(".json") else sensitivity
 
 
 def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:
