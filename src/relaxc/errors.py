@@ -6,6 +6,7 @@ RelaxcError
 ├── OptionError             a flag or an option makes no sense (exit 2)
 ├── InputError              the arrays given to a compiled model do not fit it (exit 2)
 ├── ArtifactError           a compiled artifact is damaged or too new (exit 65)
+├── RecordsError            tuning records cannot be read (exit 65)
 ├── TargetError             this machine lacks a compiler, a CPU feature or a device (exit 69)
 ├── PassError               a pass broke its contract: a bug of relaxc (exit 70)
 └── OutputError             a result could not be written (exit 73)
@@ -50,6 +51,12 @@ class InputError(RelaxcError):
 
 class ArtifactError(RelaxcError):
     """A compiled artifact is damaged or of a newer schema."""
+
+    exit_code = 65
+
+
+class RecordsError(RelaxcError):
+    """Tuning records cannot be read."""
 
     exit_code = 65
 
