@@ -19,6 +19,7 @@ from relaxc.targets.llvm.link import compiler_command, link_shared
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.llvm.schedule.schedule import schedule_nests
 from relaxc.targets.llvm.target import enabled_features
+from relaxc.targets.llvm.tuning import Decider, Tuning
 from relaxc.targets.llvm.tvm_runtime import require_runtime
 from relaxc.targets.shape_functions import sort_shape_functions
 
@@ -39,9 +40,11 @@ class LlvmBackend(Backend):
 
     Attributes:
         target: an LLVM target with `mcpu`, `mtriple` and `num-cores`.
+        tuning: chooses parameters of kernels; None leaves them to the kernels.
     """
 
     target: tvm.target.Target
+    tuning: Tuning | None = None
 
     @property
     def channel_multiple(self) -> int:
@@ -51,7 +54,16 @@ class LlvmBackend(Backend):
     @property
     def kernels(self) -> LlvmKernels:
         """The kernels for this CPU."""
-        return LlvmKernels(machine_of(self.target))
+        return LlvmKernels(machine_of(self.target), self.tuning)
+
+    def with_records(self, decider: Decider, threads: int | None = None) -> LlvmBackend:
+        """This backend, with kernels as what was measured says they are fastest.
+
+        Args:
+            decider: says what, task by task.
+            threads: that the measurements were made with; as many as the target has cores.
+        """
+        return replace(self, tuning=Tuning(decider, self.target, threads))
 
     def with_precision(self, precision: Precision) -> LlvmBackend:
         """This backend; kernels read off a tensor's storage how to multiply it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from relaxc.targets.llvm.groups.rows import Norm, Softmax
 from relaxc.targets.llvm.kernels.domain import as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.llvm.tuning import Tuning
 
 # The first that applies wins.
 _KERNELS: tuple[GroupKernel, ...] = (
@@ -44,9 +45,11 @@ class LlvmKernels:
 
     Attributes:
         machine: the CPU.
+        tuning: chooses parameters of kernels; None leaves them to the kernels.
     """
 
     machine: Machine
+    tuning: Tuning | None = None
 
     @property
     def reads_integers(self) -> bool:
@@ -96,7 +99,7 @@ class LlvmKernels:
             return attention.demands(func)
         if func.attrs[KERNEL] == VIEW:
             return [Demand(("last" if _to_last(func) else "plain",), exact=True)]
-        return _kernel(func).demands(Group.of(func), data, self.machine)
+        return _kernel(func).demands(self._group(func), data, self.machine)
 
     def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
         """How a group writes its result, given how its parameters lie."""
@@ -141,7 +144,16 @@ class LlvmKernels:
             return lower_relayout(func, layouts, self.machine)
         if name == ATTENTION:
             return attention.lower(func, layouts, self.machine)
-        return _BY_NAME[name].lower(Group.of(func), layouts, self.machine)
+        group = self._group(func)
+        if self.tuning is not None:
+            self.tuning.note(_BY_NAME[name], group, layouts)
+        return _BY_NAME[name].lower(group, layouts, self.machine)
+
+    def _group(self, func: relax.Function) -> Group:
+        group = Group.of(func)
+        if self.tuning is None:
+            return group
+        return replace(group, choice=self.tuning.choice(_kernel(func), group, self.machine))
 
 
 def _is_empty(value: relax.Expr) -> bool:

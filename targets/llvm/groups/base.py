@@ -20,6 +20,7 @@ from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.operands import Operands, declare_operands
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.tuning.task import Choice
 
 # Steps of a quantized result that are ten times the error of the shorter polynomials.
 _COARSE = 4e-3
@@ -33,11 +34,13 @@ class Group:
         func: the function.
         anchor: its first call; a quantized constant that it takes is in place.
         epilogue: the elementwise calls after it.
+        choice: the kernel's parameters, from its space; None leaves them to the kernel.
     """
 
     func: relax.Function
     anchor: relax.Call
     epilogue: Epilogue
+    choice: Choice | None = None
 
     @staticmethod
     def of(func: relax.Function) -> Group:
@@ -95,6 +98,20 @@ class GroupKernel(abc.ABC):
         """How parameters must be stored to be multiplied as bfloat16; others may be as they are."""
         return {}
 
+    def workload(self, group: Group) -> dict[str, Any] | None:
+        """What the group computes, as far as it matters for speed; None if tuning has no choice.
+
+        Names of fields and values go into records: a change needs a new version of the space.
+        """
+        return None
+
+    def space(self, group: Group, machine: Machine) -> list[Choice]:
+        """All parameters that the kernel may be written with; the first are its own choice."""
+        return []
+
+    # Bumped whenever a choice comes to mean other code.
+    space_version: ClassVar[int] = 0
+
     @abc.abstractmethod
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel; `layouts` has one entry per parameter and one for the result."""
@@ -113,6 +130,13 @@ def operand_demands(group: Group, domain: Domain, data: dict[relax.Var, Demand])
         else:
             demands.append(Demand(("plain",)))
     return demands
+
+
+def epilogue_signature(group: Group, domain: Domain) -> list[str]:
+    """The operators of an epilogue, and how their operands are broadcast."""
+    names = [str(call.op.name).removeprefix("relax.") for _, call in group.epilogue.bindings]
+    kinds = [domain.broadcasting(o.shape) or "" for o in group.epilogue.operands]
+    return [*names, *(f"[{kind}]" for kind in kinds)]
 
 
 def is_elementwise(call: relax.Call, domain: Domain) -> bool:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from relaxc.layout import PLAIN, Demand, Element, Kind, Layout, Quantization
-from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
+from relaxc.targets.llvm.groups import conv2d_space as space
+from relaxc.targets.llvm.groups.base import (
+    Group,
+    GroupKernel,
+    KernelFrame,
+    epilogue_signature,
+    operand_demands,
+)
 from relaxc.targets.llvm.kernels import (
     conv_banded,
     conv_columns,
@@ -25,6 +34,7 @@ from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.kernels.winograd_plan import Plan, winograd_plan
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.tuning.task import Choice
 
 
 class Conv2d(GroupKernel):
@@ -32,6 +42,7 @@ class Conv2d(GroupKernel):
 
     name = "conv2d"
     is_product = True
+    space_version = space.VERSION
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether channels and pixels are static."""
@@ -55,6 +66,25 @@ class Conv2d(GroupKernel):
         return operand_demands(
             group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
         )
+
+    def workload(self, group: Group) -> dict[str, Any] | None:
+        """Static convolutions of floats."""
+        spec, element = _spec(group), group.element(group.anchor.args[0])
+        if not isinstance(spec.batch, int) or element not in ("float32", "bfloat16"):
+            return None
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
+        signature = epilogue_signature(group, self.domain(group.result_shape))
+        return {"kernel": self.name, **fields, "element": element, "epilogue": signature}
+
+    def space(self, group: Group, machine: Machine) -> list[Choice]:
+        """Where there is more than one way."""
+        spec, element = _spec(group), group.element(group.anchor.args[0])
+        plan = _method(spec, element, machine)
+        if _algorithm(spec, plan, machine) in ("packed", "banded"):
+            return []
+        if element == "bfloat16" and conv_columns.applies(spec):
+            return []  # its tile is that of another convolution
+        return space.conv2d_space(spec, plan, element, machine)
 
     def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
         """Pairs of neighbouring channels, where convolution is direct."""
@@ -82,9 +112,11 @@ class Conv2d(GroupKernel):
             operands, y = frame.operands(), frame.result()
             conv_winograd.emit(frame.b, spec, plan, x, packed, y, operands)
         elif algorithm == "depthwise":
+            cut = conv_depthwise.choose_tile(spec, machine.lanes)
+            cut = cut if group.choice is None else space.depthwise_tile_of(group.choice)
             w = _panels(frame, conv_depthwise.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
-            conv_depthwise.emit(frame.b, spec, x, w, y, operands)
+            conv_depthwise.emit(frame.b, spec, cut, x, w, y, operands)
         elif algorithm == "packed":
             packed = frame.constant("w", conv_packed.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
@@ -101,6 +133,7 @@ class Conv2d(GroupKernel):
                 x = conv_columns.paired_view(frame.b, x)
                 spec, weight = conv_columns.paired_spec(spec), conv_columns.paired_weights(weight)
             tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
+            tile = tile if group.choice is None else space.tile_of(group.choice)
             if integers is not None:
                 weight, width = integers.integers, -(-len(weight) // machine.lanes) * machine.lanes
                 arithmetic = frame.integer_arithmetic(integers, x, width)
@@ -122,6 +155,9 @@ def _integers(group: Group, algorithm: str, machine: Machine) -> QuantizedArray 
 
 
 def _plan(group: Group, spec: ConvSpec, machine: Machine) -> Plan | None:
+    if group.choice is not None:
+        is_winograd = group.choice["algorithm"] == "winograd"
+        return space.plan_of(group.choice, spec, machine) if is_winograd else None
     return _method(spec, group.element(group.anchor.args[0]), machine)
 
 

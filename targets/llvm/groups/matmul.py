@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tvm import relax
 from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, ROUNDS_ROWS, Demand, Element, Layout, Quantization
-from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
+from relaxc.targets.llvm.groups.base import (
+    Group,
+    GroupKernel,
+    KernelFrame,
+    epilogue_signature,
+    operand_demands,
+)
 from relaxc.targets.llvm.kernels import matmul, matmul_dynamic, matmul_weight_only
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.constants import (
@@ -23,6 +30,7 @@ from relaxc.targets.llvm.kernels.constants import (
 from relaxc.targets.llvm.kernels.domain import Domain, RowDomain, as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.tuning.task import Choice
 
 
 class Matmul(GroupKernel):
@@ -30,6 +38,8 @@ class Matmul(GroupKernel):
 
     name = "matmul"
     is_product = True
+    # Bumped whenever a field of a tiling comes to mean other code.
+    space_version = 1
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether the right side is a constant matrix and the left one float32 of known depth."""
@@ -57,6 +67,32 @@ class Matmul(GroupKernel):
         """Row-major."""
         return PLAIN
 
+    def workload(self, group: Group) -> dict[str, Any] | None:
+        """Products of floats with a known number of rows."""
+        data, weight = group.anchor.args
+        domain = self.domain(group.result_shape)
+        rows, element = domain.dims[3], group.element(data)
+        is_float = isinstance(weight, GenericConst) and element in ("float32", "bfloat16")
+        if not isinstance(rows, int) or not is_float:
+            return None
+        depth, columns = (int(d) for d in weight.ty.shape.values)
+        return {
+            "kernel": self.name,
+            "rows": rows,
+            "depth": depth,
+            "columns": columns,
+            "element": element,
+            "epilogue": epilogue_signature(group, domain),
+        }
+
+    def space(self, group: Group, machine: Machine) -> list[Choice]:
+        """Register tiles that spill nothing, tasks, and how far to look ahead."""
+        rows = self.domain(group.result_shape).dims[3]
+        columns = int(group.anchor.args[1].ty.shape.values[1])
+        first = matmul.choose_tiling(rows, columns, machine.lanes, machine.registers)
+        tilings = [first, *matmul.tilings(rows, columns, machine.lanes, machine.registers)]
+        return [asdict(tiling) for tiling in dict.fromkeys(tilings)]
+
     def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
         """Pairs of neighbours in a row, where weights are float."""
         data, weight = group.anchor.args
@@ -79,6 +115,8 @@ class Matmul(GroupKernel):
         frame = KernelFrame(name, group, domain, layouts, machine)
         rows = frame.dims[3]
         tiling = matmul.choose_tiling(rows, weight.shape[1], machine.lanes, machine.registers)
+        if group.choice is not None:
+            tiling = matmul.Tiling(**group.choice)  # type: ignore[arg-type]
         x = frame.views[group.anchor.args[0]]
         arithmetic = arithmetic_of(x)
         if integers is not None:

@@ -6,6 +6,8 @@ tap that needs it. Bound by L2 bandwidth, of which it reaches 77 to 100 %.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder, even_tiles
@@ -22,19 +24,47 @@ def pack_weights(weight: np.ndarray, lanes: int) -> np.ndarray:
     return np.ascontiguousarray(packed, np.float32)
 
 
-def emit(
-    b: KernelBuilder, spec: ConvSpec, x: View, weight: View, y: View, operands: Operands
-) -> None:
-    """Write the kernel. `weight.row` is the length of one block's packed weights."""
-    taps = spec.kernel[0] * spec.kernel[1]
+@dataclass(frozen=True)
+class DepthwiseTile:
+    """How a map is cut.
+
+    Attributes:
+        rows, columns: the most outputs in one tile, which share the inputs that they read.
+        parts: tasks per map.
+        keep: whether the weights stay in registers; else they are loaded at use.
+    """
+
+    rows: int
+    columns: int
+    parts: int
+    keep: bool
+
+
+def choose_tile(spec: ConvSpec, lanes: int) -> DepthwiseTile:
+    """Two rows where inputs are shared between them and registers suffice."""
     # With many taps the weights no longer fit beside the accumulators: load them at use.
-    keep = taps <= 9
-    columns = 7 if b.lanes == 16 else 3
-    rows = 2 if keep and spec.stride == (1, 1) and spec.out_height > 14 and b.lanes == 16 else 1
+    keep = spec.kernel[0] * spec.kernel[1] <= 9
+    wide = lanes == 16
+    rows = 2 if keep and spec.stride == (1, 1) and spec.out_height > 14 and wide else 1
     # What a core wrote before it should read now: neighbours share out big maps by rows, too, and
     # maps of many channels by these.
     by_rows = spec.in_height * spec.in_width > spec.in_channels
-    largest = max(rows, -(-spec.out_height // 4)) if by_rows else spec.out_height
+    return DepthwiseTile(rows, 7 if wide else 3, 4 if by_rows else 1, keep)
+
+
+def emit(
+    b: KernelBuilder,
+    spec: ConvSpec,
+    tile: DepthwiseTile,
+    x: View,
+    weight: View,
+    y: View,
+    operands: Operands,
+) -> None:
+    """Write the kernel. `weight.row` is the length of one block's packed weights."""
+    taps = spec.kernel[0] * spec.kernel[1]
+    keep, rows, columns = tile.keep, tile.rows, tile.columns
+    largest = max(rows, -(-spec.out_height // tile.parts))
     for start, size, count in even_tiles(spec.out_height, largest):
         with b.parallel(spec.batch * y.blocks * count) as t:
             many = not (isinstance(spec.batch, int) and spec.batch == 1)

@@ -8,6 +8,8 @@ be symbolic: the last tile then overlaps its neighbour.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +30,15 @@ class Tiling:
         rows: rows of a register tile.
         vectors: vectors of columns of a register tile, and width of a panel.
         chunk: rows that one task takes with a panel.
+        prefetch: steps of depth ahead in the panel that are fetched meanwhile; 0 fetches none.
+        unroll: steps of depth per iteration of the innermost loop.
     """
 
     rows: int
     vectors: int
     chunk: int
+    prefetch: int = 32
+    unroll: int = 1
 
 
 def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling:
@@ -47,6 +53,22 @@ def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling
     if isinstance(rows, int):
         largest = max(size for _, size, _ in even_tiles(rows, largest))
     return Tiling(largest, vectors, 16 * largest)
+
+
+def tilings(rows: int, columns: int, lanes: int, registers: int) -> Iterator[Tiling]:
+    """All tilings that spill nothing, of which one may be faster than the chosen one."""
+    blocks = -(-columns // lanes)
+    for vectors in (1, 2, 3, 4, 6, 8):
+        largest = min((registers - 1 - vectors) // vectors, rows, 14)
+        if vectors > blocks or largest < 1:
+            continue
+        sizes = {max(size for _, size, _ in even_tiles(rows, n)) for n in range(1, largest + 1)}
+        for size in sorted(sizes)[-4:]:
+            chunks = {min(size * steps, rows) for steps in (4, 16, 64)} | {16 * size}
+            for chunk, prefetch, unroll in itertools.product(
+                sorted(chunks), (32, 0, 8, 128), (1, 2, 4)
+            ):
+                yield Tiling(size, vectors, chunk, prefetch, unroll)
 
 
 def pack_weights(
@@ -160,16 +182,19 @@ class Writer:
         first = b.let(panel * self.tiling.vectors)
         acc = self.arithmetic.accumulators(b, size, first, blocks)
         start, base = b.let(panel * (depth * width)), b.let(x.at(0, 0, 0, row))
-        with b.loop(depth) as k:
-            at = b.let(start + k * width)
-            loaded = [b.let(b.load(self.weight, at + v * lanes)) for v in range(blocks)]
-            for v in range(blocks):
-                b.prefetch(self.weight, at + (_PREFETCH * width + v * lanes), 3)
-            for r in range(size):
-                value = b.let(b.broadcast(x.buffer, base + r * x.pixel + k))
-                for v in range(blocks):
-                    total = acc[v][r]
-                    total.set(self.arithmetic.multiply_add(b, total.get(), value, loaded[v]))
+        unroll = 1 if depth % self.tiling.unroll else self.tiling.unroll
+        with b.loop(depth // unroll) as step:
+            for u in range(unroll):
+                k = step * unroll + u
+                at = b.let(start + k * width)
+                loaded = [b.let(b.load(self.weight, at + v * lanes)) for v in range(blocks)]
+                for v in range(blocks if self.tiling.prefetch else 0):
+                    b.prefetch(self.weight, at + (self.tiling.prefetch * width + v * lanes), 3)
+                for r in range(size):
+                    value = b.let(b.broadcast(x.buffer, base + r * x.pixel + k))
+                    for v in range(blocks):
+                        total = acc[v][r]
+                        total.set(self.arithmetic.multiply_add(b, total.get(), value, loaded[v]))
         self._store(acc, first, row, tail)
 
     def _store(self, acc: Registers, first: Index, row: Index, tail: int) -> None:
@@ -182,7 +207,3 @@ class Writer:
             for r, value in b.each_of(values, rolled=self.operands.epilogue.is_heavy):
                 result = b.let(self.operands.apply(b, value, 0, cb, 0, row + r, count))
                 b.store_partial(self.y.buffer, self.y.at(0, cb, 0, row + r), result, count)
-
-
-# Steps of depth ahead in the panel.
-_PREFETCH = 32

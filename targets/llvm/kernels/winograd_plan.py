@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
@@ -109,6 +110,46 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     if count == 1 and positions * total * spec.in_channels * 4 <= 2 * machine.l2_bytes:
         parts = min(groups, 2 * machine.cores)
     return Plan(rows, columns, group, tile, -(-total // count), True, min(depth, in_blocks), parts)
+
+
+def plan_variants(spec: ConvSpec, machine: Machine) -> list[Plan]:
+    """Other plans for a convolution that Winograd's method may compute; none where it may not.
+
+    Tiles are those of the model, or smaller, so that the error is no larger.
+    """
+    plan = winograd_plan(spec, machine)
+    if plan is None or not isinstance(spec.batch, int):
+        return []
+    in_blocks, out_blocks = spec.in_channels // machine.lanes, spec.out_channels // machine.lanes
+    transforms = [(plan.rows, plan.columns)]
+    if spec.kernel == (3, 3) and spec.stride == (1, 1):
+        transforms = [_TRANSFORMS[3, 3], _SMALL]
+    found = []
+    for (rows, columns), group in itertools.product(transforms, (1, 2, 3, 4)):
+        if out_blocks % group:
+            continue
+        down, across = _tiles(spec, rows, columns)
+        most = (machine.registers - 1 - group) // group
+        positions = rows.size * columns.size
+        for by_group in (False, True):
+            total = down * across * (spec.batch if by_group else 1)
+            least = max(1, -(-total // _LARGEST_BLOCK))
+            for count in sorted({least + i for i in range(5)} | {2 * least, 4 * least}):
+                block = -(-total // count)
+                if block < 4 and count > 1:
+                    continue
+                depths, shares = {in_blocks}, {0}
+                if by_group and count == 1:
+                    panel = positions * group * machine.lanes**2 * 4
+                    depths |= {
+                        min(in_blocks, max(1, machine.l2_bytes // share // panel))
+                        for share in (2, 4, 8)
+                    }
+                    shares |= {min(out_blocks // group, n * machine.cores) for n in (1, 2, 4)}
+                for depth, parts in itertools.product(sorted(depths), sorted(shares)):
+                    tile = min(most, 14 if group > 1 else 24)
+                    found.append(Plan(rows, columns, group, tile, block, by_group, depth, parts))
+    return found
 
 
 def _strided(spec: ConvSpec) -> tuple[Transform, Transform] | None:

@@ -1,0 +1,135 @@
+"""Between the kernels and what was measured: which task a group is, and what to write it with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import tvm
+
+from relaxc.layout import Layout
+from relaxc.targets.llvm.groups.base import Group, GroupKernel
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.llvm.target import enabled_features
+from relaxc.targets.tuning.history import Decision, same_choice
+from relaxc.targets.tuning.records import Fields
+from relaxc.targets.tuning.task import Choice, Task
+
+
+class Decider(Protocol):
+    """What was measured, as far as it is asked for here."""
+
+    def decide(self, task: Task) -> Decision | None:
+        """What to use for a task; None if nothing is known of it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a model where a tuned kernel stands.
+
+    Attributes:
+        task: which one.
+        kernel: its template.
+        group: what it computes, and the choice that it was written with.
+        layouts: of the parameters and of the result.
+    """
+
+    task: Task
+    kernel: GroupKernel
+    group: Group
+    layouts: tuple[Layout, ...]
+
+    def space(self, machine: Machine) -> list[Choice]:
+        """All choices, the untuned one first."""
+        return self.kernel.space(self.group, machine)
+
+    def variant(self, choice: Choice, machine: Machine) -> tuple[Kernel, tuple[Layout, ...]]:
+        """The kernel written with a choice, and the layouts that it reads.
+
+        A choice may need a wider border around its data than the site has.
+        """
+        group = replace(self.group, choice=choice)
+        layouts = list(self.layouts)
+        for i, demand in enumerate(self.kernel.demands(group, layouts[0], machine)):
+            have = layouts[i].border
+            if any(need > n for need, n in zip(demand.border, have)):
+                t, left, b, r = (max(pair) for pair in zip(demand.border, have))
+                layouts[i] = layouts[i].with_border((t, left, b, r))
+        return self.kernel.lower(group, layouts, machine), tuple(layouts)
+
+
+class Tuning:
+    """Chooses parameters of kernels while a model is compiled, and remembers what it did.
+
+    Args:
+        decider: what was measured.
+        target: what is compiled for.
+        threads: that share a kernel's work; as many as the target has cores.
+
+    Attributes:
+        sites: the tuned places, in order, with what was chosen.
+        decisions: key of a task -> what was decided; None where nothing is known.
+        refused: keys of tasks whose record names a choice that the kernel does not offer.
+    """
+
+    def __init__(
+        self, decider: Decider, target: tvm.target.Target, threads: int | None = None
+    ) -> None:
+        self._decider = decider
+        self._machine_facts = {
+            "mcpu": str(target.attrs["mcpu"]),
+            "mtriple": str(target.attrs["mtriple"]),
+            "features": _digest(sorted(enabled_features(target))),
+            "cores": int(target.attrs["num-cores"]),
+            "threads": threads or int(target.attrs["num-cores"]),
+            "tvm": importlib.metadata.version("apache-tvm"),
+        }
+        self.sites: list[Site] = []
+        self.decisions: dict[str, Decision | None] = {}
+        self.refused: set[str] = set()
+
+    def context(self, kernel: GroupKernel) -> Fields:
+        """For whom a kernel is tuned."""
+        return {**self._machine_facts, "space": kernel.space_version}
+
+    def task(self, kernel: GroupKernel, group: Group) -> Task | None:
+        """The task that a group is; None if its kernel leaves nothing to choose."""
+        workload = kernel.workload(group)
+        return None if workload is None else Task(workload, self.context(kernel))
+
+    def choice(self, kernel: GroupKernel, group: Group, machine: Machine) -> Choice | None:
+        """What to write a group's kernel with; None leaves that to the kernel."""
+        task = self.task(kernel, group)
+        if task is None:
+            return None
+        if task.key not in self.decisions:
+            self.decisions[task.key] = self._allowed(task, kernel, group, machine)
+        decision = self.decisions[task.key]
+        return None if decision is None else decision.choice
+
+    def _allowed(
+        self, task: Task, kernel: GroupKernel, group: Group, machine: Machine
+    ) -> Decision | None:
+        """What the records say, unless they are of another mind than the kernel's space."""
+        decision = self._decider.decide(task)
+        if decision is None or decision.choice is None:
+            return decision
+        for choice in kernel.space(group, machine):
+            if same_choice(choice, decision.choice):
+                return replace(decision, choice=choice)
+        self.refused.add(task.key)
+        return None
+
+    def note(self, kernel: GroupKernel, group: Group, layouts: Sequence[Layout]) -> None:
+        """Remember where a kernel was written."""
+        task = self.task(kernel, group)
+        if task is not None:
+            self.sites.append(Site(task, kernel, group, tuple(layouts)))
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
