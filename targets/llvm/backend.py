@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
-from tvm import IRModule, relax
+from tvm import IRModule, relax, tirx
 
 from relaxc.errors import OptionError, PassError
 from relaxc.layout import Precision
@@ -134,6 +135,27 @@ class LlvmBackend(Backend):
             executable = relax.build(mod, self.target, relax_pipeline=None)
         compiled = self.link(executable)
         return replace(compiled, listing=_assembly(executable)) if listing else compiled
+
+    def build_kernel(self, func: tirx.PrimFunc, output: Path) -> None:
+        """Generate machine code for a finished kernel alone, as the function `kernel`.
+
+        Args:
+            func: the kernel.
+            output: the shared library to write.
+        """
+        mod = IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
+        with self.target, tvm.transform.PassContext(disabled_pass=_DISABLED):
+            executable = tvm.tirx.build(mod, self.target)
+        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+            linked = Path(folder, "kernel.so")
+            executable.export_library(
+                str(linked), fcompile=_Linker(self.triple), workspace_dir=folder
+            )
+            shutil.move(linked, output)
+
+    def pool_library(self) -> bytes:
+        """The thread pool that parallel loops of kernels use."""
+        return _compiled(_SOURCES[0], self.triple)
 
     def link(self, executable: relax.VMExecutable, more: Sequence[str] = ()) -> CompiledModule:
         """Link a built module for this CPU.

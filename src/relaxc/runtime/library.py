@@ -101,6 +101,19 @@ def load_profiler(artifact: Artifact, cache_dir: Path | None) -> ctypes.CDLL:
         return _load(artifact, "profiler.so", (cache_dir or default_cache_dir()) / "lib")
 
 
+def load_kernels(path: Path, pool: ctypes.CDLL) -> ffi.Object:
+    """Load a library of kernels whose parallel loops use our pool.
+
+    Args:
+        path: the library, made on this machine.
+        pool: the thread pool.
+    """
+    with _lock:
+        module = ffi.load_module(path)
+        _use_pool(path, pool)
+        return module
+
+
 def _use_pool(path: Path, pool: ctypes.CDLL) -> None:
     """Point the model's parallel loops at our pool instead of TVM's."""
     number, pointer = ctypes.c_int32, ctypes.c_void_p

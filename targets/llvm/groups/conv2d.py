@@ -73,6 +73,7 @@ class Conv2d(GroupKernel):
         if not isinstance(spec.batch, int) or element not in ("float32", "bfloat16"):
             return None
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
+        fields["taps"] = fields.pop("kernel")
         signature = epilogue_signature(group, self.domain(group.result_shape))
         return {"kernel": self.name, **fields, "element": element, "epilogue": signature}
 

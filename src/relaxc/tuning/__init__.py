@@ -1,0 +1,1 @@
+"""relaxc tune: measures kernels on this machine and keeps what it finds."""

@@ -1,0 +1,118 @@
+"""A kernel with everything that it takes to run it alone, in a folder: for another process.
+
+    kernel.json    the PrimFunc
+    job.json       logical shapes and layouts of its parameters and its result, scalars
+    0.npy ...      its constants
+
+Nothing in it is code of Python, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from relaxc.layout import PLAIN, Layout
+from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.llvm.tuning import Site
+from relaxc.targets.tuning.task import Choice
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel to run.
+
+    Attributes:
+        func: the code.
+        tensors: (logical shape, layout) of each parameter, the result last.
+        constants: what follows the parameters.
+        scalars: what follows the constants.
+    """
+
+    func: tirx.PrimFunc
+    tensors: list[tuple[tuple[int, ...], Layout]]
+    constants: list[np.ndarray]
+    scalars: list[int]
+
+    @staticmethod
+    def of(site: Site, choice: Choice, machine: Machine) -> Job:
+        """A site's kernel, written with a choice."""
+        kernel, layouts = site.variant(choice, machine)
+        domain = site.kernel.domain(site.group.result_shape)
+        shapes = [tuple(p.ty.shape.values) for p in site.group.func.params]
+        tensors = []
+        for shape, layout in zip((*shapes, site.group.result_shape), layouts):
+            is_plain = layout.kind == "plain" and not any(layout.border)
+            dims = shape if is_plain else domain.operand_dims(shape)
+            tensors.append((tuple(int(d) for d in dims), layout))
+        return Job(kernel.func, tensors, list(kernel.constants), list(kernel.scalars))
+
+    def write(self, folder: Path) -> None:
+        """Write it to a new folder."""
+        folder.mkdir()
+        (folder / "kernel.json").write_text(tvm.ir.save_json(self.func))
+        about = {
+            "tensors": [[list(shape), str(layout)] for shape, layout in self.tensors],
+            "constants": len(self.constants),
+            "scalars": self.scalars,
+        }
+        (folder / "job.json").write_text(json.dumps(about))
+        for i, array in enumerate(self.constants):
+            np.save(folder / f"{i}.npy", array, allow_pickle=False)
+
+    @staticmethod
+    def read(folder: Path) -> Job:
+        """Read what `write` wrote."""
+        about = json.loads((folder / "job.json").read_text())
+        return Job(
+            tvm.ir.load_json((folder / "kernel.json").read_text()),
+            [(tuple(shape), Layout.parse(text)) for shape, text in about["tensors"]],
+            [np.load(folder / f"{i}.npy", allow_pickle=False) for i in range(about["constants"])],
+            about["scalars"],
+        )
+
+
+def laid_out(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """A logical float32 tensor as it lies in memory; channels of the buffer beyond it are zero."""
+    if not layout.same_memory(PLAIN):
+        top, left, bottom, right = layout.border
+        before = after = 0
+        if layout.slice is not None:
+            before = layout.slice.offset
+            after = layout.slice.total - before - array.shape[1]
+        array = np.pad(array, ((0, 0), (before, after), (top, bottom), (left, right)))
+        n, c, h, w = array.shape
+        if layout.kind == "blocked":
+            array = np.pad(array, ((0, 0), (0, -c % layout.block), (0, 0), (0, 0)))
+            array = array.reshape(n, -1, layout.block, h, w).transpose(0, 1, 3, 4, 2)
+        elif layout.kind == "last":
+            array = array.transpose(0, 2, 3, 1)
+    array = np.ascontiguousarray(array)
+    return as_bfloat16(array) if layout.element == "bfloat16" else array
+
+
+def empty(shape: tuple[int, ...], layout: Layout) -> np.ndarray:
+    """A buffer for a result, full of NaN: so that what a kernel leaves out shows."""
+    physical = shape if layout.same_memory(PLAIN) else tuple(layout.physical_shape(list(shape)))
+    array = np.full(physical, np.nan, np.float32)
+    return as_bfloat16(array) if layout.element == "bfloat16" else array
+
+
+def as_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 numbers."""
+    return (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def as_float(array: np.ndarray) -> np.ndarray:
+    """What a buffer holds, as float32."""
+    if array.dtype != np.uint16:
+        return array
+    whole: Any = array.astype(np.uint32) << 16
+    floats: np.ndarray = whole.view(np.float32)
+    return floats

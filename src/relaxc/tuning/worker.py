@@ -1,0 +1,239 @@
+"""The process in which candidates are built and run: `python -m relaxc.tuning.worker`.
+
+It reads requests from stdin and writes answers to stdout, one JSON object per line each, until
+stdin ends. What a candidate does to this process, its parent has to cope with.
+
+Each timed run finds the caches as inside of a model: a sweep through memory has driven out weights
+and results, then the data are written anew by the threads that a layer before would use. Candidate
+and untuned kernel take turns, so that a drift of the machine's speed hits both alike.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from relaxc import tvm_patches
+from relaxc.runtime import ffi
+from relaxc.runtime.library import load_kernels
+from relaxc.runtime.tensors import to_tensor
+from relaxc.runtime.threads import pool_caller
+from relaxc.targets.llvm.backend import LlvmBackend
+from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.tuning.job import Job, as_float, empty, laid_out
+
+# Relative to the largest element: how far a candidate's results may be from the untuned kernel's.
+_TOLERANCE, _TOLERANCE_BF16 = 2e-4, 2e-2
+# Elements that one step of a sweep or a copy handles.
+_STRIDE = 1024
+_SEED = 0
+
+
+class Worker:
+    """Builds, checks and times kernels of one task after the other.
+
+    Args:
+        target: what to build for: this machine.
+        threads: that share a kernel's loops.
+        sweep_bytes: memory to touch before each run.
+        folder: for libraries.
+    """
+
+    def __init__(self, target: str, threads: int, sweep_bytes: int, folder: Path) -> None:
+        self.backend = LlvmBackend(tvm.target.Target(target))
+        self._folder = folder
+        self._built = 0
+        library = folder / "threadpool.so"
+        library.write_bytes(self.backend.pool_library())
+        self._pool = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        self._call = pool_caller(self._pool, threads)
+        self._swept = np.zeros(max(sweep_bytes // 4 // _STRIDE, 1) * _STRIDE, np.float32)
+        self._sweep = self._prepared(_sweep_kernel(self._swept.size), [self._swept])
+        self._data: list[np.ndarray] = []
+        self._untuned: _Loaded | None = None
+
+    def task(self, folder: Path) -> dict[str, Any]:
+        """Begin a task with the untuned kernel; answers how long that takes."""
+        job = Job.read(folder)
+        rng = np.random.default_rng(_SEED)
+        self._data = [
+            rng.standard_normal(shape).astype(np.float32) for shape, _ in job.tensors[:-1]
+        ]
+        self._untuned = self._loaded(job)
+        self._untuned.run()
+        return {"outcome": "ok", "seconds": min(self._timed(self._untuned) for _ in range(5))}
+
+    def trial(self, folder: Path, pairs: int, least_s: float) -> dict[str, Any]:
+        """Judge a candidate beside the untuned kernel."""
+        untuned = self._untuned
+        assert untuned is not None, "a task begins with its untuned kernel"
+        candidate = self._loaded(Job.read(folder))
+        candidate.run()
+        untuned.run()
+        wrong = _difference(candidate.result, untuned.result)
+        if wrong is not None:
+            return {"outcome": "wrong", "detail": wrong}
+        ratios, ours, theirs = [], [], []
+        end = time.perf_counter() + least_s
+        while len(ratios) < pairs or time.perf_counter() < end:
+            first, second = self._timed(untuned), self._timed(candidate)
+            # Twice the other way round: who comes second must not matter.
+            third, fourth = self._timed(candidate), self._timed(untuned)
+            theirs += [first, fourth]
+            ours += [second, third]
+            ratios.append((second + third) / (first + fourth))
+        ratio = statistics.median(ratios)
+        spread = statistics.median(abs(r - ratio) for r in ratios)
+        return {
+            "outcome": "ok",
+            # The median of the pairs and the ratio of the fastest runs: the one that flatters less.
+            "ratio": max(ratio, min(ours) / min(theirs)),
+            "noise": 1.5 * spread / len(ratios) ** 0.5,
+            "seconds": min(ours),
+            "untuned_seconds": min(theirs),
+        }
+
+    def _timed(self, kernel: _Loaded) -> float:
+        self._sweep()
+        kernel.renew()
+        begin = time.perf_counter()
+        kernel.run()
+        return time.perf_counter() - begin
+
+    def _loaded(self, job: Job) -> _Loaded:
+        (shape, layout) = job.tensors[-1]
+        inputs = [laid_out(d, layout) for d, (_, layout) in zip(self._data, job.tensors)]
+        result = empty(shape, layout)
+        arrays = [*inputs, *job.constants, *job.scalars, result]
+        run = self._prepared(job.func, arrays)
+        data = inputs[0].reshape(-1).view(np.float32)
+        renew: Callable[[], object] = lambda: None  # noqa: E731
+        if data.size >= _STRIDE:
+            size = data.size // _STRIDE * _STRIDE
+            source = data[:size].copy()
+            # The kernel's own tensor, which the copy keeps as it is.
+            renew = self._prepared(
+                _copy_kernel(size), [source, run.arrays[0].reshape(-1).view(np.float32)[:size]]
+            )
+        return _Loaded(run, renew, run.arrays[-1])
+
+    def _prepared(self, func: tirx.PrimFunc, args: list[Any]) -> _Call:
+        self._built += 1
+        path = self._folder / f"{self._built}.so"
+        self.backend.build_kernel(func, path)
+        function = load_kernels(path, self._pool)["kernel"]
+        path.unlink()
+        return _Call(function, args, self._call)
+
+
+class _Call:
+    """A function with its arguments."""
+
+    def __init__(self, function: ffi.Object, args: list[Any], caller: Callable[..., int]) -> None:
+        self.arrays: list[np.ndarray] = []
+        tensors, values = [], []
+        for arg in args:
+            if isinstance(arg, int):
+                values.append(ffi.Value(_INT, 0, arg))
+                continue
+            tensor, array = to_tensor(arg)
+            self.arrays.append(array)
+            tensors.append(tensor)
+            values.append(tensor.value)
+        self._tensors = tensors
+        self._values = (ffi.Value * len(values))(*values)
+        self._run = functools.partial(ffi.invoke, function, self._values, caller)
+
+    def __call__(self) -> None:
+        self._run()
+
+
+# TVM's type index of an integer.
+_INT = 1
+
+
+class _Loaded:
+    """A kernel that is ready to run."""
+
+    def __init__(self, run: _Call, renew: Callable[[], object], result: np.ndarray) -> None:
+        self.run, self.renew, self.result = run, renew, result
+
+
+def _sweep_kernel(size: int) -> tirx.PrimFunc:
+    b = KernelBuilder("kernel", 16)
+    memory = b.param("memory", (size,))
+    with b.parallel(size // _STRIDE) as t, b.loop(_STRIDE // 16) as i:
+        at = b.let(t * _STRIDE + i * 16)
+        b.store(memory, at, b.load(memory, at) + b.splat(1.0))
+    return b.finish(public=True)
+
+
+def _copy_kernel(size: int) -> tirx.PrimFunc:
+    b = KernelBuilder("kernel", 16)
+    source, to = b.param("source", (size,)), b.param("to", (size,))
+    with b.parallel(size // _STRIDE) as t, b.loop(_STRIDE // 16) as i:
+        at = b.let(t * _STRIDE + i * 16)
+        b.store(to, at, b.load(source, at))
+    return b.finish(public=True)
+
+
+def _difference(result: np.ndarray, wanted: np.ndarray) -> str | None:
+    """What is wrong with a result; None if nothing is."""
+    a, b = as_float(result), as_float(wanted)
+    if not np.array_equal(np.isnan(a), np.isnan(b)):
+        return "it leaves out elements, or writes too many"
+    largest = float(np.nanmax(np.abs(b), initial=1e-30))
+    error = float(np.nanmax(np.abs(a - b), initial=0.0)) / largest
+    allowed = _TOLERANCE_BF16 if result.dtype == np.uint16 else _TOLERANCE
+    return None if error <= allowed else f"results differ by {error:.1e} of the largest"
+
+
+def _limit_memory(bytes_: int) -> None:
+    """Let this process use so much more than it does now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + bytes_
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    tvm_patches.apply()
+    setup = json.loads(sys.stdin.readline())
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+        worker = Worker(setup["target"], setup["threads"], setup["sweep_bytes"], Path(folder))
+        _limit_memory(setup["memory_bytes"])
+        print(json.dumps({"outcome": "ready"}), file=answers, flush=True)
+        for line in sys.stdin:
+            request = json.loads(line)
+            path = Path(request["folder"])
+            try:
+                if request["kind"] == "task":
+                    answer = worker.task(path)
+                else:
+                    answer = worker.trial(path, request["pairs"], request["least_s"])
+            except MemoryError:
+                answer = {"outcome": "memory"}
+            except Exception as err:  # whatever it is, it is this candidate's
+                first = (str(err).strip().splitlines() or [type(err).__name__])[0]
+                answer = {"outcome": "failed", "detail": first[:200]}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
