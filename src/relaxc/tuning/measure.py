@@ -94,9 +94,12 @@ class Measurer:
             `outcome`: `ok`, `wrong`, `failed`, `crashed`, `timeout` or `memory`; for `ok` also
             `ratio`, `noise`, `seconds` and `untuned_seconds`.
         """
+        if self._child is None and self._task is not None:
+            # A candidate took the child down, and with it what it knew.
+            self._ask({"kind": "task", "folder": str(self._task)})
         path = self._written(candidate)
         factor = 4 if thorough else 1
-        answer = self._ask(
+        return self._ask(
             {
                 "kind": "trial",
                 "folder": str(path),
@@ -104,9 +107,6 @@ class Measurer:
                 "least_s": self._options.least_s * factor,
             }
         )
-        if self._child is None and self._task is not None:
-            self._ask({"kind": "task", "folder": str(self._task)})
-        return answer
 
     def _written(self, job: Job) -> Path:
         self._jobs += 1
