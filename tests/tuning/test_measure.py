@@ -126,6 +126,6 @@ def test_a_child_that_does_not_start_is_an_error(
     machine = machine_of(backend.target)
     untuned = Job.of(found[-1], found[-1].space(machine)[0], machine)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with Measurer("no target", MeasureOptions(threads=1)) as child:
-        with pytest.raises(TargetError, match="does not start"):
-            child.begin(untuned)
+    child = Measurer("no target", MeasureOptions(threads=1))
+    with child, pytest.raises(TargetError, match="does not start"):
+        child.begin(untuned)
