@@ -87,7 +87,9 @@ class Worker:
         wrong = _difference(candidate.result, untuned.result)
         if wrong is not None:
             return {"outcome": "wrong", "detail": wrong}
-        ratios, ours, theirs = [], [], []
+        ratios: list[float] = []
+        ours: list[float] = []
+        theirs: list[float] = []
         end = time.perf_counter() + least_s
         while len(ratios) < pairs or time.perf_counter() < end:
             first, second = self._timed(untuned), self._timed(candidate)
