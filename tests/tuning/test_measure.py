@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from builders import onnx_model
 from tvm import IRModule
@@ -29,12 +30,13 @@ def random(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def sites_of(graph: str, **weights: np.ndarray) -> tuple[LlvmBackend, list[Site]]:
+def sites_of(model: onnx.ModelProto) -> tuple[LlvmBackend, list[Site]]:
     backend = backend_for("llvm")
     assert isinstance(backend, LlvmBackend)
     backend = backend.with_records(History([]))
-    mod: IRModule = from_onnx(onnx_model(graph, **weights)).mod
-    for item in default_passes(backend.kernels):
+    mod: IRModule = from_onnx(model).mod
+    kernels: Any = backend.kernels
+    for item in default_passes(kernels):
         mod = item.apply(mod)
     assert backend.tuning is not None
     return backend, backend.tuning.sites
@@ -43,7 +45,7 @@ def sites_of(graph: str, **weights: np.ndarray) -> tuple[LlvmBackend, list[Site]
 @pytest.fixture(scope="module")
 def sites() -> tuple[LlvmBackend, list[Site]]:
     """One of each: direct, with a small map, by Winograd's method, depthwise, a product."""
-    return sites_of(
+    model = onnx_model(
         """g (float[1,16,12,12] x) => (float[1,m,n] y) {
             a = Conv <kernel_shape=[1,1]> (x, v)
             b = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (a, w)
@@ -57,6 +59,7 @@ def sites() -> tuple[LlvmBackend, list[Site]]:
         u=random(32, 1, 3, 3),
         k=random(144, 40),
     )
+    return sites_of(model)
 
 
 @pytest.fixture(scope="module")
