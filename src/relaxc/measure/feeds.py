@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ from relaxc.runtime.session import TensorInfo
 FillMode = Literal["zeros", "ones", "random"]
 FILL_MODES: tuple[FillMode, ...] = get_args(FillMode)
 
-# Small enough to index any table, so that token ids and positions are valid.
-_INTEGERS_BELOW = 8
+# Valid in masks and as an index into any table: token ids, positions, segments (BERT has 2).
+_INTEGERS_BELOW = 2
 _SEQUENCE = 16
 _IMAGE = 224
 _HINTS = {
@@ -151,6 +152,8 @@ def _filled(
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)
     if dtype.kind in "iu":
+        if dtype.itemsize == 1:  # pixels, not indices
+            return np.frombuffer(rng.bytes(math.prod(shape)), dtype).reshape(shape).copy()
         return rng.integers(0, _INTEGERS_BELOW, shape).astype(dtype)
     return rng.standard_normal(shape).astype(dtype)
 
