@@ -15,6 +15,7 @@ from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from relaxc.passes.canonicalize.fold_constant import FoldConstant
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
+from relaxc.passes.canonicalize.raise_activations import RaiseActivations
 from relaxc.passes.canonicalize.sink_permute import SinkPermute
 from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
@@ -80,6 +81,8 @@ def default_passes(
         DecomposeComposites(),
         # Again: folded batch norms and decomposed ones leave arithmetic on constants behind.
         FoldConstant(),
+        # Before operators are moved or copied: the formulas are still in one piece.
+        RaiseActivations(),
         FlattenMaps(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),

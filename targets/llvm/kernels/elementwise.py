@@ -58,7 +58,7 @@ _UNARY: dict[str, Callable[[Expr], Expr]] = {
     "relax.nn.gelu": vm.gelu,
     "relax.nn.gelu_tanh": vm.gelu_tanh,
     "relax.nn.relu": lambda x: tirx.max(vm.const(0.0, x), x),
-    "relax.nn.silu": lambda x: x * vm.sigmoid(x),
+    "relax.nn.silu": vm.silu,
     "relax.rsqrt": lambda x: vm.const(1.0, x) / tirx.sqrt(x),
     "relax.sigmoid": vm.sigmoid,
     "relax.sqrt": tirx.sqrt,

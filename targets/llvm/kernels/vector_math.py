@@ -76,6 +76,12 @@ def sigmoid(x: Expr) -> Expr:
     return one / (value * scale + one)
 
 
+def silu(x: Expr) -> Expr:
+    """x * sigmoid(x)."""
+    value, scale = _exp_parts(x, -1)
+    return x / (value * scale + const(1.0, x))
+
+
 def _exp_parts(x: Expr, sign: int) -> tuple[Expr, Expr]:
     """e**(sign * x) as a number near one and a power of two."""
     low, high = sorted((sign * -87.3, sign * 89.0))
@@ -182,10 +188,18 @@ def gelu_rounded(x: Expr) -> Expr:
     return half * erf_rounded(x * const(0.5**0.5, x)) + half
 
 
+# Half of `erf(x / sqrt(2)) / x`, in the square of x: constants folded into the coefficients.
+_GELU_P = [c * 0.5**1.5 * 0.5**i for i, c in enumerate(_ERF_P)]
+_GELU_Q = [c * 0.5**i for i, c in enumerate(_ERF_Q)]
+
+
 def gelu(x: Expr) -> Expr:
     """x * Phi(x), with the exact normal distribution."""
-    half = const(0.5, x)
-    return half * x * (const(1.0, x) + erf(x * const(0.5**0.5, x)))
+    limit = 4 * 2**0.5
+    bounded = tirx.min(const(limit, x), tirx.max(const(-limit, x), x))
+    square = bounded * bounded
+    ratio = polynomial(square, _GELU_P) / polynomial(square, _GELU_Q)
+    return x * (bounded * ratio + const(0.5, x))
 
 
 def gelu_tanh(x: Expr) -> Expr:

@@ -74,6 +74,9 @@ _TRANSFORMS = {
 _SMALL = (Transform(2, 3), Transform(2, 3))
 # The most tiles of a block: their products and a panel of weights share the L2 cache.
 _LARGEST_BLOCK = 56
+# The fewest tiles that a core should multiply with weights which all cores transform together: it
+# gets half of them from the others.
+_SMALLEST_SHARE = 16
 
 
 def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
@@ -102,6 +105,12 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     # Weights that outweigh the data are transformed once, by the thread that multiplies them.
     if blocks >= 4 and 4 * total > spec.out_channels:
         return Plan(rows, columns, group, tile, block, False, in_blocks)
+    # Too few groups for all cores: these take a block of tiles each, or narrower groups of few.
+    if out_blocks // group < machine.cores:
+        share = -(-(down * across) // machine.cores)
+        if share >= _SMALLEST_SHARE:
+            return Plan(rows, columns, group, tile, min(share, block), False, in_blocks)
+        group, tile = 1, min(machine.registers - 2, 24)
     count = -(-total // _LARGEST_BLOCK)
     depth = in_blocks
     if count == 1:  # transformed weights stay in L2, products are added up there

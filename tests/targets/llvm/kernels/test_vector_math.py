@@ -63,13 +63,16 @@ def test_edges(lanes: int) -> None:
     [
         (vector_math.erf_rounded, math.erf, 2e-4),
         (vector_math.gelu_rounded, lambda x: x * (1 + math.erf(x / 2**0.5)) / 2, 4e-4),
+        (vector_math.gelu, lambda x: x * (1 + math.erf(x / 2**0.5)) / 2, 5e-7),
+        (vector_math.silu, lambda x: x / (1 + math.exp(-x)), 3e-7),
     ],
-    ids=["erf", "gelu"],
+    ids=["erf_rounded", "gelu_rounded", "gelu", "silu"],
 )
-def test_functions_for_rounded_results(
+def test_activations_and_error_function(
     function: Callable[[Any], Any], reference: Callable[[float], float], error: float
 ) -> None:
     x = np.linspace(-50, 50, 1 << 14, dtype=np.float32)
     expected = np.array([reference(float(v)) for v in x])
-    assert np.max(np.abs(evaluate(function, x, 8) - expected)) < error
+    difference = np.abs(evaluate(function, x, 8) - expected)
+    assert np.max(difference / np.maximum(np.abs(x), 1)) < error
     assert np.isnan(evaluate(function, np.full(8, np.nan, np.float32), 8)).all()
