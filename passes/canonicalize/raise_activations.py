@@ -136,7 +136,7 @@ class _Matcher:
 
 def _same_rank(x: relax.Expr, call: relax.Call) -> bool:
     """Whether the product has the shape of `x`: no factor was broadcast to more axes."""
-    return x.ty.ndim == call.ty.ndim
+    return bool(x.ty.ndim == call.ty.ndim)
 
 
 def _number(expr: relax.Expr) -> float | None:
@@ -148,4 +148,4 @@ def _number(expr: relax.Expr) -> float | None:
 
 
 def _close(value: float | None, wanted: float) -> bool:
-    return value is not None and abs(value - wanted) <= _TOLERANCE * wanted
+    return value is not None and math.isclose(value, wanted, rel_tol=_TOLERANCE)

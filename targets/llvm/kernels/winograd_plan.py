@@ -114,7 +114,7 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     count = -(-total // _LARGEST_BLOCK)
     depth = in_blocks
     if count == 1:  # transformed weights stay in L2, products are added up there
-        depth = max(1, machine.l2_bytes // 4 // (positions * group * lanes * lanes * 4))
+        depth = max(1, machine.l2_bytes // 16 // (positions * group * lanes * lanes * 4))
     groups, parts = out_blocks // group, 0
     if count == 1 and positions * total * spec.in_channels * 4 <= 2 * machine.l2_bytes:
         parts = min(groups, 2 * machine.cores)
