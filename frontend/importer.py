@@ -4,14 +4,19 @@ read_model    file -> protobuf and weights                        load.py
 simplify      checker, functions, opset, shapes, folding          simplify.py
 convert       one converter per operator                          convert.py, operators/
 normalize     the invariants that passes may rely on              normalize.py
+
+A model with loops, sequences, optionals, strings or random numbers is divided first; the parts that
+are compiled go through the last two stages one by one                       host/
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import onnx
 from tvm import IRModule
 
@@ -20,6 +25,9 @@ from relaxc.frontend import operators
 from relaxc.frontend.convert import GraphConverter, node_name
 from relaxc.frontend.element_types import NARROW, dtype_name
 from relaxc.frontend.extension import NOTHING, Extension
+from relaxc.frontend.host.operators import ON_HOST
+from relaxc.frontend.host.partition import divide, needs_host
+from relaxc.frontend.host.types import describe_value
 from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.normalize import normalize
 from relaxc.frontend.operators.base import operator_name
@@ -54,12 +62,36 @@ class ImportedModel:
     narrow: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ImportedProgram:
+    """A model that the host runs in steps, some of which are compiled.
+
+    Attributes:
+        pieces: the compiled parts, each like a model of its own.
+        graph: the steps, as JSON: see `relaxc.runtime.programs`.
+        constants: what steps of the host read; strings as arrays of objects.
+        inputs, outputs: name, dtype and shape of each, as manifests have them.
+        name, sha256, opset, operators, warnings: as of `ImportedModel`.
+    """
+
+    pieces: tuple[ImportedModel, ...]
+    graph: Mapping[str, Any]
+    constants: Sequence[np.ndarray]
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    name: str
+    sha256: str
+    opset: int
+    operators: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
 def from_onnx(
     source: str | os.PathLike[str] | onnx.ModelProto,
     input_shapes: Mapping[str, Shape] | None = None,
     extension: Extension = NOTHING,
 ) -> ImportedModel:
-    """Import an ONNX model.
+    """Import an ONNX model that is compiled as a whole.
 
     Args:
         source: path of the file, or a model in memory.
@@ -67,16 +99,51 @@ def from_onnx(
         extension: preprocessing and postprocessing that become a part of the model.
 
     Raises:
-        ModelError: the model is unreadable or invalid.
+        ModelError: the model is unreadable or invalid, or it needs the host.
         UnsupportedOpError: it holds operators that cannot be imported; all are listed.
         OptionError: `input_shapes` or `extension` does not fit the model.
     """
+    imported = import_model(source, input_shapes, extension)
+    if isinstance(imported, ImportedProgram):
+        raise ModelError(
+            f"`{imported.name}` has loops, sequences, strings or random numbers, which run on the "
+            "host; this is not supported here"
+        )
+    return imported
+
+
+def import_model(
+    source: str | os.PathLike[str] | onnx.ModelProto,
+    input_shapes: Mapping[str, Shape] | None = None,
+    extension: Extension = NOTHING,
+) -> ImportedModel | ImportedProgram:
+    """Import any ONNX model; arguments and errors are those of `from_onnx`."""
     model = read_model(source)
     version = opset(model.proto)
     types = tuple(node.op_type for node in nodes(model.proto.graph))
     simplify(model, input_shapes or {}, operators.is_supported, extension)
     refuse_unsupported(model)
-    refuse_containers(model)
+    if not needs_host(model):
+        return _convert(model, version, types)
+    program = divide(model)
+    pieces = tuple(_convert(piece, version, ()) for piece in program.pieces)
+    proto = model.proto
+    return ImportedProgram(
+        pieces,
+        program.graph,
+        program.constants,
+        [describe_value(value.name, value.type) for value in real_inputs(model)],
+        [describe_value(v.name, program.types.get(v.name, v.type)) for v in proto.graph.output],
+        model.name,
+        model.sha256,
+        version,
+        types,
+        tuple(model.warnings),
+    )
+
+
+def _convert(model: OnnxModel, version: int, types: tuple[str, ...]) -> ImportedModel:
+    """The last stages, of a model or of a piece of one."""
     inputs = tuple(value.name for value in real_inputs(model))
     outputs = tuple(value.name for value in model.proto.graph.output)
     converter = GraphConverter(model)
@@ -93,22 +160,13 @@ def from_onnx(
 
 
 def refuse_unsupported(model: OnnxModel) -> None:
-    """Refuse operators without a converter."""
+    """Refuse operators without a converter or a function on the host."""
     offending = [
-        node for node in nodes(model.proto.graph) if not operators.is_supported(operator_name(node))
+        node
+        for node in nodes(model.proto.graph)
+        if operator_name(node) not in ON_HOST and not operators.is_supported(operator_name(node))
     ]
     _refuse(model, offending)
-
-
-def refuse_containers(model: OnnxModel) -> None:
-    """Refuse results that are no tensors of numbers."""
-    for value in model.proto.graph.output:
-        kind = value.type.WhichOneof("value")
-        if kind not in (None, "tensor_type"):
-            what = kind.removesuffix("_type")
-            raise ModelError(f"output `{value.name}` is of type {what}, which is not supported")
-        if value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
-            raise ModelError(f"output `{value.name}` holds strings, which is not supported")
 
 
 def _refuse(model: OnnxModel, offending: list[onnx.NodeProto]) -> None:

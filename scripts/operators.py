@@ -11,7 +11,9 @@ from onnx import defs
 
 from relaxc.frontend import operators
 from relaxc.frontend.function_bodies import has_body
+from relaxc.frontend.host import operators as host
 from relaxc.frontend.simplify import OPSET
+from relaxc.runtime.host import FUNCTIONS
 
 HEAD = """# Operators
 
@@ -19,12 +21,16 @@ How relaxc imports every operator of ONNX's default domain. `scripts/operators.p
 
 Models of older opsets are converted to opset {opset} first; newer ones are taken as they are. Where
 a way is missing, or a node uses what its converter lacks, the model is refused by the name of the
-operator and of the node. Sequences, optionals and strings are refused as inputs and outputs.
+operator and of the node.
 Types: those of ONNX; float8, float4 and 2- and 4-bit integers can be moved, cast and (de)quantized.
 
 * **own**: a converter of relaxc. Shapes, axes and counts may be computed by the model.
 * **TVM**: the converter that ships with TVM; what ONNX passes as a tensor may have to be constant.
 * **body**: expanded to the function that ONNX defines the operator with.
+* **host**: run by Python on the host, between pieces that are compiled: see
+  [programs](runtime.md#programs). So are Identity, Equal, Shape, Size, Reshape, Concat, Gather,
+  Where, Unsqueeze, Squeeze, Expand, Slice, Transpose, Flatten, Tile, Cast and LabelEncoder of
+  strings. Other operators of strings are refused.
 
 | operator | since opset | way | notes |
 |---|---|---|---|
@@ -39,6 +45,12 @@ outputs that a converter cannot honour are refused by name.
 | operator | notes |
 |---|---|
 """
+
+_NOTES = {
+    "If": ("own", "branches of equal shapes; by the host where they differ or hold host operators"),
+    "Loop": ("host", "any number of iterations, states that grow"),
+    "Scan": ("own", "unrolled where the number of steps is known, else by the host"),
+}
 
 
 def page() -> str:
@@ -57,14 +69,14 @@ def page() -> str:
 
 
 def _way(name: str, opset: int) -> tuple[str, str]:
-    if name in operators.CONTROL_FLOW:
-        return "own", "branches without sequences"
+    if name in _NOTES:
+        return _NOTES[name]
+    if name in host.ALWAYS:
+        return "host", _summary(FUNCTIONS[name])
     if name in operators.CONVERTERS:
         return "own", _summary(operators.CONVERTERS[name])
     if operators.is_supported(name):
         return "TVM", ""
-    if name == "Scan":
-        return "own", "unrolled; of a known number of steps"
     if has_body(name, {"": opset}):
         return "body", ""
     return "-", "refused"

@@ -6,6 +6,7 @@ can be memory-mapped in place:
     manifest.json       schema, source model, inputs and outputs, target, versions, SHA-256s
     lib/*.so            the model, TVM's runtime, the thread pool
     weights.bin         every weight, packed for the target, each aligned to 64 bytes
+    pieces/N/*          the same of the compiled parts of a model that the host runs in steps
     licenses/*          notices of what is carried along
 
 The zip's comment holds the SHA-256 of the manifest; the manifest holds that of every other member.
@@ -35,7 +36,10 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 _ALIGNMENT = 4096
 _WEIGHT_ALIGNMENT = 64
-_MEMBER = re.compile(r"manifest\.json|weights\.bin|(lib|licenses)/[A-Za-z0-9][A-Za-z0-9._+-]*")
+_MEMBER = re.compile(
+    r"manifest\.json|(pieces/[0-9]+/)?weights\.bin|(pieces/[0-9]+/)?lib/[A-Za-z0-9][A-Za-z0-9._+-]*"
+    r"|licenses/[A-Za-z0-9][A-Za-z0-9._+-]*"
+)
 _COMMENT = re.compile(rb"relaxc manifest sha256=([0-9a-f]{64})")
 _LOCAL_HEADER = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -156,6 +160,21 @@ class Artifact:
         """The contents of a member, not copied."""
         offset, size = self.spans[name]
         return memoryview(self.data)[offset : offset + size]
+
+    def piece(self, number: int) -> Artifact:
+        """A compiled part of a model that runs in steps, as an artifact that shares the file."""
+        prefix = f"pieces/{number}/"
+        members = self.manifest["members"]
+        own = {name.removeprefix(prefix): name for name in members if name.startswith(prefix)}
+        shared = {name: name for name in members if name.startswith("lib/")}
+        names = shared | own
+        manifest = {
+            **self.manifest,
+            **self.manifest["program"]["pieces"][number],
+            "members": {name: members[member] for name, member in names.items()},
+        }
+        spans = {name: self.spans[member] for name, member in names.items()}
+        return Artifact(self.path, manifest, self.data, spans)
 
     def weights(self) -> list[np.ndarray]:
         """The weights, each a view of the mapped file."""

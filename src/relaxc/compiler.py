@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import tvm
-from tvm import IRModule, relax
+from tvm import IRModule
 
-import relaxc
-from relaxc import tvm_patches
-from relaxc.artifact import WEIGHTS as WEIGHTS_MEMBER
-from relaxc.artifact import Buffer, Manifest, pack_weights, write_artifact
+from relaxc import manifest, program, tvm_patches
+from relaxc.artifact import Manifest, write_artifact
 from relaxc.calibrate import CalibrationData, observe, recovery_samples
 from relaxc.errors import OptionError, OutputError, RelaxcError
 from relaxc.frontend.extension import Extension
-from relaxc.frontend.importer import ImportedModel, from_onnx
+from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
+from relaxc.manifest import describe_inputs
 from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
-from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.kernels import kernel_costs
-from relaxc.passes.analysis.memory import live_bytes
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
@@ -46,8 +41,6 @@ from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 
 tvm_patches.apply()
-
-_LICENSES = Path(__file__).parent / "licenses"
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,10 @@ def compile(
     clock = _Clock(diagnostics.on_phase)
     clock.start("import")
     extension = Extension.parse(options.preprocess, options.postprocess)
-    imported = from_onnx(model, options.input_shapes, extension)
+    found = import_model(model, options.input_shapes, extension)
+    if isinstance(found, ImportedProgram):
+        return _compile_program(output, found, backend, options, diagnostics, clock)
+    imported = found
     clock.start("passes")
     runner = PassRunner(diagnostics)
     runner.dump("imported", imported.mod)
@@ -149,18 +145,52 @@ def compile(
     compiled = _build(backend, mod, listing=diagnostics.dump_dir is not None)
     clock.start("write")
     names = [record.name for record in runner.records]
-    manifest = _write(output, imported, backend, compiled, weights, options, names, kernels)
+    written = _write(output, imported, backend, compiled, weights, options, names, kernels)
     clock.stop()
     runner.dump_text("assembly.s", compiled.listing)
-    runner.dump_text("manifest.json", json.dumps(manifest, indent=1, sort_keys=True))
+    runner.dump_text("manifest.json", json.dumps(written, indent=1, sort_keys=True))
     return CompileResult(
         output,
-        manifest,
+        written,
         tuple(runner.records),
         clock.laps,
         (*imported.warnings, *warnings),
         reports[0] if reports else None,
     )
+
+
+def _compile_program(
+    output: Path,
+    imported: ImportedProgram,
+    backend: Backend,
+    options: CompileOptions,
+    diagnostics: Diagnostics,
+    clock: _Clock,
+) -> CompileResult:
+    """Compile the pieces of a model that the host runs in steps, and write them with the steps."""
+    program.require_plain(imported, options)
+    records: list[PassRecord] = []
+    pieces = []
+    for number, piece in enumerate(imported.pieces):
+        clock.start(f"piece {number}")
+        folder = diagnostics.dump_dir
+        own = replace(diagnostics, dump_dir=folder and folder / f"piece{number}")
+        runner = PassRunner(own)
+        runner.dump("imported", piece.mod)
+        passes = default_passes(backend.kernels, precision=options.precision)
+        mod = runner.run(select_passes(passes, options, own), piece.mod)
+        weights = mod["main"].attrs[WEIGHTS]
+        kernels = kernel_costs(piece.mod, mod)
+        compiled = _build(backend, runner.lower(backend, mod), listing=folder is not None)
+        runner.dump_text("assembly.s", compiled.listing)
+        pieces.append(manifest.body(piece, compiled, weights, kernels))
+        records += runner.records
+    clock.start("write")
+    top = manifest.header(imported, backend, options, [record.name for record in records])
+    described, members = program.assemble(imported, pieces)
+    written = write_artifact(output, top | described, members | manifest.licenses())
+    clock.stop()
+    return CompileResult(output, written, tuple(records), clock.laps, imported.warnings)
 
 
 def _write(
@@ -174,37 +204,9 @@ def _write(
     kernels: list[dict[str, Any]],
 ) -> Manifest:
     """Write the artifact of a compiled module, and return its manifest."""
-    entries, chunks = pack_weights([w.numpy() for w in weights])
-    alive = live_bytes(imported.mod)
-    members: dict[str, Iterable[Buffer]] = {
-        f"lib/{name}": [data] for name, data in compiled.libraries.items()
-    }
-    members |= {f"licenses/{p.name}": [p.read_bytes()] for p in sorted(_LICENSES.iterdir())}
-    if chunks:
-        members[WEIGHTS_MEMBER] = chunks
-    return write_artifact(
-        output,
-        {
-            "model": {"name": imported.name, "sha256": imported.sha256, "opset": imported.opset},
-            "inputs": describe_inputs(imported),
-            "outputs": describe_outputs(imported),
-            "target": backend.describe(),
-            "requirements": compiled.requirements,
-            "versions": versions(),
-            "options": _describe_options(options),
-            "passes": passes,
-            "layers": layer_costs(imported.mod),
-            "kernels": kernels,
-            "weights": entries,
-            "memory": {
-                "weight_bytes": sum(entry["size_bytes"] for entry in entries),
-                "activation_bytes": max((size for _name, size in alive), default=0),
-                "live": [list(entry) for entry in alive],
-            },
-            "measured": {"latency_ms": None, "accuracy": None},
-        },
-        members,
-    )
+    described, members = manifest.body(imported, compiled, weights, kernels)
+    top = manifest.header(imported, backend, options, passes)
+    return write_artifact(output, top | described, members | manifest.licenses())
 
 
 # Weights of four bits that share a scale: with more of them, errors grow noticeably.
@@ -307,15 +309,6 @@ def require_writable(path: Path) -> None:
         raise OutputError(f"cannot write `{path}`: folder `{path.parent}` is not writable")
 
 
-def versions() -> dict[str, str]:
-    """Versions of what made the artifact."""
-    return {
-        "relaxc": relaxc.__version__,
-        "tvm": importlib.metadata.version("apache-tvm"),
-        "tvm_ffi": importlib.metadata.version("apache-tvm-ffi"),
-    }
-
-
 class _Clock:
     """Wall time per phase."""
 
@@ -334,43 +327,3 @@ class _Clock:
     def stop(self) -> None:
         if self._phase:
             self.laps[self._phase] = time.perf_counter() - self._since
-
-
-def describe_inputs(imported: ImportedModel) -> list[dict[str, Any]]:
-    """Name, dtype and shape of every input, as the manifest has them."""
-    params = imported.mod["main"].params
-    return [_tensor(n, var.ty, imported.narrow) for n, var in zip(imported.inputs, params)]
-
-
-def describe_outputs(imported: ImportedModel) -> list[dict[str, Any]]:
-    """Name, dtype and shape of every output, as the manifest has them."""
-    ty = imported.mod["main"].ret_ty
-    fields = list(ty.fields) if isinstance(ty, relax.TupleType) else [ty]
-    return [_tensor(n, field, imported.narrow) for n, field in zip(imported.outputs, fields)]
-
-
-def _tensor(name: str, ty: relax.TensorType, narrow: Mapping[str, str]) -> dict[str, Any]:
-    known = isinstance(ty.shape, relax.ShapeExpr)
-    dims = list(ty.shape.values) if known else ["?"] * ty.ndim
-    shape = [int(d) if isinstance(d, tvm.tirx.IntImm) else _expression(d) for d in dims]
-    return {"name": name, "dtype": narrow.get(name, str(ty.dtype.dtype)), "shape": shape}
-
-
-def _expression(dim: object) -> str:
-    """A symbolic dimension as people write it: `n // 2`, not `n // T.int64(2)`."""
-    return re.sub(r"T\.int64\((-?\d+)\)", r"\1", str(dim))
-
-
-def _describe_options(options: CompileOptions) -> dict[str, Any]:
-    return {
-        "target": options.target,
-        "input_shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
-        "opt_level": options.opt_level,
-        "disabled_passes": list(options.disabled_passes),
-        "prune": None if options.prune is None else asdict(options.prune),
-        "sparsify": None if options.sparsify is None else asdict(options.sparsify),
-        "quantize": None if options.quantize is None else asdict(options.quantize),
-        "precision": options.precision,
-        "preprocess": list(options.preprocess),
-        "postprocess": list(options.postprocess),
-    }

@@ -88,12 +88,27 @@ def _describe_artifact(path: Path) -> Description:
 
 
 def _describe_model(path: Path, input_shapes: Mapping[str, Shape] | None) -> Description:
-    from relaxc.compiler import describe_inputs, describe_outputs
-    from relaxc.frontend.importer import from_onnx
+    from relaxc.frontend.importer import ImportedProgram, import_model
+    from relaxc.manifest import describe_inputs, describe_outputs
     from relaxc.passes.analysis.cost import layer_costs
     from relaxc.passes.analysis.memory import peak_activation_bytes, weight_bytes
 
-    imported = from_onnx(path, input_shapes)
+    imported = import_model(path, input_shapes)
+    if isinstance(imported, ImportedProgram):
+        mods = [piece.mod for piece in imported.pieces]
+        return Description(
+            path=path,
+            kind="onnx",
+            inputs=imported.inputs,
+            outputs=imported.outputs,
+            operators=_histogram(imported.operators),
+            layers=[layer for mod in mods for layer in layer_costs(mod)],
+            weight_bytes=sum(weight_bytes(mod) for mod in mods)
+            + sum(array.nbytes for array in imported.constants),
+            activation_bytes=max((peak_activation_bytes(mod) for mod in mods), default=0),
+            warnings=imported.warnings,
+            manifest=None,
+        )
     return Description(
         path=path,
         kind="onnx",

@@ -101,6 +101,11 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
             warnings = compile(source, artifact, options.compile).warnings
             feed_options, compile_options = replace(options.feed, shapes={}), options.compile
             model = load(artifact)
+        for info in (*model.inputs, *model.outputs):
+            if not info.is_numeric:
+                raise OptionError(
+                    f"`{info.name}` is of type {info.dtype}; only tensors of numbers are compared"
+                )
         source = _extended(source, compile_options, folder)
         feed = feed_options.feed(model.inputs)
         ours, theirs = model.run(feed), run_reference(source, feed)

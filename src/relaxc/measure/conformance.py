@@ -40,7 +40,9 @@ def run(model: onnx.ModelProto, inputs: Sequence[Any], opt_level: int = 3) -> li
     shapes = {
         value.name: given.shape
         for value, given in zip(values, inputs)
-        if isinstance(given, np.ndarray) and not value.type.tensor_type.HasField("shape")
+        if isinstance(given, np.ndarray)
+        and value.type.HasField("tensor_type")
+        and not value.type.tensor_type.HasField("shape")
     }
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder, "case.rxc")

@@ -77,9 +77,12 @@ def make_feed(
         seed: of the random numbers; equal seeds give equal inputs.
 
     Raises:
-        OptionError: a shape does not fit the model.
+        OptionError: a shape does not fit the model, or an input is no tensor of numbers.
     """
     inputs = list(inputs)
+    for info in inputs:
+        if not info.is_numeric:
+            raise OptionError(f"input `{info.name}` is of type {info.dtype}, which is not made up")
     sizes = symbol_sizes(inputs, shapes)
     rng = np.random.default_rng(seed)
     return {
@@ -174,7 +177,7 @@ def read_feed(path: Path, inputs: Iterable[TensorInfo]) -> dict[str, np.ndarray]
         raise InputError(
             f"`{path}` is not a readable .npz file; write it with `numpy.savez(path, name=array)`"
         ) from err
-    dtypes = {info.name: numpy_dtype(info.dtype) for info in inputs}
+    dtypes = {info.name: numpy_dtype(info.dtype) for info in inputs if info.is_numeric}
     for name, array in arrays.items():
         # NumPy stores dtypes that it does not know, such as bfloat16, as raw bytes.
         wanted = dtypes.get(name)

@@ -28,15 +28,25 @@ class TensorInfo:
 
     Attributes:
         name: its name in the ONNX model.
-        dtype: NumPy's name of the element type.
+        dtype: NumPy's name of the element type; of models with such values also `string`,
+            `sequence(float32)`, `optional(...)`.
         shape: dimensions; a string is a symbolic dimension or an expression of such.
+        has_rank: whether `shape` is known at all; the elements of a sequence may be of any.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    has_rank: bool = True
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it is a tensor of numbers: neither strings nor a container."""
+        return self.dtype != "string" and "(" not in self.dtype
 
     def __str__(self) -> str:
+        if not self.has_rank:
+            return f"{self.name}: {self.dtype}"
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
@@ -193,7 +203,7 @@ class Model:
                     f"input `{info.name}` must be {info.dtype}, not {array.dtype.name}; "
                     f"convert it with `.astype('{info.dtype}')`"
                 )
-            if array.shape != info.shape and not _fits(array.shape, info.shape, symbols):
+            if array.shape != info.shape and not fits(array.shape, info.shape, symbols):
                 known = "".join(f"; {name} is {size} already" for name, size in symbols.items())
                 raise InputError(
                     f"input `{info.name}` must have shape [{', '.join(map(str, info.shape))}], "
@@ -207,9 +217,8 @@ def _infos(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in entries)
 
 
-def _fits(
-    actual: tuple[int, ...], declared: tuple[int | str, ...], symbols: dict[str, int]
-) -> bool:
+def fits(actual: tuple[int, ...], declared: tuple[int | str, ...], symbols: dict[str, int]) -> bool:
+    """Whether a shape is one of those declared; `symbols` collects what its symbols stand for."""
     if len(actual) != len(declared):
         return False
     return all(
@@ -255,7 +264,12 @@ def load(
     count = resolve_threads(threads)
     try:
         folder = None if cache_dir is None else Path(cache_dir)
-        return Model(read_artifact(path), device, count, folder)
+        artifact = read_artifact(path)
+        if "program" in artifact.manifest:
+            from relaxc.runtime.programs import load_program  # it is made of models
+
+            return load_program(artifact, device, count, folder)
+        return Model(artifact, device, count, folder)
     except KeyError as err:
         raise ArtifactError(
             f"the manifest of `{path}` lacks {err}; compile the model again with this relaxc"

@@ -14,11 +14,12 @@ import numpy as np
 
 from relaxc import cpu
 from relaxc.calibrate import CalibrationData
-from relaxc.compiler import CompileResult, compile, describe_inputs, require_writable, versions
+from relaxc.compiler import CompileResult, compile, require_writable
 from relaxc.errors import OutputError, RelaxcError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
+from relaxc.manifest import describe_inputs, versions
 from relaxc.options import CompileOptions
 from relaxc.replacing import replacing
 from relaxc.runtime.session import TensorInfo

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from relaxc.calibrate import CalibrationData
-from relaxc.compiler import CompileResult, compile, versions
+from relaxc.compiler import CompileResult, compile
 from relaxc.errors import InputError, ModelError, OptionError
+from relaxc.manifest import versions
 from relaxc.options import CompileOptions
 from relaxc.search.dataset import split
 from relaxc.search.optimize import feeds_of
