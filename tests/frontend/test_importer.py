@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from builders import dense_model, onnx_model, relu_model
-from onnx import TensorProto, helper
+from onnx import helper
 from tvm import IRModule, relax, tirx
 
 from relaxc.errors import ModelError, UnsupportedOpError
