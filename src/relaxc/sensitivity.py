@@ -15,9 +15,10 @@ import numpy as np
 from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData, recovery_samples
-from relaxc.compiler import describe_inputs, require_writable, run_piece, write_probe
+from relaxc.compiler import require_writable, run_piece, write_probe
 from relaxc.errors import OptionError, OutputError
 from relaxc.frontend.importer import ImportedModel, from_onnx
+from relaxc.manifest import describe_inputs
 from relaxc.options import Diagnostics, Shape
 from relaxc.pass_runner import PassRunner
 from relaxc.passes.pipeline import default_passes
