@@ -80,6 +80,14 @@ SEQUENCE = """g (float[n,4] x, int64[k] lengths) => (float[m,4] y, int64 count) 
 }"""
 
 
+def floats(values: list[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def integers(values: list[int]) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
 def expected(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
     session = onnxruntime.InferenceSession(model.SerializeToString())
     arrays = {name: np.asarray(value) for name, value in feed.items()}
@@ -105,8 +113,8 @@ def random(*shape: int) -> np.ndarray:
             GROWING,
             [{"x": random(3, 2), "count": np.int64(4)}, {"x": random(1, 2), "count": np.int64(1)}],
         ),
-        (UNTIL, [{"x": np.float32([1.1, 1.2, 1.3])}, {"x": np.float32([0.5, 20, 1])}]),
-        (BRANCHES, [{"x": np.float32([1, 2])}, {"x": np.float32([-1, -2, -3])}]),
+        (UNTIL, [{"x": floats([1.1, 1.2, 1.3])}, {"x": floats([0.5, 20, 1])}]),
+        (BRANCHES, [{"x": floats([1, 2])}, {"x": floats([-1, -2, -3])}]),
         (
             RECURRENCE,
             [
@@ -117,8 +125,8 @@ def random(*shape: int) -> np.ndarray:
         (
             SEQUENCE,
             [
-                {"x": random(5, 4), "lengths": np.int64([1, 4])},
-                {"x": random(3, 4), "lengths": np.int64([2, 0, 1])},
+                {"x": random(5, 4), "lengths": integers([1, 4])},
+                {"x": random(3, 4), "lengths": integers([2, 0, 1])},
             ],
         ),
     ],
@@ -190,11 +198,11 @@ def test_sequences_and_optionals_at_the_border(compiled: Compiled) -> None:
     }"""
     model = relaxc.load(compiled(onnx_model(graph, 18)))
     assert [info.dtype for info in model.inputs] == ["sequence(float32)", "optional(float32)"]
-    s = [np.float32([1, 2]), np.float32([3])]
+    s = [floats([1, 2]), floats([3])]
     got = model.run({"s": s, "o": None})
     assert not got["has"]
     assert [item.tolist() for item in got["t"]] == [[2, 4], [1, 2], [3]]
-    assert model.run({"s": s, "o": np.float32([1, 2])})["has"]
+    assert model.run({"s": s, "o": floats([1, 2])})["has"]
     with pytest.raises(InputError, match="input `s` must be a list of arrays"):
         model.run({"s": s[0]})
     with pytest.raises(InputError, match="input `s` must be float32, not float64"):
@@ -225,7 +233,7 @@ def test_what_fails_is_named(compiled: Compiled) -> None:
     with pytest.raises(
         InputError, match=r"`SequenceAt` \(node `y`\) fails .*position 3 lies outside"
     ):
-        model.run({"s": [np.float32([1])], "at": np.int64(3)})
+        model.run({"s": [floats([1])], "at": np.int64(3)})
 
 
 def test_operators_of_strings_without_a_function_are_refused(compiled: Compiled) -> None:
