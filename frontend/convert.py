@@ -132,6 +132,8 @@ class GraphConverter:
             return None
         if node.op_type in ("Shape", "Size"):
             data = self.values.get(node.input[0])
+            if data is None and node.input[0] in self.shapes:
+                data = self._tensor(node.input[0])
             if data is None or not isinstance(getattr(data.ty, "shape", None), relax.ShapeExpr):
                 return None
             attrs = {a.name: a.i for a in node.attribute}

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 from tvm import relax, tirx
-from tvm.sym import Analyzer
+from tvm.sym import Analyzer, ConstIntBound
 
 # Larger integer tensors are data (indices, token ids), not shapes.
 MAX_ELEMENTS = 64
@@ -129,18 +129,31 @@ def _elementwise(
 
 
 def _divide(a: Element, b: Element) -> Element:
-    # ONNX truncates toward zero; dimensions are never negative, so floor is the same.
     if not isinstance(b, tirx.IntImm) or int(b) <= 0:
         raise _NotExpressible
-    if isinstance(a, tirx.IntImm) and int(a) < 0:
-        return _int(-(-int(a) // int(b)))
-    return tirx.floordiv(a, b)
+    # ONNX truncates toward zero.
+    if is_never_negative(a):
+        return tirx.floordiv(a, b)
+    negated = _simplify(_int(0) - a)
+    return 0 - tirx.floordiv(negated, b) if is_never_negative(negated) else tirx.truncdiv(a, b)
 
 
-def _modulo(a: Element, b: Element) -> Element:
-    if not isinstance(b, tirx.IntImm) or int(b) <= 0:
-        raise _NotExpressible
-    return tirx.floormod(a, b)
+def _modulo(inputs: list[ShapeValue], attrs: dict[str, Any]) -> ShapeValue:
+    def rest(a: Element, b: Element) -> Element:
+        if not isinstance(b, tirx.IntImm) or int(b) <= 0:
+            raise _NotExpressible
+        truncates = attrs.get("fmod", 0) and not is_never_negative(a)
+        return tirx.truncmod(a, b) if truncates else tirx.floormod(a, b)
+
+    return _elementwise(rest)(inputs, attrs)
+
+
+def is_never_negative(value: Element) -> bool:
+    """Whether a value is at least 0 for all sizes that symbols may have."""
+    analyzer = Analyzer()
+    for var in tirx.analysis.undefined_vars(value):
+        analyzer.update(var, ConstIntBound(0, ConstIntBound.POS_INF))
+    return bool(analyzer.can_prove(value >= 0))
 
 
 def _compare(op: Callable[[int, int], bool]) -> Callable[[list[Any], dict[str, Any]], ShapeValue]:
@@ -213,9 +226,17 @@ def _squeeze(inputs: list[ShapeValue], attrs: dict[str, Any]) -> ShapeValue:
 
 def _cast(inputs: list[ShapeValue], attrs: dict[str, Any]) -> ShapeValue:
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(attrs["to"])).name
-    if dtype not in ("int64", "int32") and not (dtype == "bool" and inputs[0].dtype == "bool"):
+    if dtype == "bool" and inputs[0].dtype != "bool":
+        return _compare(lambda a, b: a != b)(
+            [inputs[0], ShapeValue(_objects([_int(0)], ()))], attrs
+        )
+    if dtype not in ("int64", "int32", "bool"):
         raise _NotExpressible
     return ShapeValue(inputs[0].elements, dtype)
+
+
+def _not(inputs: list[ShapeValue], attrs: dict[str, Any]) -> ShapeValue:
+    return ShapeValue(1 - inputs[0].elements, "bool")
 
 
 def _reshape(inputs: list[ShapeValue], attrs: dict[str, Any]) -> ShapeValue:
@@ -262,7 +283,7 @@ _RULES: dict[str, Callable[[list[Any], dict[str, Any]], ShapeValue]] = {
     "Sub": _elementwise(lambda a, b: a - b),
     "Mul": _elementwise(lambda a, b: a * b),
     "Div": _elementwise(_divide),
-    "Mod": _elementwise(_modulo),
+    "Mod": _modulo,
     "Min": _elementwise(tirx.min),
     "Max": _elementwise(tirx.max),
     "Equal": _compare(lambda a, b: a == b),
@@ -274,6 +295,7 @@ _RULES: dict[str, Callable[[list[Any], dict[str, Any]], ShapeValue]] = {
     "Gather": _gather,
     "Identity": _identity,
     "Neg": _negate,
+    "Not": _not,
     "ReduceProd": _reduce_prod,
     "Reshape": _reshape,
     "Slice": _slice,

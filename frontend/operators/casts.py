@@ -20,6 +20,10 @@ from relaxc.frontend.element_types import (
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dtype
 
 
+# Integers that no machine converts floats to -> what they are converted to on the way.
+_WRAPPED = dict.fromkeys(("int8", "uint8", "int16", "uint16"), "int32") | {"uint32": "int64"}
+
+
 def cast(ctx: NodeContext) -> relax.Expr:
     """Cast; `saturate` and `round_mode` say what becomes of numbers that float8 cannot hold."""
     return _convert(ctx, int(ctx.attrs["to"]))
@@ -71,6 +75,9 @@ def convert_type(
         raise ValueError("strings are not supported")
     if wanted == "bool" and given != "bool":
         return relax.op.not_equal(value, relax.const(np.zeros((), given), given))
+    if "float" in given and wanted in _WRAPPED:
+        # Negative and too large numbers wrap around everywhere, not as a machine likes it.
+        value = ctx.bb.emit(relax.op.astype(value, _WRAPPED[wanted]))
     if given == "bool" and wanted not in ("float32", "float64", "int8", "int32", "int64"):
         value = ctx.bb.emit(relax.op.astype(value, "int32"))
     return value if wanted == given else relax.op.astype(value, wanted)

@@ -1,6 +1,6 @@
-"""Gather, GatherElements, GatherND: negative indices count from the end, others are checked.
+"""Gather and Scatter, by element and by position: negative indices count from the end, others are checked.
 
-An index outside of its axis would read foreign memory. Constant indices are checked at compile
+An index outside of its axis would read or write foreign memory. Constant indices are checked at compile
 time; others by a small loop nest of their own, whose assertion becomes a clean error of the model
 when it runs.
 """
@@ -21,7 +21,6 @@ from tvm.ir import GenericConst
 from tvm.script import tirx as T
 
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
-from relaxc.frontend.operators.stock import convert_with_tvm
 from relaxc.frontend.shape_values import Element
 from relaxc.layout import CHECKS_INDICES
 
@@ -148,17 +147,57 @@ def _check(count: Any, period: int, message: str) -> tirx.PrimFunc:
     return check.with_attr(CHECKS_INDICES, message)
 
 
-def scatter(ctx: NodeContext) -> relax.Expr:
-    """ScatterElements and ScatterND; where nothing is written, TVM would divide by zero."""
-    if any(isinstance(d, tirx.IntImm) and int(d) == 0 for d in dims(ctx.input(1))):
-        return ctx.input(0)
-    return convert_with_tvm(ctx)
+def scatter_elements(ctx: NodeContext) -> relax.Expr:
+    """ScatterElements; its indices may cover a part of the data only, along every axis.
+
+    TVM's operator of that name takes them to have the data's shape along the other axes, and writes
+    elsewhere if they do not. So every index becomes a full position, as ScatterND has them.
+    """
+    data, shape = ctx.input(0), dims(ctx.input(0))
+    if _is_empty(dims(ctx.input(1))):
+        return data
+    axis = int(ctx.attrs.get("axis", 0))
+    axis += len(shape) if axis < 0 else 0
+    indices = valid_indices(ctx, ctx.input(1), [shape[axis]], axis)
+
+    def positions(at: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            result = at(*i[:-1])
+            for k, place in enumerate(i[:-1]):
+                result = tirx.Select(i[-1] == k, place, result) if k != axis else result
+            return result
+
+        return te.compute([*at.shape, len(shape)], element, name="positions")
+
+    where = ctx.emit_te(positions, indices, name="positions")
+    return relax.op.scatter_nd(data, where, ctx.input(2), _reduction(ctx))
+
+
+def scatter_nd(ctx: NodeContext) -> relax.Expr:
+    """ScatterND: slices written to positions, in order."""
+    data, places = ctx.input(0), dims(ctx.input(1))
+    if _is_empty(places[:-1]):
+        return data
+    if not isinstance(places[-1], tirx.IntImm):
+        raise ValueError("the last dimension of the indices must be known")
+    indices = valid_indices(ctx, ctx.input(1), dims(data)[: int(places[-1])], 0)
+    return relax.op.scatter_nd(data, indices, ctx.input(2), _reduction(ctx))
+
+
+def _is_empty(shape: Sequence[Element]) -> bool:
+    """Whether there is nothing to write, where TVM would divide by zero."""
+    return any(isinstance(d, tirx.IntImm) and int(d) == 0 for d in shape)
+
+
+def _reduction(ctx: NodeContext) -> str:
+    name = ctx.text("reduction", "none")
+    return "update" if name == "none" else name
 
 
 CONVERTERS: dict[str, Converter] = {
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
-    "ScatterElements": scatter,
-    "ScatterND": scatter,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from tvm import relax, te, tirx
-from tvm.sym import Analyzer, ConstIntBound
+from tvm.sym import Analyzer
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
 from relaxc.frontend.operators.broadcast import common_sizes, expand_axes, is_open
@@ -22,7 +22,7 @@ from relaxc.frontend.operators.vectors import (
     runtime_shape,
     wrapped,
 )
-from relaxc.frontend.shape_values import Element
+from relaxc.frontend.shape_values import Element, is_never_negative
 
 # Exporters write INT64_MAX or 1e9 for "to the end": no dimension is that long.
 _TO_THE_END = 1 << 29
@@ -43,11 +43,8 @@ def reshape(ctx: NodeContext) -> relax.Expr:
             free, dim = axis, tirx.IntImm("int64", 1)
         new.append(dim)
     if free >= 0:
-        new[free] = _quotient(old, new)
-    if any(isinstance(dim, tirx.IntImm) and int(dim) == 0 for dim in new):
-        # Relax, too, reads a 0 as "copy the dimension"; but the tensor is empty anyway.
-        return relax.op.zeros(relax.ShapeExpr(new), data.ty.dtype.dtype)
-    return relax.op.reshape(data, relax.ShapeExpr(new))
+        new[free] = _quotient(old, new, copies=not ctx.attrs.get("allowzero", 0))
+    return _reshaped(data, new)
 
 
 def _resolved_at_run(ctx: NodeContext, old: list[Element]) -> list[Element]:
@@ -69,20 +66,51 @@ def _resolved_at_run(ctx: NodeContext, old: list[Element]) -> list[Element]:
     return runtime_shape(ctx, resolve, wanted, old, name="new_shape")
 
 
-def _quotient(old: list[Element], new: list[Element]) -> Element:
-    """product(old) / product(new), with factors common to both cancelled first."""
+def flatten(ctx: NodeContext) -> relax.Expr:
+    """Flatten: the dimensions before the axis become one, and so do the others."""
+    data, old = ctx.input(0), dims(ctx.input(0))
+    axis = int(ctx.attrs.get("axis", 1))
+    if not -len(old) <= axis <= len(old):
+        raise ValueError(f"axis {axis} is out of range for {len(old)} dimensions")
+    axis += len(old) if axis < 0 else 0
+    analyzer = Analyzer()
+    new = [analyzer.simplify(_product(part)) for part in (old[:axis], old[axis:])]
+    return _reshaped(data, new)
+
+
+def _reshaped(data: relax.Expr, new: list[Element]) -> relax.Expr:
+    if any(isinstance(dim, tirx.IntImm) and int(dim) == 0 for dim in new):
+        # Relax, too, reads a 0 as "copy the dimension"; but the tensor is empty anyway.
+        return relax.op.zeros(relax.ShapeExpr(new), data.ty.dtype.dtype)
+    return relax.op.reshape(data, relax.ShapeExpr(new))
+
+
+def _quotient(old: list[Element], new: list[Element], copies: bool) -> Element:
+    """product(old) / product(new), with factors common to both cancelled first.
+
+    Other symbols of `new` may turn out to be 0, which stands for the old dimension if `copies`.
+    """
     numerator, denominator = list(old), []
-    for dim in new:
-        same = next(
-            (d for d in numerator if not isinstance(d, tirx.IntImm) and _equal(d, dim)), None
-        )
-        if same is None:
-            denominator.append(dim)
-        else:
-            numerator = [d for d in numerator if d is not same]
+    for axis, dim in enumerate(new):
+        same = [k for k, d in enumerate(numerator) if not _is_number(d) and _equal(d, dim)]
+        if same:
+            del numerator[same[0]]
+            continue
+        if copies and axis < len(old) and not _is_number(dim) and not is_never_negative(dim - 1):
+            new[axis] = dim = tirx.Select(dim == 0, old[axis], dim)
+        denominator.append(dim)
     analyzer = Analyzer()
     total = analyzer.simplify(_product(numerator))
-    return analyzer.simplify(tirx.floordiv(total, analyzer.simplify(_product(denominator))))
+    parts = analyzer.simplify(_product(denominator))
+    if not _is_number(parts):  # machines stop at divisions by zero
+        parts = tirx.max(parts, tirx.IntImm("int64", 1))
+    elif int(parts) == 0:
+        raise ValueError("a dimension of -1 is not determined where another one is 0")
+    return analyzer.simplify(tirx.floordiv(total, parts))
+
+
+def _is_number(dim: Element) -> bool:
+    return isinstance(dim, tirx.IntImm)
 
 
 def _equal(a: Element, b: Element) -> bool:
@@ -221,11 +249,7 @@ def _reversed(start: Element, stop: Element, step: int) -> tuple[Element, Elemen
 
 
 def _is_ordered(low: Element, high: Element) -> bool:
-    """Whether `low <= high` for all sizes that symbols may have, which are never negative."""
-    analyzer = Analyzer()
-    for var in tirx.analysis.undefined_vars(high - low):
-        analyzer.update(var, ConstIntBound(0, ConstIntBound.POS_INF))
-    return bool(analyzer.can_prove(low <= high))
+    return is_never_negative(high - low)
 
 
 def _max(a: Element, b: Element) -> Element:
@@ -332,6 +356,7 @@ def unsqueeze(ctx: NodeContext) -> relax.Expr:
 CONVERTERS: dict[str, Converter] = {
     "ConstantOfShape": constant_of_shape,
     "Expand": expand,
+    "Flatten": flatten,
     "Range": range_,
     "Reshape": reshape,
     "Squeeze": squeeze,

@@ -5,7 +5,7 @@ Before:                                   After:
     lv1 = R.nn.softmax(lv)                    lv1 = R.call_tir(softmax, (lv,), ...)
 
 A reshape in row-major order moves nothing: it stays an operator, which the virtual machine runs as
-a view, instead of a loop nest that copies.
+a view, instead of a loop nest that copies. What is empty is made anew.
 
 Must run after: lower-groups. Must run before: fuse-ops.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tvm import IRModule, relax
+from tvm import IRModule, relax, tirx, topi
 
 from relaxc.passes.base import Pass
 from relaxc.passes.lower.extremum_ops import EXTREMUM_RULES
@@ -43,7 +43,10 @@ def _keep(_bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return call
 
 
-def _as_reshape(_bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+def _as_reshape(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     if not isinstance(call.ty.shape, relax.ShapeExpr):
         return call
+    if any(isinstance(d, tirx.IntImm) and int(d) == 0 for d in call.ty.shape.values):
+        # A reshape would read 0 as "the dimension that was there".
+        return bb.call_te(topi.full, list(call.ty.shape.values), str(call.ty.dtype.dtype), 0)
     return relax.op.reshape(call.args[0], call.ty.shape)

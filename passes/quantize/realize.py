@@ -146,7 +146,9 @@ def _pairs(bindings: list[relax.Binding]) -> dict[relax.Var, tuple[relax.Var, El
             integers[binding.var] = call.args[0], element
         elif integers.get(call.args[0], (None, ""))[1] == element and not _leaves(binding):
             source = integers[call.args[0]][0]
-            pairs[binding.var] = pairs.get(source, (source, ""))[0], element
+            # Rounding twice alike is rounding once; otherwise, the first one counts too.
+            first = pairs.get(source, (source, element))
+            pairs[binding.var] = (first[0] if first[1] == element else source), element
     return pairs
 
 

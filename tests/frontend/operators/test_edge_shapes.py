@@ -64,6 +64,50 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(2, 5)}],
         {"i": np.zeros((2, 0), np.int64), "u": numbers(2, 0)},
     ),
+    "a scatter to a part of the data": (
+        "g (float[4,3,k] x) => (float[a,b,c] y) { y = ScatterElements<axis=0>(x, i, u) }",
+        [{"x": numbers(4, 3, 5)}],
+        {"i": np.array([[[-1, 2]]]), "u": -numbers(1, 1, 2)},
+    ),
+    "nothing, flattened": (
+        "g (float[2,0,3,n] x) => (float[a,b] y) { y = Flatten<axis=2>(x) }",
+        [{"x": numbers(2, 0, 3, 4)}],
+        {},
+    ),
+    "negative numbers as bytes": (
+        "g (float[4] x) => (uint8[4] y) { b = Cast<to=2>(x) y = Div(b, c) }",
+        [{"x": -numbers(4)}],
+        {"c": np.array(5, np.uint8)},
+    ),
+    "nothing, squeezed": (
+        "g (float[n,1,0,5] x) => (float[a,b,c] y) { y = Squeeze(x, i) }",
+        [{"x": numbers(2, 1, 0, 5)}],
+        {"i": indices(1)},
+    ),
+    "a quotient of a negative size": (
+        """g (float[n] x) => (int64[a] y, int64[b] z)
+        { s = Shape(x) m = Neg(s) y = Div(m, c) z = Mod<fmod=1>(m, c) }""",
+        [{"x": numbers(3)}, {"x": numbers(4)}],
+        {"c": indices(2)},
+    ),
+    "a computed size of 0 stands for what was there": (
+        """g (float[n] x) => (float[a,b] y)
+        { p = Slice(x, i, j) s = Shape(p) t = Concat<axis=0>(s, k) y = Reshape(x, t) }""",
+        [{"x": numbers(5)}, {"x": numbers(3)}],
+        {"i": indices(-3), "j": indices(1), "k": indices(-1)},
+    ),
+    "two roundings, of which the first clips": (
+        """g (float[n,3] x) => (float[a,b] y)
+        { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) r = QuantizeLinear(d, s, w)
+          e = DequantizeLinear(r, s, w) y = LayerNormalization(e, v) }""",
+        [{"x": numbers(4, 3) - 6}],
+        {
+            "s": np.array(1, np.float32),
+            "z": np.array(0, np.uint8),
+            "w": np.array(3, np.int8),
+            "v": numbers(3),
+        },
+    ),
     "a reduction over a symbol of size 0": (
         "g (float[n,3] x) => (float[a] y) { y = ReduceSum<keepdims=0>(x, i) }",
         [{"x": numbers(0, 3)}, {"x": numbers(2, 3)}],

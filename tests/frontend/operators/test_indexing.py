@@ -65,3 +65,17 @@ def test_constant_indices_keep_their_dimensions(index: np.ndarray) -> None:
     model = onnx_model("g (float[3,2] x) => (float[a] y) { y = Gather(x, i) }", i=index)
     model.graph.output[0].type.tensor_type.ClearField("shape")
     check_model(model, {"x": floats(3, 2)})
+
+
+@pytest.mark.parametrize("op", ["ScatterElements", "ScatterND"])
+def test_writing_out_of_range_is_an_error(op: str, tmp_path: Path) -> None:
+    graph = (
+        f"g (float[3,2] x, int64[1,2] i, float[1,2] u) => (float[3,2] y) {{ y = {op}(x, i, u) }}"
+    )
+    if op == "ScatterND":
+        graph = graph.replace("float[1,2] u", "float[1] u")
+    relaxc.compile(onnx_model(graph), tmp_path / "a.rxc")
+    model = relaxc.load(tmp_path / "a.rxc", threads=1)
+    updates = floats(1, 2) if op == "ScatterElements" else floats(1)
+    with pytest.raises(InputError, match="out of range"):
+        model(floats(3, 2), np.array([[1, 7]]), updates)
