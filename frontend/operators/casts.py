@@ -19,7 +19,6 @@ from relaxc.frontend.element_types import (
 )
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dtype
 
-
 # Integers that no machine converts floats to -> what they are converted to on the way.
 _WRAPPED = dict.fromkeys(("int8", "uint8", "int16", "uint16"), "int32") | {"uint32": "int64"}
 

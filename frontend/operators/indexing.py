@@ -1,8 +1,8 @@
-"""Gather and Scatter, by element and by position: negative indices count from the end, others are checked.
+"""Gather and Scatter: negative indices count from the end, others are checked.
 
-An index outside of its axis would read or write foreign memory. Constant indices are checked at compile
-time; others by a small loop nest of their own, whose assertion becomes a clean error of the model
-when it runs.
+An index outside of its axis would read or write foreign memory. Constant indices are checked at
+compile time; others by a small loop nest of their own, whose assertion becomes a clean error of the
+model when it runs.
 """
 
 # TVMScript's annotations are values, which mypy cannot read.
