@@ -23,12 +23,15 @@ def lower_recurrent(
         return None
     shapes = [tuple(simple(d) for d in param.shape) for param in func.params]
     steps, batch, _ = shapes[0]
-    spec = LstmSpec(
-        steps, batch, int(attrs["directions"]), weight.shape[2], bool(attrs["backward"])
-    )
+    hidden = weight.shape[2]
+    # Beside the weights the cache holds states and what passes through it.
+    is_narrow = machine.lanes == 16 and 4 * hidden * hidden * 4 > machine.l2_bytes * 3 // 4
+    directions, backward = int(attrs["directions"]), bool(attrs["backward"])
+    spec = LstmSpec(steps, batch, directions, hidden, backward, is_narrow)
     packed = pack_weights(weight, spec, machine.lanes)
     shapes[1] = packed.shape
     b = KernelBuilder("lstm", machine.lanes)
     names = ("gates", "weight", "hidden0", "cell0", "outputs", "hidden", "cell")
-    emit(b, spec, LstmBuffers(*(b.param(n, s) for n, s in zip(names, shapes))))
+    dtypes = ["float32", packed.dtype.name, *["float32"] * 5]
+    emit(b, spec, LstmBuffers(*map(b.param, names, shapes, dtypes)))
     return Kernel("lstm", b.finish(), [packed])

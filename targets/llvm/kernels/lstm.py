@@ -3,6 +3,14 @@
 Per step and block of units the four gates accumulate in registers over the previous hidden state,
 starting from the projected input; cell and hidden state follow at once. Directions are independent
 and run on threads of their own. Bound by reading the recurrent weights once per step.
+
+Weights that would fill the L2 cache are stored in 24 bits: integers times a scale per column, with
+an error of at most 2**-24 of the column's largest weight, which is what float32 has for that one.
+Four vectors take the room of three, and are taken apart in registers:
+
+    lane of vector 0, 1, 2   24 bits of its own, and below them 8 bits of vector 3's. They are read
+                             as one integer of 32 bits: packing rounds with them in place.
+    lane of vector 3         the three times 8 bits, from the top
 """
 
 from __future__ import annotations
@@ -11,9 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm import tirx
 
 from relaxc.targets.llvm.kernels import vector_math as vm
-from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
+from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, vector
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class LstmSpec:
         directions: 1 or 2; the second runs backward.
         hidden: units; a multiple of the vector width.
         backward: whether a single direction runs backward.
+        is_narrow: whether recurrent weights are stored in 24 bits.
     """
 
     steps: Any
@@ -32,6 +42,11 @@ class LstmSpec:
     directions: int
     hidden: int
     backward: bool
+    is_narrow: bool = False
+
+    def panel(self, width: int) -> int:
+        """Elements of packed weights for `width` units."""
+        return 4 * width + self.hidden * 3 * width if self.is_narrow else self.hidden * 4 * width
 
 
 def unit_blocks(spec: LstmSpec, lanes: int) -> int:
@@ -41,11 +56,26 @@ def unit_blocks(spec: LstmSpec, lanes: int) -> int:
 
 
 def pack_weights(recurrent: np.ndarray, spec: LstmSpec, lanes: int) -> np.ndarray:
-    """[direction, 4 * hidden, hidden] -> [direction][group][k][gate][unit in group]."""
+    """[direction, 4 * hidden, hidden] -> [direction][group][k][gate][unit in group].
+
+    In 24 bits: [direction][group], each the scales [gate][unit], then [k][four vectors][3][lane].
+    """
     width = unit_blocks(spec, lanes) * lanes
     d, h = spec.directions, spec.hidden
-    packed = recurrent.reshape(d, 4, h // width, width, h).transpose(0, 2, 4, 1, 3)
-    return np.ascontiguousarray(packed, np.float32)
+    panels = recurrent.reshape(d, 4, h // width, width, h).transpose(0, 2, 4, 1, 3)
+    panels = np.ascontiguousarray(panels, np.float32).reshape(d, h // width, h, 4 * width)
+    if not spec.is_narrow:
+        return panels
+    largest = np.abs(panels).max(axis=2, keepdims=True).astype(np.float64)
+    scale = (np.maximum(largest, 1e-20) / (2**31 - 256)).astype(np.float32)
+    integers = np.rint(panels / scale.astype(np.float64)).astype(np.int64)
+    quads = integers.reshape(d, h // width, h, -1, 4, lanes)
+    limit = 2**23 - 1
+    last = np.clip(quads[..., 3, :] + 128 >> 8, -limit, limit)
+    low = np.stack([last >> shift & 255 for shift in (16, 8, 0)], axis=-2)
+    high = (quads[..., :3, :] - low + 128 >> 8 << 8) + low
+    rows = np.clip(high, -(2**31), 2**31 - 1).astype(np.int32).reshape(d, h // width, -1)
+    return np.concatenate([scale.reshape(d, h // width, -1).view(np.int32), rows], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -113,29 +143,79 @@ def _step(
         # To and fro: weights just above the size of a cache would miss it always, read in a circle.
         group = b.let(i + step % 2 * (groups - 1 - 2 * i))
         unit = b.let(group * width)
-        acc = [[b.register() for _ in range(blocks)] for _ in range(4)]
-        for gate in range(4):
-            for v in range(blocks):
-                acc[gate][v].set(b.load(p.gates, gates + gate * h + unit + v * lanes))
-        panel = b.let((d * (h // width) + group) * (h * 4 * width))
-        with b.loop(h) as k:
-            value = b.let(b.broadcast(memory, source + k))
-            row = b.let(panel + k * (4 * width))
-            for gate in range(4):
-                for v in range(blocks):
-                    at = row + (gate * blocks + v) * lanes
-                    b.prefetch(p.weight, at + _PREFETCH, 3)
-                    register = acc[gate][v]
-                    register.set(register.get() + value * b.load(p.weight, at))
+        panel = b.let((d * (h // width) + group) * spec.panel(width))
+        at = b.let(gates + unit)
+        inputs = [at + gate * h + v * lanes for gate in range(4) for v in range(blocks)]
+        emit_sums = _narrow_sums if spec.is_narrow else _sums
+        sums = emit_sums(b, spec, p, memory, source, panel, inputs)
         for v in range(blocks):
             at = unit + v * lanes
-            i, o, f, g = (b.let(acc[gate][v].get()) for gate in range(4))
+            i, o, f, g = (sums[gate * blocks + v] for gate in range(4))
             cell = b.load(p.cell, cells + at)
             cell = b.let(vm.sigmoid(f) * cell + vm.sigmoid(i) * vm.tanh(g))
             hidden = b.let(vm.sigmoid(o) * vm.tanh(cell))
             b.store(p.cell, cells + at, cell)
             b.store(memory, target + at, hidden)
             b.store(p.outputs, outputs + at, hidden)
+
+
+def _sums(
+    b: KernelBuilder,
+    spec: LstmSpec,
+    p: LstmBuffers,
+    memory: Buffer,
+    source: Index,
+    panel: Index,
+    inputs: list[Index],
+) -> list[Expr]:
+    """The vectors of projected input at `inputs`, plus the panel at `panel` times the state."""
+    acc = [b.register() for _ in inputs]
+    for register, at in zip(acc, inputs):
+        register.set(b.load(p.gates, at))
+    with b.loop(spec.hidden) as k:
+        value = b.let(b.broadcast(memory, source + k))
+        row = b.let(panel + k * (len(acc) * b.lanes))
+        for i, register in enumerate(acc):
+            at = row + i * b.lanes
+            b.prefetch(p.weight, at + _PREFETCH, 3)
+            register.set(register.get() + value * b.load(p.weight, at))
+    return [b.let(register.get()) for register in acc]
+
+
+def _narrow_sums(
+    b: KernelBuilder,
+    spec: LstmSpec,
+    p: LstmBuffers,
+    memory: Buffer,
+    source: Index,
+    panel: Index,
+    inputs: list[Index],
+) -> list[Expr]:
+    """`_sums` of weights in 24 bits."""
+    lanes, count = b.lanes, len(inputs)
+    acc = [b.register() for _ in inputs]
+    for register in acc:
+        register.set(b.splat(0.0))
+    rows = b.let(panel + count * lanes)
+    with b.loop(spec.hidden) as k:
+        value = b.let(b.broadcast(memory, source + k))
+        row = b.let(rows + k * (count * 3 // 4 * lanes))
+        for quad in range(count // 4):
+            parts = [b.let(b.load(p.weight, row + (3 * quad + j) * lanes)) for j in range(3)]
+            last = tirx.shift_left(parts[0], b.splat(24, dtype="int32"))
+            for part, mask, shift in ((parts[1], 0xFF0000, 16), (parts[2], 0xFF00, 8)):
+                moved = tirx.shift_left(part, b.splat(shift, dtype="int32"))
+                last = last | (moved & b.splat(mask, dtype="int32"))
+            for j, integers in enumerate((*parts, b.let(last))):
+                register = acc[4 * quad + j]
+                weight = tirx.Cast(vector("float32", lanes), integers)
+                register.set(register.get() + value * weight)
+    sums = []
+    for i, (register, at) in enumerate(zip(acc, inputs)):
+        bits = b.load(p.weight, panel + i * lanes)
+        scale = tirx.reinterpret(vector("float32", lanes), bits)
+        sums.append(b.let(b.load(p.gates, at) + register.get() * scale))
+    return sums
 
 
 # Elements ahead in the packed weights: a row of sixteen vectors.

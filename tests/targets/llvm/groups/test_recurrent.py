@@ -7,11 +7,21 @@ import pytest
 from builders import onnx_model
 from kernels import check_model
 
+from relaxc.targets.llvm.kernels.lstm import LstmSpec, pack_weights
+
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("hidden, kernel", [(32, "lstm"), (20, "lstm"), (64, "lstm")])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_matches_onnxruntime(direction: str, hidden: int, kernel: str, batch: int) -> None:
+    _check(direction, hidden, kernel, batch)
+
+
+def test_weights_that_fill_the_cache() -> None:
+    _check("bidirectional", 256, "lstm", 1)
+
+
+def _check(direction: str, hidden: int, kernel: str, batch: int) -> None:
     rng = np.random.default_rng(0)
     d = 2 if direction == "bidirectional" else 1
 
@@ -33,3 +43,20 @@ def test_matches_onnxruntime(direction: str, hidden: int, kernel: str, batch: in
         "c0": random(d, batch, hidden),
     }
     check_model(model, feed, kernels={kernel})
+
+
+def test_narrow_weights_are_exact_to_24_bits() -> None:
+    spec = LstmSpec(1, 1, 1, 16, False, is_narrow=True)
+    recurrent = np.random.default_rng(0).standard_normal((1, 64, 16)).astype(np.float32)
+    recurrent[0, 5] = 0
+    panel = pack_weights(recurrent, spec, 16)[0, 0]
+    scale, rows = panel[:64].view(np.float32), panel[64:].reshape(16, 3, 16).astype(np.int64)
+    # Vectors are the gates here; the last is made of the low bytes of the others.
+    last = np.zeros((16, 16), np.int64)
+    for i, shift in enumerate((24, 16, 8)):
+        last |= (rows[:, i] & 255) << shift
+    integers = np.stack([*np.moveaxis(rows, 1, 0), last.astype(np.uint32).astype(np.int32)], 1)
+    found = integers.reshape(16, 64) * scale.astype(np.float64)
+    wanted = recurrent[0].T
+    largest = np.maximum(np.abs(wanted).max(axis=0), 1e-20)
+    assert np.all(np.abs(found - wanted) <= 1.01 * 2**-24 * largest)
