@@ -1,6 +1,7 @@
 """int8 models as the peers make them: ONNX Runtime's static quantizer, NNCF for OpenVINO.
 
-Calibrated on noise: ranges do not change how long a model takes. Files are kept and reused.
+For speed they are calibrated on noise, because ranges do not change how long a model takes, and
+files are kept and reused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from pathlib import Path
 import numpy as np
 from engines import Feed, make_feed
 from onnxruntime import quantization
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from relaxc.options import Scheme
 
 SAMPLES = 4
 
@@ -32,17 +36,38 @@ def onnxruntime_int8(model: Path, folder: Path) -> Path:
     if not path.exists():
         prepared = folder / f"{model.stem}.prepared.onnx"
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            str(prepared),
-            str(path),
-            _Reader(model),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
+        _quantize_static(prepared, path, samples(model))
         prepared.unlink()
     return path
+
+
+def onnxruntime_as(scheme: Scheme, model: Path, feeds: list[Feed], folder: Path) -> Path:
+    """A model quantized like one of ours, calibrated on samples of real inputs."""
+    prepared, path = folder / "prepared.onnx", folder / "quantized.onnx"
+    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    if scheme == "int8":
+        _quantize_static(prepared, path, feeds)
+    elif scheme == "int8-dynamic":
+        quantization.quantize_dynamic(str(prepared), str(path), per_channel=True)
+    else:
+        quantizer = MatMulNBitsQuantizer(
+            str(model), bits=4 if scheme == "int4-weights" else 8, block_size=32, is_symmetric=True
+        )
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(path))
+    return path
+
+
+def _quantize_static(model: Path, path: Path, feeds: list[Feed]) -> None:
+    quantization.quantize_static(
+        str(model),
+        str(path),
+        _Reader(feeds),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
 
 
 def openvino_int8(model: Path, folder: Path) -> Path:
@@ -66,8 +91,8 @@ def is_transformer(model: Path) -> bool:
 
 
 class _Reader(quantization.CalibrationDataReader):
-    def __init__(self, model: Path) -> None:
-        self.feeds: Iterator[Feed] = iter(samples(model))
+    def __init__(self, feeds: list[Feed]) -> None:
+        self.feeds: Iterator[Feed] = iter(feeds)
 
     def get_next(self) -> Feed | None:
         return next(self.feeds, None)

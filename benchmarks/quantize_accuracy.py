@@ -1,0 +1,182 @@
+"""How much accuracy quantization costs, beside ONNX Runtime's int8: a table of real models.
+
+    pip install -e .[bench] pillow tokenizers onnx-ir
+    python benchmarks/quantize_accuracy.py FOLDER [--only NAME ...] [--case TEXT ...]
+
+FOLDER holds trained models and `data` (see `accuracy_tasks.py`); what is not there is left out.
+No labels are used, and no sample that is tested. Every line is compiled and run as users do it;
+ONNX Runtime gets the same samples: `quantize_static` (QDQ, per channel), `quantize_dynamic`, or
+MatMulNBits. SQNR is that of the first output, against float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnxruntime
+from accuracy_tasks import Run, Task, sqnr, tasks
+from quantized_peers import onnxruntime_as
+
+import relaxc
+from relaxc.cli.quiet import quiet
+from relaxc.options import CompileOptions, QuantizeOptions, Scheme
+
+PEER = "ONNX Runtime"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        model, measure, scheme: what was quantized, how, and what is measured.
+        case: who quantized it, and with which options.
+        base: float32's score.
+        score: the quantized model's.
+        loss: by how much it is worse.
+        bar: how much it may be.
+        sqnr: of the first output, dB.
+        seconds: to quantize and compile.
+    """
+
+    model: str
+    measure: str
+    scheme: str
+    case: str
+    base: float
+    score: float
+    loss: float
+    bar: float
+    sqnr: float
+    seconds: float
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it keeps what is promised."""
+        return self.loss <= self.bar + 1e-9
+
+
+def cases(scheme: Scheme) -> dict[str, QuantizeOptions]:
+    """Ways to quantize, the default first."""
+    if scheme != "int8":
+        return {"default": QuantizeOptions(scheme=scheme)}
+    return {
+        "default": QuantizeOptions(),
+        "minmax": QuantizeOptions(calibration="minmax"),
+        "percentile": QuantizeOptions(calibration="percentile"),
+        "entropy": QuantizeOptions(calibration="entropy"),
+        "mse": QuantizeOptions(calibration="mse"),
+    }
+
+
+def main() -> int:
+    """Print the table; fail where a promise is broken."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="models with this in their name")
+    parser.add_argument("--case", nargs="+", default=["default"], help="`all`, or cases by name")
+    parser.add_argument("--no-peer", action="store_true", help="without ONNX Runtime's int8")
+    parser.add_argument("--json", type=Path, help="write the numbers there, too")
+    args = parser.parse_args()
+    rows: list[Row] = []
+    for make in tasks(args.folder):
+        try:
+            task = make()
+        except FileNotFoundError as err:
+            print(f"left out: {err}", file=sys.stderr)
+            continue
+        if args.only and not any(name in task.name for name in args.only):
+            continue
+        rows += measured(task, args.case, not args.no_peer)
+    print(table(rows))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    return 0 if all(row.is_ok for row in rows if row.case == "default") else 1
+
+
+def measured(task: Task, names: list[str], with_peer: bool) -> list[Row]:
+    """The lines of one model."""
+    base = task.predict(onnxruntime_run(task.path))
+    float_score = task.score(base, base)
+    rows: list[Row] = []
+
+    def measure(scheme: Scheme, case: str, make: Callable[[Path], Run]) -> None:
+        with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as folder, quiet():
+            start = time.perf_counter()
+            run = make(Path(folder))
+            seconds = time.perf_counter() - start
+            outputs = task.predict(run)
+        score = task.score(outputs, base)
+        row = Row(
+            task.name,
+            task.measure,
+            scheme,
+            case,
+            float_score,
+            score,
+            task.loss(score, float_score),
+            task.bar[scheme],
+            sqnr(outputs, base),
+            seconds,
+        )
+        rows.append(row)
+        print(line(row), file=sys.stderr, flush=True)
+
+    for scheme in task.bar:
+        if with_peer:
+            measure(scheme, PEER, functools.partial(peer, task, scheme))
+        for name, options in cases(scheme).items():
+            if names == ["all"] or name in names:
+                measure(scheme, name, functools.partial(ours, task, options))
+    return rows
+
+
+def ours(task: Task, options: QuantizeOptions, folder: Path) -> Run:
+    """The model as relaxc quantizes it."""
+    path = folder / "model.rxc"
+    compile_options = CompileOptions(quantize=options)
+    relaxc.compile(task.path, path, compile_options, calibration_data=task.calibration)
+    model = relaxc.load(path)
+    return lambda feed: list(model.run(feed).values())
+
+
+def peer(task: Task, scheme: Scheme, folder: Path) -> Run:
+    """The model as ONNX Runtime quantizes it."""
+    return onnxruntime_run(onnxruntime_as(scheme, task.path, task.calibration, folder))
+
+
+def onnxruntime_run(path: Path) -> Run:
+    """A model in ONNX Runtime."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda feed: list(session.run(None, feed))
+
+
+def table(rows: list[Row]) -> str:
+    """The table of docs/quantization.md."""
+    head = "| model | scheme | quantized by | float32 | quantized | loss | bar | SQNR | seconds |"
+    return "\n".join([head, "|" + "---|" * 9, *map(line, rows)])
+
+
+def line(row: Row) -> str:
+    """One line of it."""
+    unit = "%" if row.measure == "perplexity" else ""
+    is_fine = row.measure in ("Spearman", "perplexity")
+    places = 4 if is_fine else 2
+    verdict = "" if row.is_ok else " **missed**"
+    return (
+        f"| {row.model}, {row.measure} | {row.scheme} | {row.case} | {row.base:.{places}f} "
+        f"| {row.score:.{places}f} | {row.loss:.{places}f}{unit}{verdict} | {row.bar}{unit} "
+        f"| {row.sqnr:.1f} dB | {row.seconds:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
