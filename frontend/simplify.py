@@ -29,6 +29,7 @@ from relaxc.errors import ModelError, OptionError, near_matches
 from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.fold import fold_constants
 from relaxc.frontend.function_bodies import has_body, inline_bodies
+from relaxc.frontend.legacy import update_slopes
 from relaxc.frontend.load import OnnxModel
 from relaxc.frontend.operators.base import operator_name
 from relaxc.frontend.unroll import unroll_scans
@@ -218,6 +219,7 @@ def convert_opset(model: OnnxModel) -> None:
             f"`{model.name}` uses `Scan` of opset 8, which is not supported; "
             "export it again with a newer opset"
         )
+    update_slopes(model.proto, version)
     try:
         model.proto = version_converter.convert_version(model.proto, OPSET)
     except (RuntimeError, ValueError, TypeError) as err:
