@@ -11,6 +11,7 @@ import tvm
 from tvm import IRModule
 
 from relaxc.layout import Precision
+from relaxc.targets.tuning.history import Decider
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class Backend(abc.ABC):
         Raises:
             OptionError: they cannot; the missing feature is named.
         """
+
+    def with_records(self, decider: Decider) -> Backend:
+        """This backend, with kernels as what was measured says; itself where nothing is tuned."""
+        return self
+
+    @property
+    def refused_records(self) -> list[str]:
+        """Why records that fit a kernel were not used, after a module was built."""
+        return []
 
     @abc.abstractmethod
     def require_tools(self) -> None:

@@ -17,6 +17,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.ir import GlobalVar
 
+from relaxc.layout import TASK
 from relaxc.passes.analysis.cost import macs, size
 from relaxc.passes.analysis.expression import as_text
 
@@ -38,8 +39,8 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
     Returns:
         Entries of `name` (the PrimFunc's), `nodes` (what the importer called them), `flops` (of
         matrix products and convolutions, as if computed directly), `bytes` (arguments and results,
-        each once) and `dtype` (of the arithmetic). Both numbers may be expressions of symbolic
-        dimensions, or None where they cannot be written down.
+        each once), `dtype` (of the arithmetic) and, where tuning has a say, `task`. Both numbers
+        may be expressions of symbolic dimensions, or None where they cannot be written down.
     """
     graph = _Graph(imported, {b.var.name for b in _bindings(final["main"].body)})
     entries = []
@@ -57,6 +58,7 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
                 "flops": as_text(2 * sum((macs(imported, m.value) for m in members), 0)),
                 "bytes": as_text(_traffic(call, members)),
                 "dtype": _arithmetic(call),
+                **_task(final[call.args[0]]),
             }
         )
     return entries
@@ -130,6 +132,10 @@ def _traffic(call: relax.Call, members: list[relax.Binding]) -> Any:
     if is_lookup:
         read = [tvm.tirx.min(bytes_, result) for bytes_ in read]
     return sum(read, result)
+
+
+def _task(func: tvm.tirx.PrimFunc) -> dict[str, str]:
+    return {"task": str(func.attrs[TASK])} if func.attrs and TASK in func.attrs else {}
 
 
 def _arithmetic(call: relax.Call) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from relaxc.search.optimize import optimize
     from relaxc.search.options import SearchOptions
     from relaxc.search.result import Result
+    from relaxc.tuning.options import TuneOptions
+    from relaxc.tuning.result import TuneResult
+    from relaxc.tuning.tune import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,9 +29,12 @@ __all__ = [
     "Result",
     "SearchOptions",
     "TensorInfo",
+    "TuneOptions",
+    "TuneResult",
     "compile",
     "load",
     "optimize",
+    "tune",
 ]
 
 _LAZY = {
@@ -43,6 +49,9 @@ _LAZY = {
     "optimize": "relaxc.search.optimize",
     "Result": "relaxc.search.result",
     "SearchOptions": "relaxc.search.options",
+    "TuneOptions": "relaxc.tuning.options",
+    "TuneResult": "relaxc.tuning.result",
+    "tune": "relaxc.tuning.tune",
 }
 
 

@@ -39,6 +39,7 @@ from relaxc.pruning import pruning_passes, require_samples
 from relaxc.runtime.session import load
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
+from relaxc.tuning.recorded import recorded_backend
 
 tvm_patches.apply()
 
@@ -91,10 +92,29 @@ def compile(
         TargetError: no C++ compiler to link with, or no runtime of TVM for the target.
         OutputError: the artifact cannot be written.
     """
-    options, diagnostics = options or CompileOptions(), diagnostics or Diagnostics()
+    options = options or CompileOptions()
+    warnings: list[str] = []
+    backend = recorded_backend(options, warnings)
+    result = compile_for(
+        backend, model, output, options, diagnostics, calibration_data, recovery_data
+    )
+    warnings += [f"tuning: {reason}" for reason in backend.refused_records]
+    return replace(result, warnings=(*warnings, *result.warnings))
+
+
+def compile_for(
+    backend: Backend,
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    output: str | os.PathLike[str],
+    options: CompileOptions,
+    diagnostics: Diagnostics | None = None,
+    calibration_data: CalibrationData | None = None,
+    recovery_data: CalibrationData | None = None,
+) -> CompileResult:
+    """`compile`, for a backend that is there: with tuning records of the caller's choice."""
+    diagnostics = diagnostics or Diagnostics()
     output = Path(output)
     require_writable(output)
-    backend = backend_for(options.target).with_precision(options.precision)
     if options.quantize is not None and not backend.has_integer_kernels:
         raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
     if is_calibrated(options) and calibration_data is None:

@@ -174,6 +174,8 @@ LAYOUTS = "layouts"
 CHECKS_INDICES = "relaxc.checks_indices"
 # Attribute of a product whose kernel rounds its float data to int8 before it multiplies.
 ROUNDS_ROWS = "rounds_rows"
+# Attribute of a finished kernel: the key of the tuning task that it is.
+TASK = "relaxc.task"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
 # A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.

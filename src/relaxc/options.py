@@ -212,7 +212,9 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
-    """What shapes the artifact. Two compilations with equal options give equal bytes.
+    """What shapes the artifact.
+
+    Two compilations with equal options and equal tuning records give equal bytes.
 
     Attributes:
         target: `llvm` for this CPU, a tvmc spelling such as `llvm -mcpu=znver5`, or JSON.
@@ -227,6 +229,8 @@ class CompileOptions:
             `float16` and `tf32` (products of float32 tensors read eleven bits) a GPU.
         preprocess: what the model does to its images first, as `--preprocess` takes it.
         postprocess: what it does to its outputs at last, as `--postprocess` takes it.
+        tuning_records: where `relaxc tune` has written what it measured: a file, or a folder that
+            holds one; `default` is the user's cache, None uses none.
     """
 
     target: str = "llvm"
@@ -239,6 +243,7 @@ class CompileOptions:
     precision: Precision = "float32"
     preprocess: tuple[str, ...] = ()
     postprocess: tuple[str, ...] = ()
+    tuning_records: Path | Literal["default"] | None = "default"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

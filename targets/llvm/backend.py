@@ -20,9 +20,10 @@ from relaxc.targets.llvm.link import compiler_command, link_shared
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.llvm.schedule.schedule import schedule_nests
 from relaxc.targets.llvm.target import enabled_features
-from relaxc.targets.llvm.tuning import Decider, Tuning
+from relaxc.targets.llvm.tuning import Tuning
 from relaxc.targets.llvm.tvm_runtime import require_runtime
 from relaxc.targets.shape_functions import sort_shape_functions
+from relaxc.targets.tuning.history import Decider
 
 # What every artifact brings along beside TVM's runtime, each a library of its own.
 _SOURCES = [Path(__file__).with_name(name) for name in ("threadpool.c", "profiler.c")]
@@ -65,6 +66,11 @@ class LlvmBackend(Backend):
             threads: that the measurements were made with; as many as the target has cores.
         """
         return replace(self, tuning=Tuning(decider, self.target, threads))
+
+    @property
+    def refused_records(self) -> list[str]:
+        """Records of choices that their kernels do not offer."""
+        return [] if self.tuning is None else sorted(self.tuning.refused.values())
 
     def with_precision(self, precision: Precision) -> LlvmBackend:
         """This backend; kernels read off a tensor's storage how to multiply it.

@@ -7,9 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+import tvm
+from tvm import IRModule, relax, tirx
 
-from relaxc.layout import ATTENTION, CONCAT, KERNEL, PLAIN, VIEW, Demand, Element, Layout
+from relaxc.layout import (
+    ATTENTION,
+    CONCAT,
+    KERNEL,
+    LAYOUTS,
+    PLAIN,
+    TASK,
+    VIEW,
+    Demand,
+    Element,
+    Layout,
+)
 from relaxc.targets.llvm.groups import attention, matmul
 from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.groups.conv2d import Conv2d
@@ -23,7 +35,7 @@ from relaxc.targets.llvm.groups.rows import Norm, Softmax
 from relaxc.targets.llvm.kernels.domain import as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
-from relaxc.targets.llvm.tuning import Tuning
+from relaxc.targets.llvm.tuning import Site, Tuning
 
 # The first that applies wins.
 _KERNELS: tuple[GroupKernel, ...] = (
@@ -144,10 +156,27 @@ class LlvmKernels:
             return lower_relayout(func, layouts, self.machine)
         if name == ATTENTION:
             return attention.lower(func, layouts, self.machine)
-        group = self._group(func)
-        if self.tuning is not None:
-            self.tuning.note(_BY_NAME[name], group, layouts)
-        return _BY_NAME[name].lower(group, layouts, self.machine)
+        kernel = _BY_NAME[name].lower(self._group(func), layouts, self.machine)
+        task = None if self.tuning is None else self.tuning.task(_BY_NAME[name], Group.of(func))
+        if task is None:
+            return kernel
+        return replace(kernel, func=kernel.func.with_attr(TASK, task.key))
+
+    def sites(self, mod: IRModule) -> list[Site]:
+        """The places in a module of groups with layouts that tuning has a say in, in order."""
+        if self.tuning is None:
+            return []
+        found = []
+        for block in mod["main"].body.blocks:
+            for value in (b.value for b in block.bindings if isinstance(b, relax.VarBinding)):
+                func = _called(mod, value)
+                if func is None or str(func.attrs[KERNEL]) not in _BY_NAME:
+                    continue
+                task = self.tuning.task(_kernel(func), Group.of(func))
+                if task is not None:
+                    layouts = tuple(Layout.parse(str(text)) for text in func.attrs[LAYOUTS])
+                    found.append(Site(task, _kernel(func), self._group(func), layouts))
+        return found
 
     def _group(self, func: relax.Function) -> Group:
         group = Group.of(func)
@@ -160,6 +189,15 @@ def _is_empty(value: relax.Expr) -> bool:
     """Whether a tensor has no elements: kernels divide by extents."""
     shape = getattr(value.ty, "shape", None)
     return isinstance(shape, relax.ShapeExpr) and any(as_int(n) == 0 for n in shape.values)
+
+
+def _called(mod: IRModule, value: relax.Expr) -> relax.Function | None:
+    """The group that a binding calls, if that is what it does."""
+    if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
+        return None
+    func = mod[value.op]
+    is_group = isinstance(func, relax.Function) and func.attrs and KERNEL in func.attrs
+    return func if is_group else None
 
 
 def _kernel(func: relax.Function) -> GroupKernel:

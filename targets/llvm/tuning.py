@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import tvm
 
@@ -15,16 +14,9 @@ from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.llvm.target import enabled_features
-from relaxc.targets.tuning.history import Decision, same_choice
+from relaxc.targets.tuning.history import Decider, Decision, same_choice
 from relaxc.targets.tuning.records import Fields
 from relaxc.targets.tuning.task import Choice, Task
-
-
-class Decider(Protocol):
-    """What was measured, as far as it is asked for here."""
-
-    def decide(self, task: Task) -> Decision | None:
-        """What to use for a task; None if nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +63,8 @@ class Tuning:
         threads: that share a kernel's work; as many as the target has cores.
 
     Attributes:
-        sites: the tuned places, in order, with what was chosen.
         decisions: key of a task -> what was decided; None where nothing is known.
-        refused: keys of tasks whose record names a choice that the kernel does not offer.
+        refused: keys of tasks whose record names a choice that the kernel does not offer, and why.
     """
 
     def __init__(
@@ -88,9 +79,8 @@ class Tuning:
             "threads": threads or int(target.attrs["num-cores"]),
             "tvm": importlib.metadata.version("apache-tvm"),
         }
-        self.sites: list[Site] = []
         self.decisions: dict[str, Decision | None] = {}
-        self.refused: set[str] = set()
+        self.refused: dict[str, str] = {}
 
     def context(self, kernel: GroupKernel) -> Fields:
         """For whom a kernel is tuned."""
@@ -121,14 +111,8 @@ class Tuning:
         for choice in kernel.space(group, machine):
             if same_choice(choice, decision.choice):
                 return replace(decision, choice=choice)
-        self.refused.add(task.key)
+        self.refused[task.key] = f"the record for {task} names a choice that is no longer offered"
         return None
-
-    def note(self, kernel: GroupKernel, group: Group, layouts: Sequence[Layout]) -> None:
-        """Remember where a kernel was written."""
-        task = self.task(kernel, group)
-        if task is not None:
-            self.sites.append(Site(task, kernel, group, tuple(layouts)))
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -8,15 +8,16 @@ Two kinds of records share their fields `workload` and `context`:
               measurement, or `model` against its kernel inside of a whole model; an empty `choice`
               says that the kernel stays as it is without tuning
 
-The latest verdict counts, and one in a model before one alone. Where there is none yet, because a
-search was cut short, the best trial counts if it is faster beyond its noise.
+The latest verdict counts: one in a model follows one alone, and confirms it or takes it back. Where
+there is none yet, because a search was cut short, the best trial counts if it is faster beyond its
+noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from relaxc.targets.tuning.records import Fields, canonical
 from relaxc.targets.tuning.task import EPILOGUE, Choice, Task
@@ -40,6 +41,13 @@ class Decision:
     choice: Choice | None
     ratio: float
     task: Task
+
+
+class Decider(Protocol):
+    """What was measured, as far as compiling asks for it."""
+
+    def decide(self, task: Task) -> Decision | None:
+        """What to use for a task; None if nothing is known of it."""
 
 
 class History:
@@ -98,10 +106,10 @@ class History:
         return min(found, key=lambda d: d.ratio, default=None)
 
     def _decide(self, task: Task) -> Decision | None:
-        for where in (MODEL, ALONE):
-            verdict = self.verdict(task, where)
-            if verdict is not None:
-                return Decision(verdict["choice"] or None, float(verdict["ratio"]), task)
+        verdicts = [v for where in (MODEL, ALONE) if (v := self.verdict(task, where)) is not None]
+        if verdicts:
+            latest = max(verdicts, key=lambda v: v["at"])
+            return Decision(latest["choice"] or None, float(latest["ratio"]), task)
         trials = self.trials(task)
         if not trials:
             return None

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from relaxc.targets.tuning.records import Fields, canonical
 
@@ -46,13 +47,34 @@ class Task:
         return str(self.workload["kernel"])
 
     def __str__(self) -> str:
-        shape = ", ".join(
-            f"{name} {_spelled(value)}"
-            for name, value in self.workload.items()
-            if name not in ("kernel", EPILOGUE)
-        )
-        after = "+".join(self.workload[EPILOGUE])
-        return f"{self.kernel}{'+' + after if after else ''} ({shape})"
+        told = {n: v for n, v in self.workload.items() if n not in ("kernel", EPILOGUE)}
+        words = [f"{self.kernel} {_shape(told)}".rstrip()]
+        words += [f"{n}={_spelled(v)}" for n, v in told.items() if v != _USUAL.get(n)]
+        after = [word for word in self.workload[EPILOGUE] if not word.startswith("[")]
+        return " ".join([*words, *(f"+{word.removeprefix('nn.')}" for word in after)])
+
+
+# What goes without saying.
+_USUAL = {
+    "batch": 1,
+    "groups": 1,
+    "stride": [1, 1],
+    "dilation": [1, 1],
+    "padding": [0, 0, 0, 0],
+    "element": "float32",
+}
+
+
+def _shape(told: dict[str, Any]) -> str:
+    """Takes out of a workload what people know where to look for, and spells it."""
+    if "taps" in told:
+        maps = f"{told.pop('in_channels')}x{told.pop('in_height')}x{told.pop('in_width')}"
+        to = f"{told.pop('out_channels')}x{told.pop('out_height')}x{told.pop('out_width')}"
+        told.pop("padding")
+        return f"{_spelled(told.pop('taps'))} {maps} to {to}"
+    if "depth" in told:
+        return f"{told.pop('rows')}x{told.pop('depth')}x{told.pop('columns')}"
+    return ""
 
 
 def _digest(workload: Fields, context: Fields) -> str:

@@ -22,6 +22,8 @@ from relaxc.options import CalibrationMethod, Importance, QuantizeOptions, Schem
 @parameters.shapes
 @parameters.pruning
 @parameters.quantizing
+@parameters.tuning_records
+@click.option("--no-tuning-records", is_flag=True, help="Kernels as they are without tuning.")
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
 @click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")
 @click.option("--print-ir-before", multiple=True, metavar="PASS", help="May be repeated.")
@@ -53,6 +55,8 @@ def compile_(
     per_channel: bool,
     symmetric: bool,
     exclude: tuple[str, ...],
+    tuning_records: Path | None,
+    no_tuning_records: bool,
     verify: bool,
     dump_dir: Path | None,
     print_ir_before: tuple[str, ...],
@@ -68,6 +72,10 @@ def compile_(
     options = parameters.read_pruning(
         options, prune, importance, scope, round_to, keep, recover, samples, sensitivity
     )
+    if no_tuning_records or tuning_records is not None:
+        if no_tuning_records and tuning_records is not None:
+            raise OptionError("give `--tuning-records` or `--no-tuning-records`, not both")
+        options = replace(options, tuning_records=tuning_records)
     pruning_source = recover or samples or parameters.data_of(sensitivity)
     pruning_data = None if pruning_source is None else samples_from(pruning_source)
     if quantize is not None:

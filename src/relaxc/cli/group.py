@@ -14,6 +14,7 @@ from relaxc.cli.optimize import optimize
 from relaxc.cli.report import report
 from relaxc.cli.run import run
 from relaxc.cli.sensitivity import sensitivity
+from relaxc.cli.tune import tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -24,6 +25,7 @@ def cli() -> None:
 
 for _command in (
     compile_,
+    tune,
     run,
     bench,
     check,

@@ -147,6 +147,16 @@ def compiling(command: _Command) -> _Command:
     return command
 
 
+def tuning_records(command: _Command) -> _Command:
+    """Where measurements of kernels are kept."""
+    return click.option(
+        "--tuning-records",
+        type=PATH,
+        metavar="DIR|FILE",
+        help="Measurements of `relaxc tune`.  [default: in the user's cache folder]",
+    )(command)
+
+
 def pruning(command: _Command) -> _Command:
     """What to remove."""
     options = [

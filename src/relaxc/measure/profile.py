@@ -29,6 +29,7 @@ class KernelTime:
         flops: arithmetic of products and convolutions as if computed directly; None if unknown.
         bytes: arguments and results, each once; None if unknown.
         dtype: of the arithmetic.
+        task: key of the tuning task that it is; None if it is none, or several.
     """
 
     name: str
@@ -39,6 +40,7 @@ class KernelTime:
     flops: int | None
     bytes: int | None
     dtype: str
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _kernel(
         flops=evaluate(entry["flops"], symbols),
         bytes=evaluate(entry["bytes"], symbols),
         dtype=entry["dtype"],
+        task=entry.get("task"),
     )
 
 

@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import resource
+import signal
 import statistics
 import sys
 import tempfile
@@ -38,6 +39,8 @@ from relaxc.tuning.job import Job, as_float, empty, laid_out
 
 # Relative to the largest element: how far a candidate's results may be from the untuned kernel's.
 _TOLERANCE, _TOLERANCE_BF16 = 2e-4, 2e-2
+# After so many pairs, a candidate that has never come closer than this is given up.
+_GLANCE, _HOPELESS = 2, 1.2
 # Elements that one step of a sweep or a copy handles.
 _STRIDE = 1024
 _SEED = 0
@@ -92,6 +95,8 @@ class Worker:
         theirs: list[float] = []
         end = time.perf_counter() + least_s
         while len(ratios) < pairs or time.perf_counter() < end:
+            if len(ratios) == _GLANCE and min(ratios) > _HOPELESS:
+                break
             first, second = self._timed(untuned), self._timed(candidate)
             # Twice the other way round: who comes second must not matter.
             third, fourth = self._timed(candidate), self._timed(untuned)
@@ -211,8 +216,17 @@ def _limit_memory(bytes_: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+def _die_with_parent() -> None:
+    """A candidate that hangs must not outlive the tuner, even if that is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
 def main() -> None:
     """Serve until stdin ends."""
+    _die_with_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     tvm_patches.apply()

@@ -1,0 +1,41 @@
+"""What to tune, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relaxc.errors import OptionError
+from relaxc.measure.feeds import FeedOptions
+from relaxc.options import CompileOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """How to tune.
+
+    Attributes:
+        trials: candidates to measure at most, those that were measured before included; None: as
+            many as the time allows.
+        time_budget_s: to spend at most, with what earlier calls have spent on the same kernels.
+        tasks: regular expressions; kernels of which none is found in their description stay as
+            they are. Empty: all.
+        seed: of the search.
+        records: file or folder of records; None is the user's cache.
+        feed: what to run the model on.
+        compile: how the model will be compiled; its `tuning_records` are not looked at.
+    """
+
+    trials: int | None = None
+    time_budget_s: float = 600.0
+    tasks: tuple[str, ...] = ()
+    seed: int = 0
+    records: Path | None = None
+    feed: FeedOptions = field(default_factory=FeedOptions)
+    compile: CompileOptions = field(default_factory=CompileOptions)
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.trials < 0:
+            raise OptionError(f"trials must not be negative, not {self.trials}")
+        if self.time_budget_s < 0:
+            raise OptionError("the time budget must not be negative")

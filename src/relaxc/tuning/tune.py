@@ -1,0 +1,288 @@
+"""tune(): measures a model's kernels, and leaves records that `compile` uses."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from relaxc.compiler import compile_for
+from relaxc.errors import OptionError, TargetError
+from relaxc.measure.roofline import roofline
+from relaxc.runtime.session import Model, load
+from relaxc.targets.llvm.backend import LlvmBackend
+from relaxc.targets.llvm.machine import machine_of
+from relaxc.targets.registry import backend_for
+from relaxc.targets.tuning.history import MODEL, VERDICT, Decider, Decision, History
+from relaxc.targets.tuning.records import RecordStore, records_path
+from relaxc.targets.tuning.task import EPILOGUE, Task
+from relaxc.tuning.measure import MeasureOptions, Measurer
+from relaxc.tuning.options import TuneOptions
+from relaxc.tuning.plan import Entry, entries_of
+from relaxc.tuning.recorded import read_history, tuning_sites
+from relaxc.tuning.result import TunedKernel, TuneResult
+from relaxc.tuning.session import Budget, Progress, Session
+from relaxc.tuning.verify import Comparison, Feed, compare_artifacts, costs
+
+# Inside of a model, a kernel may not be slower than untuned by more than measurements vary.
+_NOISE = 0.01
+# To find out what an inference takes, for the progress line.
+_RUNS = 8
+# Of the time that is left, what the verdict in the model may take, in builds of the model.
+_BUILDS = 1.5
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Told what happens.
+
+    Attributes:
+        phase: the name of each phase, as it begins.
+        progress: after every few trials.
+    """
+
+    phase: Callable[[str], None] = lambda _name: None
+    progress: Callable[[Progress], None] = lambda _progress: None
+
+
+def tune(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    options: TuneOptions | None = None,
+    watcher: Watcher | None = None,
+) -> TuneResult:
+    """Measure a model's kernels on this machine; `compile` uses what is found.
+
+    Args:
+        model: path of the ONNX file, or a model in memory.
+        options: what to tune, and for how long.
+        watcher: told what happens.
+
+    Raises:
+        ModelError: the model is unreadable, invalid or unsupported.
+        OptionError: an option makes no sense, or the target is no CPU.
+        TargetError: the target is not this machine.
+        RecordsError, OutputError: the records cannot be read or written.
+    """
+    return _Tuner(model, options or TuneOptions(), watcher or Watcher()).tune()
+
+
+def dry_run(model: str | os.PathLike[str] | onnx.ModelProto, options: TuneOptions) -> TuneResult:
+    """What `tune` would do, without a measurement."""
+    tuner = _Tuner(model, options, Watcher())
+    tuner.extract()
+    return tuner.result("dry run", None)
+
+
+class _Tuner:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | onnx.ModelProto,
+        options: TuneOptions,
+        watcher: Watcher,
+    ) -> None:
+        backend = backend_for(options.compile.target).with_precision(options.compile.precision)
+        if not isinstance(backend, LlvmBackend):
+            raise OptionError(
+                f"kernels are tuned for CPUs so far, not for target `{options.compile.target}`"
+            )
+        self.model = model
+        self.options = options
+        self.watcher = watcher
+        self.backend = backend
+        self.machine = machine_of(backend.target)
+        self.store = RecordStore(records_path(options.records))
+        self.start = time.monotonic()
+        self.trials = 0
+        self.warnings: list[str] = []
+
+    def extract(self) -> None:
+        """Find the model's tasks, and what the records say about them."""
+        self.history = read_history(self.store, self.warnings)
+        digest, sites = tuning_sites(
+            self.backend.with_records(History([])), self.model, self.options.compile
+        )
+        self.entries = entries_of(sites, self.machine, self.options.tasks)
+        context = self.entries[0].task.context if self.entries else {}
+        tasks = sorted(entry.task.key for entry in self.entries)
+        about = {"kernel": "model", "sha256": digest, "tasks": tasks, EPILOGUE: []}
+        self.task = Task(about, {k: v for k, v in context.items() if k != "space"})
+
+    def tune(self) -> TuneResult:
+        self.watcher.phase("reading the model")
+        self.extract()
+        budget = Budget(self.options.trials, self.options.time_budget_s)
+        stopped = budget.is_spent(self.entries, self.history)
+        if not self.entries or (stopped is not None and self._is_judged()):
+            return self.result(stopped or "done", self._known())
+        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+            untuned = Path(folder, "untuned.rxc")
+            self.watcher.phase("compiling the untuned model")
+            build_s = self._build(untuned, History([]))
+            self._weigh(untuned)
+            left = self.options.time_budget_s - budget.spent(self.entries, self.history)[1]
+            end = self.start + max(left - _BUILDS * build_s, 0.5 * left)
+            measured = MeasureOptions(threads=int(self.backend.target.attrs["num-cores"]))
+            with Measurer(str(self.backend.target), measured) as measurer:
+                session = Session(
+                    self.entries,
+                    self.machine,
+                    measurer,
+                    self.store,
+                    self.history,
+                    self.options.seed,
+                )
+                self.watcher.phase("tuning")
+                stopped = session.run(budget, self.watcher.progress, self.total_s, end)
+                self.trials = session.trials
+                self.watcher.phase("measuring the best once more")
+                for entry in self.entries:
+                    session.judge(entry)
+            self._judge_in_model(untuned, Path(folder))
+        return self.result(stopped, self._known())
+
+    def _build(self, output: Path, decider: Decider) -> float:
+        begin = time.monotonic()
+        compile_for(self.backend.with_records(decider), self.model, output, self.options.compile)
+        return time.monotonic() - begin
+
+    def _weigh(self, untuned: Path) -> None:
+        """Find out where the model's time is."""
+        model = load(untuned)
+        self.feed = self.options.feed.feed(model.inputs)
+        try:
+            peaks = roofline(int(self.backend.target.attrs["num-cores"]))
+        except TargetError:
+            peaks = None
+        found = costs(model, self.feed, peaks)
+        self.total_s = min(_timed(model, self.feed) for _ in range(_RUNS))
+        self.least_s: dict[str, float | None] = {}
+        for entry in self.entries:
+            cost = found.get(entry.task.key)
+            if cost is not None:
+                entry.seconds = cost.seconds
+                self.least_s[entry.task.key] = cost.least_s
+
+    def _judge_in_model(self, untuned: Path, folder: Path) -> None:
+        """Take back what does not hold inside of the model, and write the verdicts."""
+        decisions = {e.task.key: self.history.decide(e.task) for e in self.entries}
+        used = {k: d for k, d in decisions.items() if d is not None and d.choice is not None}
+        self.watcher.phase("comparing the tuned model with the untuned one")
+        compared: Comparison | None = None
+        while used:
+            tuned = folder / f"tuned{len(used)}.rxc"
+            self._build(tuned, _Choices(used))
+            compared = compare_artifacts(untuned, tuned, self.feed, None)
+            slower = {k for k in used if compared.ratios.get(k, 1.0) > 1 + _NOISE}
+            if not slower and compared.ratio > 1 + _NOISE:
+                slower = set(used)  # what the kernels win, something else loses
+            if not slower:
+                break
+            used = {k: d for k, d in used.items() if k not in slower}
+        ratios = compared.ratios if compared is not None and used else {}
+        for entry in self.entries:
+            decision = used.get(entry.task.key)
+            if decisions[entry.task.key] is None:
+                continue
+            choice = {} if decision is None else dict(decision.choice or {})
+            ratio = 1.0 if decision is None else ratios.get(entry.task.key, decision.ratio)
+            self._write(entry.task, choice, {"ratio": float(ratio)})
+        self._write(self.task, {}, self._table(compared if used else None))
+
+    def _write(self, task: Task, choice: dict[str, Any], more: dict[str, Any]) -> None:
+        record = {
+            "kind": VERDICT,
+            "workload": task.workload,
+            "context": task.context,
+            "choice": choice,
+            "where": MODEL,
+            "at": time.time_ns() // 1_000_000,
+            **more,
+        }
+        self.store.append([record])
+        self.history.add(record)
+
+    def _table(self, compared: Comparison | None) -> dict[str, Any]:
+        total = compared.before_s if compared is not None else self.total_s
+        return {
+            "ratio": 1.0 if compared is None else float(compared.ratio),
+            "before_s": total,
+            "after_s": total if compared is None else compared.after_s,
+            "kernels": {
+                entry.task.key: [entry.seconds, self.least_s.get(entry.task.key)]
+                for entry in self.entries
+            },
+        }
+
+    def _is_judged(self) -> bool:
+        """Whether this model has been compared since the last trial."""
+        known = self.history.verdict(self.task, MODEL)
+        if known is None:
+            return False
+        trials = [t for entry in self.entries for t in self.history.trials(entry.task)]
+        return bool(known["at"] >= max((t["at"] for t in trials), default=0))
+
+    def _known(self) -> dict[str, Any] | None:
+        known = self.history.verdict(self.task, MODEL)
+        return None if known is None else dict(known)
+
+    def result(self, stopped: str, known: dict[str, Any] | None) -> TuneResult:
+        """What is known now."""
+        known = known or self._known() or {}
+        parts = known.get("kernels", {})
+        total = float(known.get("before_s", 0.0))
+        budget = Budget(self.options.trials, self.options.time_budget_s)
+        trials, seconds = budget.spent(self.entries, self.history)
+        return TuneResult(
+            records=self.store.path,
+            kernels=tuple(self._kernel(entry, parts, total) for entry in self.entries),
+            before_s=total or None,
+            after_s=known.get("after_s"),
+            ratio=known.get("ratio"),
+            trials=self.trials,
+            known_trials=trials,
+            spent_s=seconds,
+            seconds=time.monotonic() - self.start,
+            stopped=stopped,
+            warnings=tuple(self.warnings),
+        )
+
+    def _kernel(self, entry: Entry, parts: dict[str, Any], total: float) -> TunedKernel:
+        before, least = parts.get(entry.task.key, (None, None))
+        decision = self.history.decide(entry.task)
+        is_tuned = decision is not None and decision.choice is not None
+        ratio = decision.ratio if decision is not None and is_tuned else 1.0
+        return TunedKernel(
+            task=str(entry.task),
+            key=entry.task.key,
+            calls=entry.calls,
+            choices=len(entry.space),
+            trials=len(self.history.trials(entry.task)),
+            choice=decision.choice if decision is not None else None,
+            before_s=before,
+            after_s=None if before is None else before * ratio,
+            of_peak=None if not before or not least else least / (before * ratio),
+            share=None if not before or not total else before / total,
+        )
+
+
+def _timed(model: Model, feed: Feed) -> float:
+    begin = time.perf_counter()
+    model.run(feed)
+    return time.perf_counter() - begin
+
+
+class _Choices:
+    """Decisions that are made."""
+
+    def __init__(self, decisions: dict[str, Decision]) -> None:
+        self._decisions = decisions
+
+    def decide(self, task: Task) -> Decision | None:
+        """What was decided for a task."""
+        return self._decisions.get(task.key)
