@@ -191,6 +191,11 @@ def _is_empty(value: relax.Expr) -> bool:
     return isinstance(shape, relax.ShapeExpr) and any(as_int(n) == 0 for n in shape.values)
 
 
+def space_versions() -> dict[str, int]:
+    """Name of a template -> version of its parameters."""
+    return {kernel.name: kernel.space_version for kernel in _KERNELS if kernel.space_version}
+
+
 def _called(mod: IRModule, value: relax.Expr) -> relax.Function | None:
     """The group that a binding calls, if that is what it does."""
     if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):

@@ -91,6 +91,10 @@ class History:
             if record["workload"]["kernel"] == kernel and record["context"] == context
         ]
 
+    def is_judged(self, task: Task) -> bool:
+        """Whether the search has come to an end, for the time being."""
+        return task.key in self._verdicts
+
     def verdict(self, task: Task, where: str) -> Fields | None:
         """The latest verdict of this kind."""
         found = [v for v in self._verdicts.get(task.key, []) if v["where"] == where]

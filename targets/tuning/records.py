@@ -168,6 +168,18 @@ def parse(data: bytes) -> Contents:
     return Contents(tuple(found.values()), damaged)
 
 
+def damaged_lines(data: bytes, is_known: Callable[[Fields], bool]) -> list[tuple[int, str]]:
+    """Numbers of the lines that hold no record, and what is wrong with them."""
+    found = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        record = _record_of(line) if line else {}
+        if record is None:
+            found.append((number, "torn or changed: it does not match its checksum"))
+        elif line and not is_known(record):
+            found.append((number, "no tuning record, or one of a later relaxc"))
+    return found
+
+
 def _record_of(line: bytes) -> Fields | None:
     try:
         checksum, record = json.loads(line)

@@ -164,6 +164,16 @@ def seeds(task: Task, history: History) -> list[Choice]:
     return [choice for _, _, choice in sorted(found, key=lambda f: f[:2])]
 
 
+def nearest(task: Task, history: History) -> Task | None:
+    """The most similar workload of the template that was tuned for the same machine."""
+    found = [
+        (_apart(task.workload, other.workload), key)
+        for key, other in history.tasks.items()
+        if other.kernel == task.kernel and other.context == task.context and key != task.key
+    ]
+    return history.tasks[min(found)[1]] if found else None
+
+
 def _apart(a: Fields, b: Fields) -> float:
     """How unlike two workloads are: the sum over sizes of how often one is doubled."""
     one, two = dict(flattened("", a)), dict(flattened("", b))

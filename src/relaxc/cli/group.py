@@ -6,6 +6,7 @@ import click
 
 import relaxc
 from relaxc.cli.bench import bench
+from relaxc.cli.cache import cache
 from relaxc.cli.check import check
 from relaxc.cli.compile import compile_
 from relaxc.cli.fetch_runtime import fetch_runtime
@@ -26,6 +27,7 @@ def cli() -> None:
 for _command in (
     compile_,
     tune,
+    cache,
     run,
     bench,
     check,
