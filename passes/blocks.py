@@ -50,3 +50,10 @@ def _has(mod: IRModule, name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def with_value(binding: relax.Binding, value: relax.Expr) -> relax.Binding:
+    """The binding of another value; a cast stays one, because it may define symbols."""
+    if isinstance(binding, relax.MatchCast):
+        return relax.MatchCast(binding.var, value, binding.ty)
+    return relax.VarBinding(binding.var, value)

@@ -27,7 +27,7 @@ from tvm import IRModule, relax, tirx
 from tvm.ir import GenericConst
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_blocks
+from relaxc.passes.blocks import rewrite_blocks, with_value
 
 _SMALL_BYTES = 1 << 16
 
@@ -80,7 +80,7 @@ def _with_values(binding: relax.Binding, known: dict[relax.Expr, relax.Expr]) ->
     if value is None or not known:
         return binding
     if any(var in known for var in relax.analysis.free_vars(value)):
-        return relax.VarBinding(binding.var, _Replacer(known).visit_expr(value))
+        return with_value(binding, _Replacer(known).visit_expr(value))
     return binding
 
 

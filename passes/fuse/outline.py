@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.ir import GenericConst
 
 from relaxc.layout import KERNEL
@@ -33,7 +33,23 @@ def outline(
         for arg in _tensor_args(binding.value):
             if isinstance(arg, relax.Var) and arg not in defined and arg not in outer:
                 outer.append(arg)
-    inner = {var: relax.Var(var.name, var.ty) for var in outer}
+    func = _function(members, outer, [var.ty for var in outer], name)
+    if not isinstance(func.ret_ty.shape, relax.ShapeExpr):
+        # The result has a symbol that no argument has by itself, as in `4 * n` rows.
+        func = _function(members, outer, _with_own_symbols(outer), name)
+    # A symbolic dimension belongs to one function only.
+    func = relax.utils.copy_with_new_vars(func.with_attr(KERNEL, kernel))
+    gvar = add_private(builder, func, name)
+    return relax.VarBinding(members[-1].var, builder.normalize(relax.Call(gvar, outer)))
+
+
+def _function(
+    members: Sequence[relax.Binding],
+    outer: Sequence[relax.Var],
+    types: Sequence[relax.Type],
+    name: str,
+) -> relax.Function:
+    inner = {var: relax.Var(var.name, ty) for var, ty in zip(outer, types)}
     body = relax.BlockBuilder()
     replaced: dict[relax.Expr, relax.Expr] = dict(inner)
     with body.function(name, list(inner.values()), private=True):
@@ -45,11 +61,28 @@ def outline(
                 replaced[binding.var] = body.emit(value, binding.var.name)
             result = body.emit_output(replaced[members[-1].var])
         body.emit_func_output(result)
-    func = relax.transform.CanonicalizeBindings()(body.get())[name].with_attr(KERNEL, kernel)
-    # A symbolic dimension belongs to one function only.
-    func = relax.utils.copy_with_new_vars(func)
-    gvar = add_private(builder, func, name)
-    return relax.VarBinding(members[-1].var, builder.normalize(relax.Call(gvar, outer)))
+    return relax.transform.CanonicalizeBindings()(body.get())[name]
+
+
+def _with_own_symbols(outer: Sequence[relax.Var]) -> list[relax.Type]:
+    """The variables' types, with a symbol of its own in place of every expression of symbols."""
+    symbols: list[tuple[tirx.Expr, tirx.Var]] = []
+
+    def own(dim: tirx.Expr) -> tirx.Expr:
+        if isinstance(dim, tirx.IntImm | tirx.Var):
+            return dim
+        for known, symbol in symbols:
+            if tvm.ir.structural_equal(known, dim, map_free_vars=False):
+                return symbol
+        symbols.append((dim, tirx.Var(f"extent{len(symbols)}", "int64")))
+        return symbols[-1][1]
+
+    types = []
+    for var in outer:
+        known = isinstance(var.ty.shape, relax.ShapeExpr)
+        dims = [own(d) for d in var.ty.shape.values] if known else None
+        types.append(var.ty if dims is None else relax.TensorType(dims, var.ty.dtype.dtype))
+    return types
 
 
 class BindingGraph:

@@ -37,7 +37,7 @@ from relaxc.layout import (
     Layout,
 )
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import add_private, rewrite_main
+from relaxc.passes.blocks import add_private, rewrite_main, with_value
 from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
 
 
@@ -240,7 +240,7 @@ class _Chooser:
         }
         if not changed:
             return binding
-        return relax.VarBinding(binding.var, _Replacer(changed).visit_expr(value))
+        return with_value(binding, _Replacer(changed).visit_expr(value))
 
     def _plain_results(
         self, block: relax.BindingBlock, bindings: list[relax.Binding]

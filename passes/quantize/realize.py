@@ -29,7 +29,7 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, VIEW, Element, Quantization
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.blocks import rewrite_main, with_value
 from relaxc.passes.fuse.outline import operator_call
 
 
@@ -67,9 +67,7 @@ class _Realizer:
                 if source in stored or self._converts(binding)
             }
             self._annotate(binding, pairs, stored)
-            result.append(
-                relax.VarBinding(binding.var, _Replacer(replaced).visit_expr(_value(binding)))
-            )
+            result.append(with_value(binding, _Replacer(replaced).visit_expr(_value(binding))))
         return _without_dead_rounding(result)
 
     def _converts(self, binding: relax.Binding) -> bool:

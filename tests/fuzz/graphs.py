@@ -116,11 +116,12 @@ class Graph:
         """Exact numbers: multiples of 1/4 between -3 and 3, or small integers."""
         rng = np.random.default_rng(self.rng.randrange(1 << 32))
         kind = np.dtype(dtype)
+        # Of no dimensions, NumPy makes numbers, which are no arrays.
         if kind.kind == "f":
-            return (rng.integers(-12, 13, shape) / 4).astype(kind)
+            return np.asarray(rng.integers(-12, 13, shape) / 4, kind)
         if kind.kind == "b":
-            return rng.integers(0, 2, shape).astype(bool)
-        return rng.integers(0 if kind.kind == "u" else -5, 6, shape).astype(kind)
+            return np.asarray(rng.integers(0, 2, shape), kind)
+        return np.asarray(rng.integers(0 if kind.kind == "u" else -5, 6, shape), kind)
 
     def constant(self, array: Any, dtype: str | None = None) -> Value:
         """Add an initializer."""

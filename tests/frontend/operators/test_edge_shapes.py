@@ -108,6 +108,17 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
             "v": numbers(3),
         },
     ),
+    "a computed size beside a quantization": (
+        """g (float[n,3] x, int64[1] k) => (float[a] y, float[b,c] z)
+        { y = ConstantOfShape(k) q = QuantizeLinear(x, s, o) z = DequantizeLinear(q, s, o) }""",
+        [{"x": numbers(4, 3), "k": indices(5)}],
+        {"s": np.array(1, np.float32), "o": np.array(0, np.uint8)},
+    ),
+    "a product of as many rows as two symbols make": (
+        "g (float[n,m,2,4] x) => (float[a,b] y) { r = Reshape(x, i) y = MatMul(r, c) }",
+        [{"x": numbers(3, 2, 2, 4)}],
+        {"i": indices(-1, 4), "c": numbers(4, 8)},
+    ),
     "a reduction over a symbol of size 0": (
         "g (float[n,3] x) => (float[a] y) { y = ReduceSum<keepdims=0>(x, i) }",
         [{"x": numbers(0, 3)}, {"x": numbers(2, 3)}],
