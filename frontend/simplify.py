@@ -292,6 +292,8 @@ def name_dimensions(model: OnnxModel) -> None:
     """Make every unnamed dynamic dimension of an input a symbol of its own."""
     for value in real_inputs(model):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value < 0:  # some exporters write -1 for "any"
+                dim.ClearField("dim_value")
             if not dim.HasField("dim_value") and not dim.dim_param:
                 dim.dim_param = f"{value.name}_dim{axis}"
 

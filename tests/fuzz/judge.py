@@ -147,11 +147,13 @@ def _fitting(compiled: Model, feeds: Feeds) -> Feeds:
             and all(w == n for w, n in zip(wanted, given.shape) if isinstance(w, int))
         )
         sizes = [w if isinstance(w, int) else 2 for w in wanted]
-        made_up = (
-            np.ones(sizes, value.dtype) if not fits and np.prod(sizes, dtype=float) < 1e7 else None
-        )
+        made_up = np.ones(sizes, value.dtype) if not fits and _is_moderate(sizes) else None
         fitting[value.name] = given if given is not None and (fits or made_up is None) else made_up
     return {name: array for name, array in fitting.items() if array is not None}
+
+
+def _is_moderate(sizes: list[int]) -> bool:
+    return min(sizes, default=0) >= 0 and bool(np.prod(sizes, dtype=float) < 1e7)
 
 
 def difference(actual: np.ndarray, wanted: np.ndarray) -> str:

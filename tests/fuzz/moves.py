@@ -43,7 +43,10 @@ def dynamic_reshape(g: Graph) -> bool:
         return g.node(op, shape, exact=True)
     if op == "Expand":
         return g.node(op, x, shape, exact=True)
-    start = g.constant([g.rng.randrange(other.rank)], "int64")
+    axis = g.rng.randrange(other.rank)
+    if any(a.shape[axis] == 0 for a in other.arrays):
+        return False  # ONNX reads a 0 as the old dimension, relaxc as the size that it is
+    start = g.constant([axis], "int64")
     if not g.node("Gather", shape, start, axis=0, exact=True):
         return False
     rest = g.constant([-1], "int64")
@@ -185,7 +188,12 @@ def images(g: Graph) -> bool:
         return g.node(op, x, blocksize=2, exact=True)
     mode = g.rng.choice(("nearest", "linear", "cubic"))
     how = g.rng.choice(("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"))
-    scales = g.constant([1, 1, *(g.rng.choice((1, 2, 0.5, 3)) for _ in range(2))], "float32")
+    factors = [g.rng.choice((1, 2, 0.5, 3)) for _ in range(2)]
+    if how == "align_corners" and any(
+        f * n % 1 for a in x.arrays for f, n in zip(factors, a.shape[2:])
+    ):
+        return False  # ONNX Runtime takes the rounded size for the ends, ONNX the exact one
+    scales = g.constant([1, 1, *factors], "float32")
     nearest = g.rng.choice(("floor", "round_prefer_floor")) if mode == "nearest" else None
     attrs: dict[str, Any] = {"coordinate_transformation_mode": how, "nearest_mode": nearest}
     return g.node(op, x, None, scales, mode=mode, **attrs)
