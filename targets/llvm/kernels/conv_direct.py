@@ -176,6 +176,7 @@ class _Writer:
         depth = self.spec.in_channels // self.spec.groups
         if depth // lanes:
             with b.loop(depth // lanes) as block:
+                self._fetch_ahead(first, count, h, block)
                 self._steps(acc, n, first, h, w, block, lanes)
         if depth % lanes:
             self._steps(acc, n, first, h, w, index(depth // lanes), depth % lanes)
@@ -185,6 +186,21 @@ class _Writer:
                 row, column = self.placement.row(h), self.placement.column(w + c)
                 result = self.operands.apply(b, value, n, first + k, row, column)
                 b.store(self.y.buffer, self.y.at(n, first + k, row, column), result)
+
+    def _fetch_ahead(self, first: Index, count: int, h: Index, block: Index) -> None:
+        """Fetch a share of the next group's weights, where rows of a map follow each other.
+
+        Evenly over the rows, as memory sends them: all are there when the next group begins.
+        """
+        b, spec, panel = self.b, self.spec, self.weight.row
+        if self.tile.rows_outer or spec.out_height < 2:
+            return
+        parts = spec.out_height * (spec.in_channels // spec.groups // b.lanes)
+        lines = -(-count * panel // (parts * b.lanes))
+        part = b.let(h * (parts // spec.out_height) + block)
+        at = b.let((first + count) * panel + part * (lines * b.lanes) + self.weight.origin)
+        for line in range(lines):
+            b.prefetch(self.weight.buffer, at + line * b.lanes)
 
     def _steps(
         self,

@@ -32,6 +32,7 @@ class Tiling:
         chunk: rows that one task takes with a panel.
         prefetch: steps of depth ahead in the panel that are fetched meanwhile; 0 fetches none.
         unroll: steps of depth per iteration of the innermost loop.
+        rows_outer: whether threads share out rows first, and panels of weights second.
     """
 
     rows: int
@@ -39,6 +40,7 @@ class Tiling:
     chunk: int
     prefetch: int = 32
     unroll: int = 1
+    rows_outer: bool = False
 
 
 def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling:
@@ -50,9 +52,11 @@ def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling
         return Tiling(rows, vectors, rows)
     vectors = min(2, blocks)
     largest = min((registers - 1 - vectors) // vectors, 8 if lanes == 16 else 6)
-    if isinstance(rows, int):
-        largest = max(size for _, size, _ in even_tiles(rows, largest))
-    return Tiling(largest, vectors, 16 * largest)
+    if not isinstance(rows, int):
+        return Tiling(largest, vectors, 16 * largest)
+    largest = max(size for _, size, _ in even_tiles(rows, largest))
+    # More data than weights: a core reads rows that it wrote before, and keeps weights in L2.
+    return Tiling(largest, vectors, 16 * largest, rows_outer=rows > columns)
 
 
 def tilings(rows: int, columns: int, lanes: int, registers: int) -> Iterator[Tiling]:
@@ -68,7 +72,7 @@ def tilings(rows: int, columns: int, lanes: int, registers: int) -> Iterator[Til
             for chunk, prefetch, unroll in itertools.product(
                 sorted(chunks), (32, 0, 8, 128), (1, 2, 4)
             ):
-                yield Tiling(size, vectors, chunk, prefetch, unroll)
+                yield Tiling(size, vectors, chunk, prefetch, unroll, rows > columns)
 
 
 def pack_weights(
@@ -123,11 +127,14 @@ class Writer:
             self._symbolic_rows(self.x.width)
 
     def _static_rows(self, rows: int) -> None:
-        """Tasks of a panel and a chunk of rows, panels outermost: each thread reads its own."""
+        """Tasks of a panel and a chunk of rows: each thread reads panels, or rows, of its own."""
         b, chunk = self.b, self.tiling.chunk
         chunks = -(-rows // chunk)
         with b.parallel(chunks * self.panels) as t:
-            panel, first = b.let(t // chunks), b.let(t % chunks * chunk)
+            if self.tiling.rows_outer:
+                panel, first = b.let(t % self.panels), b.let(t // self.panels * chunk)
+            else:
+                panel, first = b.let(t // chunks), b.let(t % chunks * chunk)
             for start, size, count in even_tiles(min(chunk, rows), self.tiling.rows):
                 with b.loop(count) as i:
                     row = b.let(first + i * size + start)

@@ -74,6 +74,8 @@ _TRANSFORMS = {
 _SMALL = (Transform(2, 3), Transform(2, 3))
 # The most tiles of a block: their products and a panel of weights share the L2 cache.
 _LARGEST_BLOCK = 56
+# The same where threads share out groups: products alone stay there, data pass through.
+_LARGEST_GROUP_BLOCK = 88
 # The fewest tiles that a core should multiply with weights which all cores transform together: it
 # gets half of them from the others.
 _SMALLEST_SHARE = 16
@@ -111,10 +113,10 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
         if share >= _SMALLEST_SHARE:
             return Plan(rows, columns, group, tile, min(share, block), False, in_blocks)
         group, tile = 1, min(machine.registers - 2, 24)
-    count = -(-total // _LARGEST_BLOCK)
+    count = -(-total // _LARGEST_GROUP_BLOCK)
     depth = in_blocks
     if count == 1:  # transformed weights stay in L2, products are added up there
-        depth = max(1, machine.l2_bytes // 16 // (positions * group * lanes * lanes * 4))
+        depth = max(2, machine.l2_bytes // 16 // (positions * group * lanes * lanes * 4))
     groups, parts = out_blocks // group, 0
     if count == 1 and positions * total * spec.in_channels * 4 <= 2 * machine.l2_bytes:
         parts = min(groups, 2 * machine.cores)
