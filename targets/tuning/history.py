@@ -4,13 +4,11 @@ Two kinds of records share their fields `workload` and `context`:
 
     trial     a candidate was run beside the kernel that is used without tuning: `choice`, `outcome`
               and, if that is `ok`, `ratio` (of the two times, below one is faster) and `noise`
-    verdict   a task's best candidate was judged once more, `where`: `alone` against a longer
-              measurement, or `model` against its kernel inside of a whole model; an empty `choice`
-              says that the kernel stays as it is without tuning
+    verdict   a task's best candidates were compared with its untuned kernel once more, inside of a
+              whole model; an empty `choice` says that the kernel stays as it is without tuning
 
-The latest verdict counts: one in a model follows one alone, and confirms it or takes it back. Where
-there is none yet, because a search was cut short, the best trial counts if it is faster beyond its
-noise.
+The latest verdict counts. Where there is none yet, because a search was cut short, the best trial
+counts if it is faster beyond its noise.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from relaxc.targets.tuning.records import Fields, canonical
 from relaxc.targets.tuning.task import EPILOGUE, Choice, Task
 
 TRIAL, VERDICT = "trial", "verdict"
-ALONE, MODEL = "alone", "model"
 # A candidate must save so much, at least, and twice its noise.
 LEAST_GAIN = 0.02
 
@@ -95,10 +92,9 @@ class History:
         """Whether the search has come to an end, for the time being."""
         return task.key in self._verdicts
 
-    def verdict(self, task: Task, where: str) -> Fields | None:
-        """The latest verdict of this kind."""
-        found = [v for v in self._verdicts.get(task.key, []) if v["where"] == where]
-        return max(found, key=lambda v: v["at"], default=None)
+    def verdict(self, task: Task) -> Fields | None:
+        """The latest verdict."""
+        return max(self._verdicts.get(task.key, []), key=lambda v: int(v["at"]), default=None)
 
     def decide(self, task: Task) -> Decision | None:
         """What to use; None if nothing is known of the task, nor of one with another epilogue."""
@@ -110,10 +106,9 @@ class History:
         return min(found, key=lambda d: d.ratio, default=None)
 
     def _decide(self, task: Task) -> Decision | None:
-        verdicts = [v for where in (MODEL, ALONE) if (v := self.verdict(task, where)) is not None]
-        if verdicts:
-            latest = max(verdicts, key=lambda v: v["at"])
-            return Decision(latest["choice"] or None, float(latest["ratio"]), task)
+        verdict = self.verdict(task)
+        if verdict is not None:
+            return Decision(verdict["choice"] or None, float(verdict["ratio"]), task)
         trials = self.trials(task)
         if not trials:
             return None
@@ -142,7 +137,7 @@ def is_record(record: Fields) -> bool:
     if kind == TRIAL and record.get("outcome") != "ok":
         return has("outcome", str)
     return (kind == TRIAL and has("ratio", float) and has("noise", float)) or (
-        kind == VERDICT and has("ratio", float) and has("where", str) and has("at", int)
+        kind == VERDICT and has("ratio", float) and has("at", int)
     )
 
 

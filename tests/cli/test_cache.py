@@ -89,7 +89,7 @@ def test_why_a_kernel_is_found_or_not(
     assert reason(fits).startswith("True: 2.00x with algorithm=direct")
     relative = {**fits, "workload": {**task.workload, EPILOGUE: []}}
     assert "which differs in the epilogue" in reason(relative)
-    verdict = {"kind": "verdict", "where": "alone", "choice": {}, "at": 2, "ratio": 1.0}
+    verdict = {"kind": "verdict", "choice": {}, "at": 2, "ratio": 1.0}
     assert reason({**good, **verdict}) == "True: nothing beats the untuned kernel"
     assert (
         "1 of 1 kernels are known."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ from builders import onnx_model, relu_model
 import relaxc
 from relaxc.errors import OptionError
 from relaxc.measure.reference import open_session
-from relaxc.targets.tuning.history import MODEL, VERDICT, History
+from relaxc.targets.tuning.history import VERDICT, History
 from relaxc.targets.tuning.records import RecordStore
 from relaxc.tuning import tune as tuner
-from relaxc.tuning.session import Session
 from relaxc.tuning.tune import dry_run
-from relaxc.tuning.verify import Comparison
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +74,6 @@ def _with_choices(records: Path, copy: Path, ratio: float, **more: Any) -> list[
             continue
         record = {
             "kind": VERDICT,
-            "where": MODEL,
             "workload": task.workload,
             "context": task.context,
             "choice": trials[-1]["choice"],
@@ -118,29 +114,6 @@ def test_records_of_another_machine_or_version_are_not_used(
     relaxc.compile(model, plain, relaxc.CompileOptions(tuning_records=None))
     relaxc.compile(model, same, relaxc.CompileOptions(tuning_records=other))
     assert plain.read_bytes() == same.read_bytes()
-
-
-def test_choices_that_lose_in_the_model_are_taken_back(
-    model: Path,
-    tuned: tuple[Path, relaxc.TuneResult],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    records, _ = tuned
-    copy = tmp_path / "r.jsonl"
-    copy.write_bytes(records.read_bytes())
-    keys = _with_choices(records, copy, 0.5, where="alone", at=time.time_ns() // 10**6)
-    calls: list[Path] = []
-
-    def slower(first: Path, second: Path, *_rest: object) -> Comparison:
-        calls.append(second)
-        return Comparison(dict.fromkeys(keys, 1.2), 1.0, 1.2, 1.2)
-
-    monkeypatch.setattr(tuner, "compare_artifacts", slower)
-    monkeypatch.setattr(Session, "judge", lambda *_: None)
-    result = relaxc.tune(model, relaxc.TuneOptions(trials=4, records=copy))
-    assert calls and all(kernel.choice is None for kernel in result.kernels)
-    assert result.ratio == 1.0
 
 
 def test_damaged_records_are_skipped_with_a_warning(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
 from tvm import tirx
+from tvm_ffi.serialization import from_json_graph_str, to_json_graph_str
 
 from relaxc.layout import PLAIN, Layout
 from relaxc.targets.llvm.machine import Machine
@@ -56,7 +56,7 @@ class Job:
     def write(self, folder: Path) -> None:
         """Write it to a new folder."""
         folder.mkdir()
-        (folder / "kernel.json").write_text(tvm.ir.save_json(self.func))
+        (folder / "kernel.json").write_text(to_json_graph_str(self.func))
         about = {
             "tensors": [[list(shape), str(layout)] for shape, layout in self.tensors],
             "constants": len(self.constants),
@@ -71,7 +71,7 @@ class Job:
         """Read what `write` wrote."""
         about = json.loads((folder / "job.json").read_text())
         return Job(
-            tvm.ir.load_json((folder / "kernel.json").read_text()),
+            from_json_graph_str((folder / "kernel.json").read_text()),
             [(tuple(shape), Layout.parse(text)) for shape, text in about["tensors"]],
             [np.load(folder / f"{i}.npy", allow_pickle=False) for i in range(about["constants"])],
             about["scalars"],

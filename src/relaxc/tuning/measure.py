@@ -83,12 +83,11 @@ class Measurer:
         self._task = path if answer["outcome"] == "ok" else None
         return answer
 
-    def trial(self, candidate: Job, thorough: bool = False) -> dict[str, Any]:
+    def trial(self, candidate: Job) -> dict[str, Any]:
         """Build, check and time a candidate.
 
         Args:
             candidate: of the task that was begun.
-            thorough: whether to measure several times longer.
 
         Returns:
             `outcome`: `ok`, `wrong`, `failed`, `crashed`, `timeout` or `memory`; for `ok` also
@@ -98,13 +97,12 @@ class Measurer:
             # A candidate took the child down, and with it what it knew.
             self._ask({"kind": "task", "folder": str(self._task)})
         path = self._written(candidate)
-        factor = 4 if thorough else 1
         return self._ask(
             {
                 "kind": "trial",
                 "folder": str(path),
-                "pairs": self._options.pairs * factor,
-                "least_s": self._options.least_s * factor,
+                "pairs": self._options.pairs,
+                "least_s": self._options.least_s,
             }
         )
 

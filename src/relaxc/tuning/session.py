@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from relaxc.targets.llvm.machine import Machine
-from relaxc.targets.tuning.history import ALONE, TRIAL, VERDICT, History, wins
+from relaxc.targets.tuning.history import TRIAL, History, wins
 from relaxc.targets.tuning.records import Fields, RecordStore
 from relaxc.targets.tuning.search import has_cost_model, next_task, proposals
 from relaxc.targets.tuning.task import Choice
@@ -19,8 +19,6 @@ from relaxc.tuning.plan import Entry
 
 # Trials between two looks at which task comes next.
 _BATCH = 8
-# Of the best candidates, how many are looked at again.
-_FINALISTS = 3
 
 Stopped = Literal["done", "trials", "time"]
 
@@ -143,7 +141,7 @@ class Session:
             answer = self._trial(entry, choice) if ready else {"outcome": "failed"}
             now = time.monotonic()
             # What it took to begin is on the first candidate's account.
-            self._add(entry, TRIAL, choice, {**answer, "spent": round(now - begin, 3)})
+            self._add(entry, choice, {**answer, "spent": round(now - begin, 3)})
             self.trials += 1
             begin = now
             if now >= end:
@@ -153,13 +151,12 @@ class Session:
         untuned = Job.of(entry.site, entry.space[0], self._machine)
         return bool(self._measurer.begin(untuned)["outcome"] == "ok")
 
-    def _trial(self, entry: Entry, choice: Choice, thorough: bool = False) -> dict[str, Any]:
-        job = Job.of(entry.site, choice, self._machine)
-        return self._measurer.trial(job, thorough)
+    def _trial(self, entry: Entry, choice: Choice) -> dict[str, Any]:
+        return self._measurer.trial(Job.of(entry.site, choice, self._machine))
 
-    def _add(self, entry: Entry, kind: str, choice: Choice, more: Fields) -> None:
+    def _add(self, entry: Entry, choice: Choice, more: Fields) -> None:
         record = {
-            "kind": kind,
+            "kind": TRIAL,
             "workload": entry.task.workload,
             "context": entry.task.context,
             "choice": dict(choice),
@@ -168,22 +165,3 @@ class Session:
         }
         self._store.append([record])
         self.history.add(record)
-
-    def judge(self, entry: Entry) -> None:
-        """Measure a kernel's best candidates once more, longer, and write down which to use.
-
-        The best of many measurements has been lucky, too: that is what this is for.
-        """
-        verdict = self.history.verdict(entry.task, ALONE)
-        trials = self.history.trials(entry.task)
-        if not trials or (verdict is not None and verdict["at"] >= max(t["at"] for t in trials)):
-            return
-        ranked = sorted((t for t in trials if wins(t)), key=lambda t: float(t["ratio"]))
-        choice: Choice = {}
-        ratio = 1.0
-        if ranked and self._begin(entry):
-            for trial in ranked[:_FINALISTS]:
-                answer = self._trial(entry, trial["choice"], thorough=True)
-                if wins(answer) and answer["ratio"] < ratio:
-                    choice, ratio = trial["choice"], float(answer["ratio"])
-        self._add(entry, VERDICT, choice, {"where": ALONE, "ratio": ratio})

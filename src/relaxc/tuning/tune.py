@@ -19,9 +19,10 @@ from relaxc.runtime.session import Model, load
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.registry import backend_for
-from relaxc.targets.tuning.history import MODEL, VERDICT, Decider, Decision, History
+from relaxc.targets.tuning.history import VERDICT, Decider, History
 from relaxc.targets.tuning.records import RecordStore, records_path
 from relaxc.targets.tuning.task import EPILOGUE, Task
+from relaxc.tuning.finals import FINALISTS, play
 from relaxc.tuning.measure import MeasureOptions, Measurer
 from relaxc.tuning.options import TuneOptions
 from relaxc.tuning.plan import Entry, entries_of
@@ -30,12 +31,10 @@ from relaxc.tuning.result import TunedKernel, TuneResult
 from relaxc.tuning.session import Budget, Progress, Session
 from relaxc.tuning.verify import Comparison, Feed, compare_artifacts, costs
 
-# Inside of a model, a kernel may not be slower than untuned by more than measurements vary.
-_NOISE = 0.01
 # To find out what an inference takes, for the progress line.
 _RUNS = 8
-# Of the time that is left, what the verdict in the model may take, in builds of the model.
-_BUILDS = 1.5
+# What the finals take, in builds of the model: one per finalist and one of the winners.
+_BUILDS = 1.3 * (FINALISTS + 1)
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,7 @@ class _Tuner:
                 self.watcher.phase("tuning")
                 stopped = session.run(budget, self.watcher.progress, self.total_s, end)
                 self.trials = session.trials
-                self.watcher.phase("measuring the best once more")
-                for entry in self.entries:
-                    session.judge(entry)
-            self._judge_in_model(untuned, Path(folder))
+            self._finals(untuned, Path(folder))
         return self.result(stopped, self._known())
 
     def _build(self, output: Path, decider: Decider) -> float:
@@ -168,31 +164,25 @@ class _Tuner:
                 entry.seconds = cost.seconds
                 self.least_s[entry.task.key] = cost.least_s
 
-    def _judge_in_model(self, untuned: Path, folder: Path) -> None:
-        """Take back what does not hold inside of the model, and write the verdicts."""
-        decisions = {e.task.key: self.history.decide(e.task) for e in self.entries}
-        used = {k: d for k, d in decisions.items() if d is not None and d.choice is not None}
-        self.watcher.phase("comparing the tuned model with the untuned one")
-        compared: Comparison | None = None
-        while used:
-            tuned = folder / f"tuned{len(used)}.rxc"
-            self._build(tuned, _Choices(used))
-            compared = compare_artifacts(untuned, tuned, self.feed, None)
-            slower = {k for k in used if compared.ratios.get(k, 1.0) > 1 + _NOISE}
-            if not slower and compared.ratio > 1 + _NOISE:
-                slower = set(used)  # what the kernels win, something else loses
-            if not slower:
-                break
-            used = {k: d for k, d in used.items() if k not in slower}
-        ratios = compared.ratios if compared is not None and used else {}
+    def _finals(self, untuned: Path, folder: Path) -> None:
+        """Compare the best candidates inside of the model, and write the verdicts."""
+
+        def compare(decider: Decider) -> Comparison:
+            tuned = folder / "tuned.rxc"
+            self._build(tuned, decider)
+            compared = compare_artifacts(untuned, tuned, self.feed)
+            tuned.unlink()
+            return compared
+
+        self.watcher.phase("comparing the best inside of the model")
+        won, compared = play(self.entries, self.history, compare)
         for entry in self.entries:
-            decision = used.get(entry.task.key)
-            if decisions[entry.task.key] is None:
-                continue
-            choice = {} if decision is None else dict(decision.choice or {})
-            ratio = 1.0 if decision is None else ratios.get(entry.task.key, decision.ratio)
-            self._write(entry.task, choice, {"ratio": float(ratio)})
-        self._write(self.task, {}, self._table(compared if used else None))
+            decision = won.get(entry.task.key)
+            if decision is not None and decision.choice is not None:
+                self._write(entry.task, dict(decision.choice), {"ratio": float(decision.ratio)})
+            elif self.history.trials(entry.task):
+                self._write(entry.task, {}, {"ratio": 1.0})
+        self._write(self.task, {}, self._table(compared))
 
     def _write(self, task: Task, choice: dict[str, Any], more: dict[str, Any]) -> None:
         record = {
@@ -200,7 +190,6 @@ class _Tuner:
             "workload": task.workload,
             "context": task.context,
             "choice": choice,
-            "where": MODEL,
             "at": time.time_ns() // 1_000_000,
             **more,
         }
@@ -221,14 +210,14 @@ class _Tuner:
 
     def _is_judged(self) -> bool:
         """Whether this model has been compared since the last trial."""
-        known = self.history.verdict(self.task, MODEL)
+        known = self.history.verdict(self.task)
         if known is None:
             return False
         trials = [t for entry in self.entries for t in self.history.trials(entry.task)]
         return bool(known["at"] >= max((t["at"] for t in trials), default=0))
 
     def _known(self) -> dict[str, Any] | None:
-        known = self.history.verdict(self.task, MODEL)
+        known = self.history.verdict(self.task)
         return None if known is None else dict(known)
 
     def result(self, stopped: str, known: dict[str, Any] | None) -> TuneResult:
@@ -275,14 +264,3 @@ def _timed(model: Model, feed: Feed) -> float:
     begin = time.perf_counter()
     model.run(feed)
     return time.perf_counter() - begin
-
-
-class _Choices:
-    """Decisions that are made."""
-
-    def __init__(self, decisions: dict[str, Decision]) -> None:
-        self._decisions = decisions
-
-    def decide(self, task: Task) -> Decision | None:
-        """What was decided for a task."""
-        return self._decisions.get(task.key)

@@ -66,7 +66,7 @@ class Comparison:
     Attributes:
         ratios: key of a task -> its time in the second over that in the first.
         before_s, after_s: an inference.
-        ratio: of the two, the less flattering of the median of pairs and of the minima.
+        ratio: of the two: the geometric mean of the median over pairs and of the minima's.
     """
 
     ratios: Mapping[str, float]
@@ -75,9 +75,9 @@ class Comparison:
     ratio: float
 
 
-def compare_artifacts(first: Path, second: Path, feed: Feed, threads: int | None) -> Comparison:
+def compare_artifacts(first: Path, second: Path, feed: Feed) -> Comparison:
     """Measure both in turns."""
-    models = [load(path, threads=threads) for path in (first, second)]
+    models = [load(path) for path in (first, second)]
     rounds = []
     for _ in range(_ROUNDS):
         one, two = (costs(model, feed, None) for model in models)
@@ -87,7 +87,7 @@ def compare_artifacts(first: Path, second: Path, feed: Feed, threads: int | None
     ratios = {key: statistics.median(r[key] for r in rounds if key in r) for key in rounds[0]}
     before, after = _race(models[0], models[1], feed)
     pairs = statistics.median(b / a for a, b in zip(before, after))
-    return Comparison(ratios, min(before), min(after), max(pairs, min(after) / min(before)))
+    return Comparison(ratios, min(before), min(after), (pairs * min(after) / min(before)) ** 0.5)
 
 
 def _race(one: Model, two: Model, feed: Feed) -> tuple[list[float], list[float]]:

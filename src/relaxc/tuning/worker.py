@@ -68,6 +68,7 @@ class Worker:
         self._sweep = self._prepared(_sweep_kernel(self._swept.size), [self._swept])
         self._data: list[np.ndarray] = []
         self._untuned: _Loaded | None = None
+        self._functions: dict[str, ffi.Object] = {}
 
     def task(self, folder: Path) -> dict[str, Any]:
         """Begin a task with the untuned kernel; answers how long that takes."""
@@ -133,18 +134,27 @@ class Worker:
             size = data.size // _STRIDE * _STRIDE
             source = data[:size].copy()
             # The kernel's own tensor, which the copy keeps as it is.
-            renew = self._prepared(
-                _copy_kernel(size), [source, run.arrays[0].reshape(-1).view(np.float32)[:size]]
-            )
+            kept = run.arrays[0].reshape(-1).view(np.float32)[:size]
+            renew = _Call(self._copier(size), [source, kept], self._call)
         return _Loaded(run, renew, run.arrays[-1])
 
     def _prepared(self, func: tirx.PrimFunc, args: list[Any]) -> _Call:
+        return _Call(self._function(func), args, self._call)
+
+    def _copier(self, size: int) -> ffi.Object:
+        """Copies so many elements, in parallel."""
+        name = f"copy{size}"
+        if name not in self._functions:
+            self._functions[name] = self._function(_copy_kernel(size))
+        return self._functions[name]
+
+    def _function(self, func: tirx.PrimFunc) -> ffi.Object:
         self._built += 1
         path = self._folder / f"{self._built}.so"
         self.backend.build_kernel(func, path)
         function = load_kernels(path, self._pool)["kernel"]
         path.unlink()
-        return _Call(function, args, self._call)
+        return function
 
 
 class _Call:

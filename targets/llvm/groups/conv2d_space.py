@@ -25,8 +25,8 @@ from relaxc.targets.tuning.task import Choice
 VERSION = 1
 
 _BLOCKS = (1, 2, 3, 4, 6)
-_PREFETCHES = (1024, 0, 256, 4096)
-_UNROLLS = (1, 2, 4)
+_PREFETCHES = (1024, 0, 256)
+_UNROLLS = (1, 2)
 
 
 def direct_choice(tile: Tile) -> Choice:
