@@ -13,7 +13,10 @@ conversions, above that of `x` for the first product.
 
 A group's result is bfloat16 when 1. a group reads it, directly or through moves (reshapes ...);
                                  2. precision is at stake already: a product reads it, or it is a
-                                    product, or an operand of its group is bfloat16.
+                                    product, or an operand of its group is bfloat16;
+                                 3. it is no sum of residuals over rows, which the layers add to:
+                                    there rounding errors would add up. It is one when groups for
+                                    which the target says so read it beside products.
 So inputs, outputs, what operators outside of groups read, and arithmetic on positions and masks
 that no product has touched stay float32. Concatenations are bfloat16 throughout, because their
 operands lie in one buffer.
@@ -43,6 +46,9 @@ class PrecisionLibrary(Protocol):
 
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""
+
+    def keeps_residuals(self, func: relax.Function) -> bool:
+        """Whether a group adds to, or normalizes, sums that should stay float32."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +105,8 @@ class ChoosePrecision(Pass):
             or self.library.is_product(func)
             or self.element in params
         )
-        result: Element = self.element if rounded and binding.var in readers.groups else "float32"
-        return [*params, result]
+        is_read = binding.var in readers.groups and binding.var not in readers.residuals
+        return [*params, self.element if rounded and is_read else "float32"]
 
 
 class _Readers:
@@ -109,16 +115,19 @@ class _Readers:
     Attributes:
         groups: read by any group, directly or through moves.
         products: read by one that wants it as bfloat16.
+        residuals: read, but for that, by such as keep residuals only, and by one at least.
     """
 
     def __init__(self, library: PrecisionLibrary, mod: IRModule) -> None:
         self.groups: set[relax.Var] = set()
         self.products: set[relax.Var] = set()
+        kept: set[relax.Var] = set()
+        others: set[relax.Var] = set()
         calls = set(_group_calls(mod))
         for binding in reversed(list(_bindings(mod))):
             source = _moved(binding.value)
             if source is not None:
-                for known in (self.groups, self.products):
+                for known in (self.groups, self.products, kept, others):
                     if binding.var in known:
                         known.add(source)
             if binding.var not in calls:
@@ -130,6 +139,9 @@ class _Readers:
                 self.groups.add(arg)
                 if wish not in (None, "float32") or (joined and binding.var in self.products):
                     self.products.add(arg)
+                elif wish is None:
+                    (kept if not joined and library.keeps_residuals(func) else others).add(arg)
+        self.residuals = kept - others
 
 
 def _bindings(mod: IRModule) -> Iterator[relax.Binding]:

@@ -103,6 +103,10 @@ class CudaKernels:
         """Whether a group computes sums of products."""
         return func.attrs[KERNEL] == ATTENTION or _kernel(func).is_product
 
+    def keeps_residuals(self, func: relax.Function) -> bool:
+        """No: what is not float32 is stored so throughout."""
+        return False
+
     def lower_recurrent(
         self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
     ) -> Kernel | None:

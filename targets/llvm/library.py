@@ -133,6 +133,13 @@ class LlvmKernels:
         wanted = _kernel(func).elements(Group.of(func), self.machine)
         return [wanted.get(param) for param in func.params]
 
+    def keeps_residuals(self, func: relax.Function) -> bool:
+        """Whether a group adds to, or normalizes, rows of a transformer: small beside the weights.
+
+        Maps of convolutions are not, and their layers fewer.
+        """
+        return func.attrs[KERNEL] in (Matmul.name, Norm.name)
+
     def can_round_rows(self, func: relax.Function) -> bool:
         """Whether a group has a kernel that rounds rows of its data to int8."""
         if func.attrs[KERNEL] != Matmul.name:

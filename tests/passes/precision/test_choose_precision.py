@@ -26,6 +26,9 @@ class Library:
     def is_product(self, func: relax.Function) -> bool:
         return str(func.attrs[KERNEL]) == "matmul"
 
+    def keeps_residuals(self, func: relax.Function) -> bool:
+        return str(func.attrs[KERNEL]) == "add"
+
 
 @I.ir_module
 class Before:
@@ -87,6 +90,48 @@ def test_rewrite(golden: Callable) -> None:
     for name, elements in EXPECTED.items():
         expected[name] = expected[name].with_attr(ELEMENTS, elements)
     golden(ChoosePrecision(Library()), Before, expected)
+
+
+@I.ir_module
+class Residual:
+    @R.function(private=True)
+    def first(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        R.func_attr({"kernel": "matmul"})
+        return R.matmul(x, x)
+
+    @R.function(private=True)
+    def inner(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        R.func_attr({"kernel": "matmul"})
+        return R.matmul(x, x)
+
+    @R.function(private=True)
+    def sum(x: R.Tensor((4, 4), "float32"), r: R.Tensor((4, 4), "float32")) -> R.Tensor(
+        (4, 4), "float32"
+    ):
+        R.func_attr({"kernel": "add"})
+        return R.add(x, r)
+
+    @R.function(private=True)
+    def last(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        R.func_attr({"kernel": "matmul"})
+        return R.matmul(x, x)
+
+    @R.function
+    def main(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        cls = Residual
+        with R.dataflow():
+            lv = cls.first(x)
+            lv1 = cls.inner(lv)
+            lv2 = cls.sum(lv1, R.reshape(lv, (4, 4)))
+            gv = cls.last(lv2)
+            R.output(gv)
+        return gv
+
+
+def test_sums_of_residuals_stay_float32() -> None:
+    after = ChoosePrecision(Library()).apply(Residual)
+    assert list(after["first"].attrs[ELEMENTS]) == ["bfloat16", "float32"]
+    assert list(after["sum"].attrs[ELEMENTS]) == ["float32", "float32", "bfloat16"]
 
 
 @I.ir_module
