@@ -13,7 +13,7 @@ import relaxc
 from relaxc.errors import InputError, OptionError
 from relaxc.options import CompileOptions, QuantizeOptions
 
-QUANTIZED = CompileOptions(quantize=QuantizeOptions())
+QUANTIZED = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
 
 
 def samples(count: int) -> list[dict[str, np.ndarray]]:
@@ -24,7 +24,8 @@ def samples(count: int) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
 def test_a_quantized_model_stays_close_to_float(method: str, tmp_path: Path) -> None:
     model = conv_model()
-    options = CompileOptions(quantize=QuantizeOptions(calibration=method))  # type: ignore[arg-type]
+    quantize = QuantizeOptions(calibration=method, speed_gate=False)  # type: ignore[arg-type]
+    options = CompileOptions(quantize=quantize)
     feeds = samples(16)
     result = relaxc.compile(model, tmp_path / "m.rxc", options, calibration_data=feeds)
     assert result.warnings == ()

@@ -42,14 +42,10 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
         each once), `dtype` (of the arithmetic) and, where tuning has a say, `task`. Both numbers
         may be expressions of symbolic dimensions, or None where they cannot be written down.
     """
-    graph = _Graph(imported, {b.var.name for b in _bindings(final["main"].body)})
+    graph = _Graph(imported, {b.var.name for b in all_bindings(final["main"].body)})
     entries = []
-    for binding in _bindings(final["main"].body):
+    for binding in kernel_calls(final):
         call = binding.value
-        if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
-            continue
-        if call.op.name not in _CALLS or not isinstance(call.args[0], GlobalVar):
-            continue
         members = graph.claim(binding.var.name)
         entries.append(
             {
@@ -64,13 +60,25 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
     return entries
 
 
+def kernel_calls(final: IRModule) -> list[relax.Binding]:
+    """The bindings of `main` that call a kernel, in the order of execution."""
+    return [
+        binding
+        for binding in all_bindings(final["main"].body)
+        if isinstance(binding.value, relax.Call)
+        and isinstance(binding.value.op, tvm.ir.Op)
+        and binding.value.op.name in _CALLS
+        and isinstance(binding.value.args[0], GlobalVar)
+    ]
+
+
 class _Graph:
     """The imported operators, each of which belongs to one kernel at most."""
 
     def __init__(self, imported: IRModule, results: set[str]) -> None:
         # As the passes do: of equal operators only the first is computed.
         unique = relax.transform.EliminateCommonSubexpr()(imported)
-        self.order = {b.var: (i, b) for i, b in enumerate(_bindings(unique["main"].body))}
+        self.order = {b.var: (i, b) for i, b in enumerate(all_bindings(unique["main"].body))}
         self.named = {var.name: var for var in self.order}
         self.results = results
         self.claimed: set[relax.Var] = set()
@@ -98,7 +106,7 @@ class _Graph:
         return self.named.get(name)
 
 
-def _bindings(body: relax.Expr) -> Iterator[relax.Binding]:
+def all_bindings(body: relax.Expr) -> Iterator[relax.Binding]:
     """All bindings that hold a value, those of branches included."""
     if not isinstance(body, relax.SeqExpr):
         return
@@ -106,8 +114,8 @@ def _bindings(body: relax.Expr) -> Iterator[relax.Binding]:
         for binding in block.bindings:
             value = getattr(binding, "value", None)
             if isinstance(value, relax.If):
-                yield from _bindings(value.true_branch)
-                yield from _bindings(value.false_branch)
+                yield from all_bindings(value.true_branch)
+                yield from all_bindings(value.false_branch)
             if value is not None:
                 yield binding
 

@@ -28,7 +28,7 @@ from tvm.ir import GenericConst
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
-from relaxc.passes.quantize.exclusion import Exclusion, node_of
+from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
 from relaxc.passes.quantize.marker import Marker
 
 # Operator -> the axis of the weight's output channels.
@@ -69,15 +69,27 @@ class AnnotateQuantization(Pass):
         Raises:
             OptionError: what is excluded matches no node.
         """
-        Exclusion(self.exclude).check(mod)
+        exclusion = Exclusion.of(mod, self.exclude)
+        exclusion.check(mod)
         observers: dict[relax.Var, int] = {}
 
         def annotate(block: relax.BindingBlock) -> Sequence[relax.Binding]:
             if not isinstance(block, relax.DataflowBlock):
                 return list(block.bindings)
-            return _Annotator(self, list(block.bindings), observers).rewrite()
+            return _Annotator(self, exclusion, list(block.bindings), observers).rewrite()
 
-        return rewrite_main(relax.BlockBuilder(mod), annotate)
+        return rewrite_main(relax.BlockBuilder(without_float_nodes(mod)), annotate)
+
+    def nodes(self, mod: IRModule) -> list[str]:
+        """Nodes that are quantized: convolutions and products, not what moves their operands."""
+        exclusion, blocks = Exclusion.of(mod, self.exclude), mod["main"].body.blocks
+        return [
+            node_of(binding)
+            for block in blocks
+            if isinstance(block, relax.DataflowBlock)
+            for binding in block.bindings
+            if _is_anchor(binding, exclusion)
+        ]
 
 
 class _Annotator:
@@ -86,6 +98,7 @@ class _Annotator:
     def __init__(
         self,
         options: AnnotateQuantization,
+        exclusion: Exclusion,
         bindings: list[relax.Binding],
         observers: dict[relax.Var, int],
     ) -> None:
@@ -93,7 +106,7 @@ class _Annotator:
         self.bindings = bindings
         self.observers = observers
         self.graph = BindingGraph(bindings)
-        self.anchors = {b.var for b in bindings if self._is_anchor(b)}
+        self.anchors = {b.var for b in bindings if _is_anchor(b, exclusion)}
         # Marked value -> the value whose observer it shares.
         self.marked: dict[relax.Var, relax.Var] = {}
 
@@ -104,19 +117,6 @@ class _Annotator:
         for binding in reversed(self.bindings):
             self._propagate(binding)
         return self._emit()
-
-    def _is_anchor(self, binding: relax.Binding) -> bool:
-        call = operator_call(binding)
-        if call is None or call.op.name not in _ANCHORS:
-            return False
-        data, weight = call.args
-        if not isinstance(weight, GenericConst) or not isinstance(data, relax.Var):
-            return False
-        if str(data.ty.dtype.dtype) != "float32" or str(weight.ty.dtype.dtype) != "float32":
-            return False
-        if call.op.name == "relax.matmul" and weight.ty.ndim != 2:
-            return False
-        return not Exclusion(self.options.exclude).has(node_of(binding))
 
     def _mark(self, value: relax.Expr, like: relax.Var | None = None) -> None:
         if isinstance(value, relax.Var) and str(value.ty.dtype.dtype) == "float32":
@@ -208,6 +208,20 @@ class _Annotator:
         rewired = relax.Call(call.op, args, call.attrs, call.ty_args, call.span)
         # The type is the old one: markers are identities.
         return [*before, relax.VarBinding(binding.var, relax.BlockBuilder().normalize(rewired))]
+
+
+def _is_anchor(binding: relax.Binding, exclusion: Exclusion) -> bool:
+    call = operator_call(binding)
+    if call is None or call.op.name not in _ANCHORS:
+        return False
+    data, weight = call.args
+    if not isinstance(weight, GenericConst) or not isinstance(data, relax.Var):
+        return False
+    if str(data.ty.dtype.dtype) != "float32" or str(weight.ty.dtype.dtype) != "float32":
+        return False
+    if call.op.name == "relax.matmul" and weight.ty.ndim != 2:
+        return False
+    return not exclusion.has(node_of(binding))
 
 
 def _tensors(call: relax.Call) -> list[relax.Expr]:

@@ -19,6 +19,7 @@ from relaxc.passes.blocks import rewrite_blocks
 from relaxc.passes.quantize.marker import read_marker
 
 OBSERVE = "relaxc.observe"
+_CALL = tvm.ir.Op.get("relax.call_dps_packed")
 _SEEN = relax.TensorType((1,), "int32")
 
 
@@ -60,6 +61,19 @@ def instrument(mod: IRModule) -> IRModule:
     out = mod.clone()
     out["main"] = observed
     return out
+
+
+def observers(instrumented: IRModule) -> set[int]:
+    """The numbers of the observers that an instrumented module calls."""
+    found: set[int] = set()
+    for block in instrumented["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, relax.Call) or call.op != _CALL:
+                continue
+            if call.args[0].global_symbol == OBSERVE:
+                found.add(int(call.args[1].fields[1]))
+    return found
 
 
 @relax.expr_functor.mutator

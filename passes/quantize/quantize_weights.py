@@ -30,7 +30,7 @@ from tvm.ir import GenericConst
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import operator_call
-from relaxc.passes.quantize.exclusion import Exclusion, node_of
+from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class QuantizeWeights(Pass):
         Raises:
             OptionError: what is excluded matches no node.
         """
-        exclusion = Exclusion(self.exclude)
+        exclusion = Exclusion.of(mod, self.exclude)
         exclusion.check(mod)
-        builder = relax.BlockBuilder(mod)
+        builder = relax.BlockBuilder(without_float_nodes(mod))
 
         def rewrite(block: relax.BindingBlock) -> Sequence[relax.Binding]:
             result: list[relax.Binding] = []
@@ -71,6 +71,17 @@ class QuantizeWeights(Pass):
             return result
 
         return rewrite_main(builder, rewrite)
+
+    def nodes(self, mod: IRModule) -> list[str]:
+        """Nodes whose weights are rounded."""
+        exclusion, blocks = Exclusion.of(mod, self.exclude), mod["main"].body.blocks
+        return [
+            node_of(binding)
+            for block in blocks
+            if isinstance(block, relax.DataflowBlock)
+            for binding in block.bindings
+            if self._applies(binding) and not exclusion.has(node_of(binding))
+        ]
 
     def _applies(self, binding: relax.Binding) -> bool:
         call = operator_call(binding)

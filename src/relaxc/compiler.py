@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from tvm import IRModule
 
 from relaxc import manifest, program, tvm_patches
 from relaxc.artifact import Manifest, write_artifact
-from relaxc.calibrate import CalibrationData, observe, recovery_samples
+from relaxc.calibrate import CalibrationData, Feed, observe, recovery_samples
 from relaxc.errors import OptionError, OutputError, RelaxcError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
+from relaxc.gate.speed_gate import GateReport
+from relaxc.gating import Peeked, gate_pass, has_speed_gate
 from relaxc.manifest import describe_inputs
 from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
@@ -36,7 +39,7 @@ from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.pruning import pruning_passes, require_samples
-from relaxc.runtime.session import load
+from relaxc.runtime.session import Model, load
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 from relaxc.tuning.recorded import recorded_backend
@@ -55,6 +58,7 @@ class CompileResult:
         seconds: phase -> wall time.
         warnings: oddities of the model.
         pruned: what pruning removed, if it was asked for.
+        gate: which layers are quantized, and how fast they are either way, if they were timed.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class CompileResult:
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     pruned: PruneReport | None = None
+    gate: GateReport | None = None
 
 
 def compile(
@@ -123,6 +128,8 @@ def compile_for(
     backend.require_tools()
     warnings: list[str] = []
     reports: list[PruneReport] = []
+    gated: list[GateReport] = []
+    calibration = Peeked(calibration_data)
 
     # On this CPU, whatever the target: numbers are the same, and the target may be elsewhere.
     def run(piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
@@ -132,12 +139,22 @@ def compile_for(
         return recovery_samples(describe_inputs(imported), recovery_data or ())
 
     def collect(instrumented: IRModule) -> dict[int, Histogram]:
-        return _observe(imported, instrumented, backend, calibration_data or (), warnings)
+        return _observe(imported, instrumented, backend, calibration, warnings)
 
+    def build(stack: ExitStack, finished: IRModule, costs: list[dict[str, Any]]) -> Model:
+        return _load_probe(stack, imported, finished, backend, costs)
+
+    def feed() -> Feed:
+        return calibration.first(describe_inputs(imported))
+
+    quantization = quantization_passes(options.quantize, collect)
+    if has_speed_gate(options, backend, warnings):
+        gate = gate_pass(options, backend, quantization_passes, feed, build, gated.append)
+        quantization.insert(0, gate)
     passes = select_passes(
         default_passes(
             backend.kernels,
-            quantization_passes(options.quantize, collect),
+            quantization,
             options.precision,
             pruning_passes(options, backend, run, samples, reports.append, diagnostics.on_phase),
             rounds_rows=options.quantize is not None and options.quantize.scheme == "int8-dynamic",
@@ -176,6 +193,7 @@ def compile_for(
         clock.laps,
         (*imported.warnings, *warnings),
         reports[0] if reports else None,
+        gated[0] if gated else None,
     )
 
 
@@ -270,11 +288,30 @@ def run_piece(
 
 def write_probe(path: Path, part: ImportedModel, backend: Backend) -> None:
     """Build a module that is only run here, without a report of its costs."""
-    runner = PassRunner(Diagnostics())
-    mod = runner.run(default_passes(backend.kernels), part.mod)
+    mod = PassRunner(Diagnostics()).run(default_passes(backend.kernels), part.mod)
+    _write_finished(path, part, mod, backend, [])
+
+
+def _write_finished(
+    path: Path, part: ImportedModel, mod: IRModule, backend: Backend, kernels: list[dict[str, Any]]
+) -> None:
     weights = mod["main"].attrs[WEIGHTS]
-    compiled = _build(backend, runner.lower(backend, mod), listing=False)
-    _write(path, part, backend, compiled, weights, CompileOptions(), [], [])
+    compiled = _build(backend, PassRunner(Diagnostics()).lower(backend, mod), listing=False)
+    _write(path, part, backend, compiled, weights, CompileOptions(), [], kernels)
+
+
+def _load_probe(
+    stack: ExitStack,
+    imported: ImportedModel,
+    mod: IRModule,
+    backend: Backend,
+    kernels: list[dict[str, Any]],
+) -> Model:
+    """Build a module that all passes have run on, and load it until the stack is left."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="relaxc-"))
+    path = Path(folder) / "timed.rxc"
+    _write_finished(path, imported, mod, backend, kernels)
+    return load(path)
 
 
 def _observe(

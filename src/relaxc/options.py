@@ -182,6 +182,8 @@ class QuantizeOptions:
         exclude: ONNX nodes that stay float: names, or regular expressions that match whole names.
         group_size: rows of a weight that share a scale, a multiple of 8; None: a whole column, with
             `int4-weights` 32.
+        speed_gate: layers that are not faster on integers stay float: they are timed on this
+            machine, unless they were before. Not for schemes that round weights only.
     """
 
     scheme: Scheme = "int8"
@@ -190,6 +192,7 @@ class QuantizeOptions:
     symmetric: bool = False
     exclude: tuple[str, ...] = ()
     group_size: int | None = None
+    speed_gate: bool = True
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -214,7 +217,8 @@ class QuantizeOptions:
 class CompileOptions:
     """What shapes the artifact.
 
-    Two compilations with equal options and equal tuning records give equal bytes.
+    Two compilations with equal options and equal tuning records give equal bytes, except where the
+    speed gate of `quantize` finds layers faster once and slower the other time.
 
     Attributes:
         target: `llvm` for this CPU, a tvmc spelling such as `llvm -mcpu=znver5`, or JSON.

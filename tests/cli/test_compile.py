@@ -157,7 +157,9 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         "symmetric": False,
         "exclude": [],
         "group_size": None,
+        "speed_gate": True,
     }
+    assert "Speed gate" in done.out
 
 
 @pytest.mark.parametrize(

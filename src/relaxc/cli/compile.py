@@ -57,6 +57,7 @@ def compile_(
     exclude: tuple[str, ...],
     tuning_records: Path | None,
     no_tuning_records: bool,
+    speed_gate: bool,
     verify: bool,
     dump_dir: Path | None,
     print_ir_before: tuple[str, ...],
@@ -86,6 +87,7 @@ def compile_(
             symmetric=symmetric,
             exclude=exclude,
             group_size=group_size,
+            speed_gate=speed_gate,
         )
         options = replace(options, quantize=quantization)
         if quantize == "int8" and calibrate is None:

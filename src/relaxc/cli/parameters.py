@@ -260,6 +260,13 @@ def quantizing(command: _Command) -> _Command:
             metavar="NODE",
             help="Leave a node float: its name, or a regular expression; may be repeated.",
         ),
+        click.option(
+            "--speed-gate/--no-speed-gate",
+            default=True,
+            show_default=True,
+            help="Time every layer on integers and in float on this machine, and leave it float "
+            "if that is not slower; for int8 and int8-dynamic. Times are kept.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)

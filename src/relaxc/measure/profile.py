@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from relaxc.measure.expressions import evaluate
-from relaxc.runtime.profiler import TimedCall
+from relaxc.runtime.profiler import TimedCall, TimedRun
 from relaxc.runtime.session import Model
 
 _NUMBER = re.compile(r"\d+$")
@@ -83,13 +83,7 @@ def profile(model: Model, feed: Mapping[str, np.ndarray], runs: int) -> Profile:
     """
     timed = model.profile(feed, runs)
     entries = model.manifest["kernels"]
-    places = _Places([entry["name"] for entry in entries])
-    seconds = np.zeros((runs, len(entries) + 1))
-    calls = np.zeros(len(entries) + 1, np.int64)
-    for row, run in zip(seconds, timed):
-        for place, call in places.of(run.calls):
-            row[place] += call.seconds
-            calls[place] += 1
+    seconds, calls = _by_place(entries, timed)
     symbols = {
         dim: size
         for info in model.inputs
@@ -109,6 +103,31 @@ def profile(model: Model, feed: Mapping[str, np.ndarray], runs: int) -> Profile:
         min_s=min(run.seconds for run in timed),
         median_s=statistics.median(run.seconds for run in timed),
     )
+
+
+def fastest_calls(model: Model, feed: Mapping[str, np.ndarray], runs: int) -> dict[int, float]:
+    """Seconds of the manifest's kernels at their fastest, by place; those that never ran have none.
+
+    Raises:
+        InputError: the inputs do not fit the model.
+    """
+    seconds, calls = _by_place(model.manifest["kernels"], model.profile(feed, runs))
+    least = seconds[:, :-1].min(axis=0)
+    return {int(place): float(least[place]) for place in np.flatnonzero(calls[:-1])}
+
+
+def _by_place(
+    entries: Sequence[Mapping[str, Any]], timed: Sequence[TimedRun]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds by run and kernel, the runtime's last, and numbers of calls in all runs."""
+    places = _Places([entry["name"] for entry in entries])
+    seconds = np.zeros((len(timed), len(entries) + 1))
+    calls = np.zeros(len(entries) + 1, np.int64)
+    for row, run in zip(seconds, timed):
+        for place, call in places.of(run.calls):
+            row[place] += call.seconds
+            calls[place] += 1
+    return seconds, calls
 
 
 class _Places:

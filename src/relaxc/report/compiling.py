@@ -11,6 +11,7 @@ from relaxc.report.target import spelled
 
 if TYPE_CHECKING:
     from relaxc.compiler import CompileResult
+    from relaxc.gate.speed_gate import GateReport
     from relaxc.passes.prune.prune_channels import PruneReport
 
 
@@ -26,6 +27,7 @@ def as_text(result: CompileResult) -> str:
         *(("Input", units.tensor(entry)) for entry in manifest["inputs"]),
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
         *_pruned(result),
+        *_gated(result),
         ("Compiled in", f"{total} ({phases})"),
     ]
     return facts(entries)
@@ -38,6 +40,27 @@ def _pruned(result: CompileResult) -> list[tuple[str, str]]:
     touched = sum(g.after < g.before for g in result.pruned.groups)
     shares = f"{_less(macs, fewer)} MACs and {_less(params, less)} parameters less"
     return [("Pruned", f"{shares}, in {touched} of {len(result.pruned.groups)} groups of channels")]
+
+
+def _gated(result: CompileResult) -> list[tuple[str, str]]:
+    gate = result.gate
+    if gate is None:
+        return []
+    kept = sum(layer.is_kept for layer in gate.layers)
+    text = (
+        f"{kept} of {len(gate.layers)} layers on integers; all kernels take "
+        f"{gate.chosen_s * 1e3:.2f} ms, in float {gate.float_s * 1e3:.2f} ms"
+    )
+    return [("Speed gate", text), *_reverted(gate)]
+
+
+def _reverted(gate: GateReport) -> list[tuple[str, str]]:
+    """Why which layers stay float."""
+    reasons: dict[str, list[str]] = {}
+    for layer in gate.layers:
+        if not layer.is_kept:
+            reasons.setdefault(layer.reason, []).extend(layer.nodes)
+    return [("Stay float", f"{', '.join(nodes)}: {reason}") for reason, nodes in reasons.items()]
 
 
 def _less(before: int, after: int) -> str:
@@ -64,6 +87,7 @@ def as_json(result: CompileResult) -> dict[str, Any]:
         ],
         "warnings": list(result.warnings),
         "pruned": None if result.pruned is None else _pruning(result.pruned),
+        "speed_gate": None if result.gate is None else asdict(result.gate),
         "manifest": result.manifest,
     }
 

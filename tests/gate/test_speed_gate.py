@@ -1,0 +1,145 @@
+"""Which layers the speed gate leaves float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from builders import onnx_model
+
+import relaxc
+from relaxc.gate import speed_gate
+from relaxc.gate.layers import LayerSpeed
+from relaxc.gate.speed_gate import GateReport
+from relaxc.gate.variant import Seconds, Variant
+from relaxc.options import CompileOptions, QuantizeOptions
+
+QUANTIZED = CompileOptions(quantize=QuantizeOptions())
+CHAIN = """g (float[1,16,6,6] x) => (float[1,16,6,6] y) {
+    a = Conv<pads = [1,1,1,1]>(x, w3)  b = Relu(a)  c = Conv(b, w1)  d = Relu(c)
+    y = Conv<pads = [1,1,1,1]>(d, w3)
+}"""
+RNG = np.random.default_rng(0)
+SAMPLES = [{"x": RNG.standard_normal((1, 16, 6, 6)).astype(np.float32)} for _ in range(8)]
+Price = Callable[[str, tuple[str, ...]], float]
+
+
+def chain() -> onnx.ModelProto:
+    weights = {
+        "w3": RNG.standard_normal((16, 16, 3, 3)).astype(np.float32),
+        "w1": RNG.standard_normal((16, 16, 1, 1)).astype(np.float32),
+    }
+    return onnx_model(CHAIN, **weights)
+
+
+@pytest.fixture
+def gated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Price], relaxc.CompileResult]:
+    """Compile the chain, given what a kernel of some name and nodes costs."""
+
+    def run(price: Price) -> relaxc.CompileResult:
+        def measure(_self: object, variants: Sequence[Variant]) -> Seconds:
+            return {
+                call.key: price(kernel["name"], call.nodes)
+                for variant in variants
+                for call, kernel in zip(variant.calls, variant.kernels)
+            }
+
+        monkeypatch.setattr(speed_gate._Stopwatch, "_measure", measure)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        return relaxc.compile(chain(), tmp_path / "m.rxc", QUANTIZED, calibration_data=SAMPLES)
+
+    return run
+
+
+def integer_products(result: relaxc.CompileResult) -> int:
+    return sum(
+        kernel["dtype"] == "int8" and bool(kernel["nodes"]) and "conv" in kernel["name"]
+        for kernel in result.manifest["kernels"]
+    )
+
+
+def report(result: relaxc.CompileResult) -> GateReport:
+    assert result.gate is not None
+    return result.gate
+
+
+def test_layers_that_are_faster_stay_integers(gated: Callable[..., relaxc.CompileResult]) -> None:
+    result = gated(lambda name, _nodes: 1.0 if "integer" in name else 3.0)
+    assert [layer.is_kept for layer in report(result).layers] == [True] * 3
+    assert report(result).reverted == []
+    assert integer_products(result) == 3
+
+
+def test_a_model_that_is_not_faster_stays_float(
+    gated: Callable[..., relaxc.CompileResult],
+) -> None:
+    result = gated(lambda name, _nodes: 3.0 if "integer" in name else 1.0)
+    assert len(report(result).reverted) == 3
+    assert {layer.reason for layer in report(result).layers} == {"not faster on integers"}
+    assert report(result).chosen_s == report(result).float_s
+    assert integer_products(result) == 0
+    x = SAMPLES[0]["x"]
+    assert np.isfinite(relaxc.load(result.path)(x)).all()
+
+
+def test_one_layer_goes_back_to_float(gated: Callable[..., relaxc.CompileResult]) -> None:
+    def price(name: str, nodes: tuple[str, ...]) -> float:
+        # Of the two shapes, the pointwise convolution is slow; conversions are free.
+        is_pointwise = any(node.startswith("c") for node in nodes)
+        if not nodes:
+            return 0.0
+        return 5.0 if is_pointwise and "integer" in name else 2.0 - ("integer" in name)
+
+    result = gated(price)
+    (middle,) = [layer for layer in report(result).layers if not layer.is_kept]
+    assert middle == LayerSpeed(("c",), 2.0, 5.0, False, "not faster on integers")
+    assert integer_products(result) == 2
+
+
+def test_a_layer_whose_conversions_cost_more_stays(
+    gated: Callable[..., relaxc.CompileResult],
+) -> None:
+    def price(name: str, nodes: tuple[str, ...]) -> float:
+        is_pointwise = any(node.startswith("c") for node in nodes)
+        if "integer" in name:
+            return 2.1 if is_pointwise else 1.0
+        return 2.0 if nodes else 5.0
+
+    result = gated(price)
+    assert report(result).reverted == []
+    assert [layer.reason for layer in report(result).layers if layer.nodes == ("c",)] == [
+        "not faster alone, but conversions around it would cost more"
+    ]
+
+
+def test_kernels_that_are_known_are_not_timed(
+    gated: Callable[..., relaxc.CompileResult],
+) -> None:
+    first = gated(lambda name, _nodes: 1.0 if "integer" in name else 3.0)
+
+    def never(_name: str, _nodes: tuple[str, ...]) -> float:
+        raise AssertionError("these kernels are known")
+
+    assert report(gated(never)) == report(first)
+
+
+def test_on_this_machine(tmp_path: Path) -> None:
+    result = relaxc.compile(chain(), tmp_path / "m.rxc", QUANTIZED, calibration_data=SAMPLES)
+    found = report(result)
+    assert all(layer.float_s > 0 and layer.integer_s > 0 for layer in found.layers)
+    assert found.chosen_s <= found.float_s
+    assert integer_products(result) == sum(layer.is_kept for layer in found.layers)
+
+
+def test_another_cpu_is_not_timed(tmp_path: Path) -> None:
+    options = CompileOptions(target="llvm -mcpu=haswell", quantize=QuantizeOptions())
+    result = relaxc.compile(chain(), tmp_path / "m.rxc", options, calibration_data=SAMPLES)
+    assert result.gate is None
+    assert any("without being timed" in warning for warning in result.warnings)
+    plain = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
+    assert relaxc.compile(chain(), tmp_path / "m.rxc", plain, calibration_data=SAMPLES).gate is None
