@@ -28,11 +28,9 @@ Price = Callable[[str, tuple[str, ...]], float]
 
 
 def chain() -> onnx.ModelProto:
-    weights = {
-        "w3": RNG.standard_normal((16, 16, 3, 3)).astype(np.float32),
-        "w1": RNG.standard_normal((16, 16, 1, 1)).astype(np.float32),
-    }
-    return onnx_model(CHAIN, **weights)
+    w3 = RNG.standard_normal((16, 16, 3, 3)).astype(np.float32)
+    w1 = RNG.standard_normal((16, 16, 1, 1)).astype(np.float32)
+    return onnx_model(CHAIN, w3=w3, w1=w1)
 
 
 @pytest.fixture
