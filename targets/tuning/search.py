@@ -149,7 +149,7 @@ def _ranked(
     own = [t for t in history.trials(task) if t["outcome"] == "ok"]
     best = min(own, key=lambda t: float(t["ratio"]), default=None)
     anchor = first if best is None or best["ratio"] > 1 else best["choice"]
-    return sorted(left, key=lambda choice: _distance(choice, anchor))
+    return sorted(left, key=lambda choice: distance(choice, anchor))
 
 
 def seeds(task: Task, history: History) -> list[Choice]:
@@ -180,7 +180,7 @@ def _apart(a: Fields, b: Fields) -> float:
     return sum(abs(one.get(k, 0.0) - two.get(k, 0.0)) for k in one.keys() | two.keys())
 
 
-def _distance(a: Choice, b: Choice) -> int:
+def distance(a: Choice, b: Choice) -> int:
     """In how many parameters two choices differ."""
     return sum(a.get(k) != b.get(k) for k in a.keys() | b.keys())
 

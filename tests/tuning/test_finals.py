@@ -13,7 +13,7 @@ from relaxc.tuning.finals import finalists, play
 from relaxc.tuning.plan import Entry
 from relaxc.tuning.verify import Comparison
 
-SPACE: list[Choice] = [{"tile": n} for n in range(6)]
+SPACE: list[Choice] = [{"tile": n, "step": n // 5} for n in range(6)]
 CONTEXT = {"machine": 1}
 
 
@@ -28,7 +28,14 @@ def entry(of: Task) -> Entry:
 
 def trial(of: Task, tile: int, ratio: float, **more: Any) -> Fields:
     record = {"kind": "trial", "workload": of.workload, "context": CONTEXT, "outcome": "ok"}
-    return {**record, "choice": {"tile": tile}, "ratio": ratio, "noise": 0.0, "at": 1, **more}
+    return {
+        **record,
+        "choice": {"tile": tile, "step": tile // 5},
+        "ratio": ratio,
+        "noise": 0.0,
+        "at": 1,
+        **more,
+    }
 
 
 def model(
@@ -60,8 +67,8 @@ def test_the_best_inside_of_the_model_wins() -> None:
     won, compared = play([entry(a), entry(b)], History(found), compare)
     assert built == [{1: 1, 2: 4}, {1: 2}, {1: 2, 2: 4}]
     assert {k: (d.choice, d.ratio) for k, d in won.items()} == {
-        a.key: ({"tile": 2}, 0.7),
-        b.key: ({"tile": 4}, 0.6),
+        a.key: ({"tile": 2, "step": 0}, 0.7),
+        b.key: ({"tile": 4, "step": 0}, 0.6),
     }
     assert compared is not None and compared.ratio == 0.9
 
@@ -92,7 +99,11 @@ def test_candidates_come_from_trials_or_relatives() -> None:
     a, b = task(1), task(2)
     failed = {"outcome": "crashed"}
     own = [trial(a, n, 0.5 + n / 10) for n in range(1, 6)] + [trial(a, 1, 0.1, **failed)]
-    assert finalists(entry(a), History(own)) == [{"tile": 1}, {"tile": 2}, {"tile": 3}]
+    first, *rest = finalists(entry(a), History(own))
+    assert (first["tile"], [c["tile"] for c in rest]) == (
+        1,
+        [5, 2, 3],
+    )  # the most unlike one second
     # Of a kernel that was not searched: what won for the most similar one, if it is offered.
-    assert finalists(entry(b), History(own)) == [{"tile": 1}]
+    assert finalists(entry(b), History(own)) == [{"tile": 1, "step": 0}]
     assert finalists(entry(b), History([trial(a, 9, 0.5)])) == []

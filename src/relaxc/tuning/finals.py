@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from relaxc.targets.tuning.history import LEAST_GAIN, Decider, Decision, History
-from relaxc.targets.tuning.search import seeds
+from relaxc.targets.tuning.search import distance, seeds
 from relaxc.targets.tuning.task import Choice, Task
 from relaxc.tuning.plan import Entry
 from relaxc.tuning.verify import Comparison
 
 # Per kernel.
-FINALISTS = 3
+FINALISTS = 4
+# Of two that differ in fewer parameters, one is enough.
+_APART = 2
 # A candidate that was slower alone by this may still win inside of the model.
 _CLOSE = 1.005
 # What may be a whim of the measurement.
@@ -46,9 +48,11 @@ def finalists(entry: Entry, history: History) -> list[Choice]:
     if not trials:
         found += seeds(entry.task, history)
     unique: list[Choice] = []
-    for choice in found:
-        if choice in entry.space[1:] and choice not in unique:
-            unique.append(choice)
+    for least in (_APART, 1):  # unlike ones first
+        for choice in found:
+            is_new = all(distance(choice, other) >= least for other in unique)
+            if is_new and choice in entry.space[1:]:
+                unique.append(choice)
     return unique[:FINALISTS]
 
 
