@@ -11,6 +11,7 @@ import contextlib
 import io
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,11 @@ def identifier(name: str) -> str:
 class GraphConverter:
     """Walks the graph once and emits one Relax binding per ONNX node."""
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(
+        self, model: OnnxModel, on_node: Callable[[str], None] = lambda _node: None
+    ) -> None:
         self.model = model
+        self.on_node = on_node
         self.graph = model.proto.graph
         self.opset = opset(model.proto)
         self.bb = relax.BlockBuilder()
@@ -112,6 +116,7 @@ class GraphConverter:
 
     def _convert_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
+            self.on_node(f"the import of node `{node_name(node)}`")
             # Folding leaves none in the main graph, but branches have their own.
             array = constant_node(node)
             if array is not None:

@@ -12,7 +12,7 @@ are compiled go through the last two stages one by one                       hos
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,17 +116,23 @@ def import_model(
     source: str | os.PathLike[str] | onnx.ModelProto,
     input_shapes: Mapping[str, Shape] | None = None,
     extension: Extension = NOTHING,
+    on_node: Callable[[str], None] = lambda _node: None,
 ) -> ImportedModel | ImportedProgram:
-    """Import any ONNX model; arguments and errors are those of `from_onnx`."""
+    """Import any ONNX model; other arguments and errors are those of `from_onnx`.
+
+    Args:
+        source, input_shapes, extension: as of `from_onnx`.
+        on_node: told every node, as its turn comes.
+    """
     model = read_model(source)
     version = opset(model.proto)
     types = tuple(node.op_type for node in nodes(model.proto.graph))
     simplify(model, input_shapes or {}, operators.is_supported, extension)
     refuse_unsupported(model)
     if not needs_host(model):
-        return _convert(model, version, types)
+        return _convert(model, version, types, on_node)
     program = divide(model)
-    pieces = tuple(_convert(piece, version, ()) for piece in program.pieces)
+    pieces = tuple(_convert(piece, version, (), on_node) for piece in program.pieces)
     proto = model.proto
     return ImportedProgram(
         pieces,
@@ -142,11 +148,13 @@ def import_model(
     )
 
 
-def _convert(model: OnnxModel, version: int, types: tuple[str, ...]) -> ImportedModel:
+def _convert(
+    model: OnnxModel, version: int, types: tuple[str, ...], on_node: Callable[[str], None]
+) -> ImportedModel:
     """The last stages, of a model or of a piece of one."""
     inputs = tuple(value.name for value in real_inputs(model))
     outputs = tuple(value.name for value in model.proto.graph.output)
-    converter = GraphConverter(model)
+    converter = GraphConverter(model, on_node)
     mod = normalize(converter.convert(), converter.names)
     narrow = {
         name: dtype_name(converter.types[name])

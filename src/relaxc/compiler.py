@@ -165,7 +165,8 @@ def compile_for(
     clock = _Clock(diagnostics.on_phase)
     clock.start("import")
     extension = Extension.parse(options.preprocess, options.postprocess)
-    found = import_model(model, options.input_shapes, extension)
+    diagnostics.on_step("the cleaning up of the graph")
+    found = import_model(model, options.input_shapes, extension, diagnostics.on_step)
     if isinstance(found, ImportedProgram):
         return _compile_program(output, found, backend, options, diagnostics, clock)
     imported = found
@@ -179,6 +180,7 @@ def compile_for(
     kernels = kernel_costs(imported.mod, mod)
     mod = runner.lower(backend, mod)
     clock.start("codegen")
+    diagnostics.on_step("code generation")
     compiled = _build(backend, mod, listing=diagnostics.dump_dir is not None)
     clock.start("write")
     names = [record.name for record in runner.records]

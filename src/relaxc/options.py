@@ -274,6 +274,7 @@ class Diagnostics:
         verify: check after every pass that the module is well formed.
         echo: receives the IR that is printed.
         on_phase: told the name of every phase as it begins.
+        on_step: told every node of the model and every pass, as its turn comes.
     """
 
     print_ir_before: tuple[str, ...] = ()
@@ -282,6 +283,7 @@ class Diagnostics:
     verify: bool = False
     echo: Callable[[str], None] = print
     on_phase: Callable[[str], None] = lambda _phase: None
+    on_step: Callable[[str], None] = lambda _step: None
 
 
 _ENTRY = re.compile(

@@ -96,6 +96,7 @@ class PassRunner:
 
     def _step(self, label: str, transform: tvm.transform.Pass, mod: IRModule) -> IRModule:
         start = time.perf_counter()
+        self.diagnostics.on_step(f"pass `{label}`")
         try:
             after = transform(mod)
         except RelaxcError:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from relaxc.cli import parameters
+from relaxc.cli.contained import note
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.errors import OptionError
@@ -113,6 +114,7 @@ def compile_(
             verify=verify,
             echo=echo,
             on_phase=show,
+            on_step=note,
         )
         result = compile(
             model, output or model.with_suffix(".rxc"), options, diagnostics, data, pruning_data

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
+from relaxc.cli.contained import contained
 from relaxc.errors import OutputError, RelaxcError, TargetError
 
 _COMPILER_PACKAGES = ("tvm", "tvm_ffi", "onnx", "ml_dtypes", "rich")
@@ -23,8 +24,16 @@ _INTERNAL, _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 70, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+    """Run a command line and return its exit code.
+
+    Args:
+        argv: the arguments; the process's own by default, and in a child process then.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        code = contained(args)
+        if code is not None:
+            return code
     with _Interruptible() as signals:
         try:
             code = _run(args)
