@@ -107,11 +107,15 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     # Weights that outweigh the data are transformed once, by the thread that multiplies them.
     if blocks >= 4 and 4 * total > spec.out_channels:
         return Plan(rows, columns, group, tile, block, False, in_blocks)
-    # Too few groups for all cores: these take a block of tiles each, or narrower groups of few.
-    if out_blocks // group < machine.cores:
-        share = -(-(down * across) // machine.cores)
-        if share >= _SMALLEST_SHARE:
-            return Plan(rows, columns, group, tile, min(share, block), False, in_blocks)
+    # Maps of one block, or too few groups for all cores: these take a block of tiles each. Of few
+    # tiles narrower groups.
+    few = out_blocks // group < machine.cores
+    share = -(-(down * across) // machine.cores)
+    if share >= _SMALLEST_SHARE and (few or (blocks == 1 and 4 * total > spec.out_channels)):
+        count = -(-down * across // min(share, block))
+        count += -count % machine.cores
+        return Plan(rows, columns, group, tile, -(-down * across // count), False, in_blocks)
+    if few:
         group, tile = 1, min(machine.registers - 2, 24)
     count = -(-total // _LARGEST_GROUP_BLOCK)
     depth = in_blocks
