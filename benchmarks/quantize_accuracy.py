@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import onnxruntime
@@ -27,9 +27,16 @@ from quantized_peers import onnxruntime_as
 
 import relaxc
 from relaxc.cli.quiet import quiet
-from relaxc.options import CompileOptions, QuantizeOptions, Scheme
+from relaxc.options import CALIBRATION_METHODS, CompileOptions, QuantizeOptions, Scheme
 
 PEER = "ONNX Runtime"
+# The passes that correct errors, by scheme: an ablation leaves out each.
+CORRECTIONS: dict[Scheme, tuple[str, ...]] = {
+    "int8": ("correct-bias",),
+    "int8-dynamic": (),
+    "int8-weights": (),
+    "int4-weights": (),
+}
 
 
 @dataclass(frozen=True)
@@ -64,17 +71,17 @@ class Row:
         return self.loss <= self.bar + 1e-9
 
 
-def cases(scheme: Scheme) -> dict[str, QuantizeOptions]:
+def cases(scheme: Scheme) -> dict[str, CompileOptions]:
     """Ways to quantize, the default first."""
-    if scheme != "int8":
-        return {"default": QuantizeOptions(scheme=scheme)}
-    return {
-        "default": QuantizeOptions(),
-        "minmax": QuantizeOptions(calibration="minmax"),
-        "percentile": QuantizeOptions(calibration="percentile"),
-        "entropy": QuantizeOptions(calibration="entropy"),
-        "mse": QuantizeOptions(calibration="mse"),
-    }
+    found = {"default": CompileOptions(quantize=QuantizeOptions(scheme=scheme))}
+    for name in CORRECTIONS[scheme]:
+        found[f"without {name}"] = replace(found["default"], disabled_passes=(name,))
+    if scheme == "int8":
+        found["bare"] = replace(found["default"], disabled_passes=CORRECTIONS[scheme])
+        for method in CALIBRATION_METHODS:
+            options = QuantizeOptions(calibration=method)
+            found[f"bare, {method}"] = replace(found["bare"], quantize=options)
+    return found
 
 
 def main() -> int:
@@ -139,11 +146,10 @@ def measured(task: Task, names: list[str], with_peer: bool) -> list[Row]:
     return rows
 
 
-def ours(task: Task, options: QuantizeOptions, folder: Path) -> Run:
+def ours(task: Task, options: CompileOptions, folder: Path) -> Run:
     """The model as relaxc quantizes it."""
     path = folder / "model.rxc"
-    compile_options = CompileOptions(quantize=options)
-    relaxc.compile(task.path, path, compile_options, calibration_data=task.calibration)
+    relaxc.compile(task.path, path, options, calibration_data=task.calibration)
     model = relaxc.load(path)
     return lambda feed: list(model.run(feed).values())
 

@@ -46,7 +46,10 @@ def onnxruntime_as(scheme: Scheme, model: Path, feeds: list[Feed], folder: Path)
     prepared, path = folder / "prepared.onnx", folder / "quantized.onnx"
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
     if scheme == "int8":
-        _quantize_static(prepared, path, feeds)
+        try:
+            _quantize_static(prepared, path, feeds)
+        except ValueError:  # it stumbles over biases of products with a scale per channel
+            _quantize_static(prepared, path, feeds, per_channel=False)
     elif scheme == "int8-dynamic":
         quantization.quantize_dynamic(str(prepared), str(path), per_channel=True)
     else:
@@ -58,13 +61,13 @@ def onnxruntime_as(scheme: Scheme, model: Path, feeds: list[Feed], folder: Path)
     return path
 
 
-def _quantize_static(model: Path, path: Path, feeds: list[Feed]) -> None:
+def _quantize_static(model: Path, path: Path, feeds: list[Feed], per_channel: bool = True) -> None:
     quantization.quantize_static(
         str(model),
         str(path),
         _Reader(feeds),
         quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
+        per_channel=per_channel,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
     )

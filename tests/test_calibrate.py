@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from builders import conv_model, relu_model
+from builders import conv_model, onnx_model, relu_model
 
 import relaxc
 from relaxc.errors import InputError, OptionError
@@ -65,3 +65,41 @@ def test_nothing_to_quantize(tmp_path: Path) -> None:
     relaxc.compile(relu_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=[])
     x = np.array([[-1, 0, 2]], np.float32)
     np.testing.assert_array_equal(relaxc.load(tmp_path / "m.rxc")(x), [[0, 0, 2]])
+
+
+def test_the_layers_that_hurt_most_come_first(tmp_path: Path) -> None:
+    feeds = samples(16)
+    options = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
+    result = relaxc.compile(conv_model(), tmp_path / "m.rxc", options, calibration_data=feeds)
+    sqnr = {error.node: error.sqnr_db for error in result.quantized}
+    assert list(result.sensitive_nodes) == sorted(sqnr, key=sqnr.__getitem__)
+    assert all(20 < error.sqnr_db < 60 and error.cosine > 0.99 for error in result.quantized)
+
+
+def test_weights_are_rounded_by_samples(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((8, 32))
+
+    def feed() -> dict[str, np.ndarray]:
+        noise = 0.1 * rng.standard_normal((16, 32))
+        return {"x": (rng.standard_normal((16, 8)) @ mixing + noise).astype(np.float32)}
+
+    model = onnx_model(
+        """g (float[16,32] x) => (float[16,32] y) {
+            a = MatMul (x, v)
+            b = Relu (a)
+            y = MatMul (b, w)
+        }""",
+        v=rng.standard_normal((32, 64)).astype(np.float32),
+        w=rng.standard_normal((64, 32)).astype(np.float32),
+    )
+    options = CompileOptions(quantize=QuantizeOptions(scheme="int4-weights"))
+    data, tests = [feed() for _ in range(24)], [feed() for _ in range(8)]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    noise = []
+    for name, given in (("nearest", None), ("fitted", data)):
+        relaxc.compile(model, tmp_path / f"{name}.rxc", options, calibration_data=given)
+        quantized = relaxc.load(tmp_path / f"{name}.rxc")
+        errors = [quantized(**test) - session.run(None, test)[0] for test in tests]
+        noise.append(float(np.square(errors).sum()))
+    assert noise[1] < 0.3 * noise[0]

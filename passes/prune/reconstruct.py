@@ -30,6 +30,8 @@ _PULL = 1e-3
 
 # Which indices of the dense result are left in the smaller one.
 Kept = Callable[[relax.Var], np.ndarray | None]
+# Turns the best weight of a product into one that is possible, given the Gram matrix of its data.
+Settle = Callable[[Product, Matrix, Matrix], Matrix]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def reconstruct(
     run: Run,
     samples: list[Arrays],
     progress: Callable[[str], None] = lambda _text: None,
+    settle: Settle | None = None,
 ) -> IRModule:
     """The small module with corrected weights.
 
@@ -67,13 +70,14 @@ def reconstruct(
         run: compiles and runs pieces.
         samples: arguments of `main`.
         progress: told how far it is.
+        settle: what becomes of the best weights, such as rounding.
 
     Raises:
         OptionError: the module has branches or loops.
     """
     if not all(isinstance(b, relax.DataflowBlock) for b in small["main"].body.blocks):
         raise OptionError("recovery is for models without branches and loops; leave it out")
-    work = _Reconstruction(dense, small, kept, run, samples)
+    work = _Reconstruction(dense, small, kept, run, samples, settle)
     products = [p for p in products_of(small) if str(p.var.name) in nodes]
     for number in range(len(products)):
         progress(f"recover {number + 1}/{len(products)}")
@@ -83,8 +87,15 @@ def reconstruct(
 
 class _Reconstruction:
     def __init__(
-        self, dense: IRModule, small: IRModule, kept: Kept | None, run: Run, samples: list[Arrays]
+        self,
+        dense: IRModule,
+        small: IRModule,
+        kept: Kept | None,
+        run: Run,
+        samples: list[Arrays],
+        settle: Settle | None,
     ) -> None:
+        self._settle = settle
         self._small = small
         self._kept = kept
         self._before = bindings_of(dense)
@@ -184,7 +195,10 @@ class _Reconstruction:
             if mask.all()
             else solve_within(damped, cross, mask)
         )
-        self._update(product, total, old + step[: len(old)], step[len(old) :], bias)
+        new = old + step[: len(old)]
+        if self._settle is not None:
+            new = self._settle(product, new, damped[: len(old), : len(old)])
+        self._update(product, total, new, step[len(old) :], bias)
 
     def _bias(self, position: int | None) -> Matrix:
         if position is None:

@@ -18,7 +18,7 @@ Must run after: canonicalization (batch norms change weights). Must run before: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,10 +56,12 @@ class AnnotateQuantization(Pass):
     Attributes:
         per_channel: whether weights get a scale per output channel.
         exclude: nodes that stay float: names, or regular expressions that match whole names.
+        keep: told the float module, with which later passes compare.
     """
 
     per_channel: bool = True
     exclude: tuple[str, ...] = ()
+    keep: Callable[[IRModule], None] = lambda _mod: None
 
     name: ClassVar[str] = "annotate-quantization"
 
@@ -71,6 +73,7 @@ class AnnotateQuantization(Pass):
         """
         exclusion = Exclusion.of(mod, self.exclude)
         exclusion.check(mod)
+        self.keep(without_float_nodes(mod))
         observers: dict[relax.Var, int] = {}
 
         def annotate(block: relax.BindingBlock) -> Sequence[relax.Binding]:

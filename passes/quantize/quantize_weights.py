@@ -9,6 +9,9 @@ Before:                                  After:
 Rounds to nearest, with a scale per column, or per column and group of rows. Symmetric: zero points
 are 0 of int8, integers lie in [-127, 127] or [-8, 7]: with four bits the element that is largest in
 magnitude becomes -8, so that none of the sixteen values is wasted.
+With samples: scales are searched for, integers make up for each other's errors, and every product
+gets the weights that bring the float model's result out of what the rounded layers before it
+give (`round_weights.py`, `prune/reconstruct.py`); four bits have zero points then, of uint8.
 Fires when: 1. the right side is a constant float32 matrix;
             2. its rows fill whole groups;
             3. it is not excluded.
@@ -19,7 +22,7 @@ Reference: Dettmers and Zettlemoyer, The case for 4-bit precision, 2023 (why gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,7 +33,14 @@ from tvm.ir import GenericConst
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import operator_call
+from relaxc.passes.prune.products import Matrix, Product
+from relaxc.passes.prune.reconstruct import reconstruct
+from relaxc.passes.prune.segments import Arrays, Run, with_new_variables
 from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
+from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
+
+# Integers with a row per column and group, and the scale and zero point of each row.
+Stored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,17 @@ class QuantizeWeights(Pass):
         bits: of an integer.
         group: rows that share a scale; None: a whole column does.
         exclude: nodes that stay float: names, or regular expressions that match whole names.
+        run: compiles a module and runs it; None rounds to nearest.
+        samples: gives arguments of `main`; none round to nearest.
+        progress: told how far the work is.
     """
 
     bits: Literal[4, 8] = 8
     group: int | None = None
     exclude: tuple[str, ...] = ()
+    run: Run | None = None
+    samples: Callable[[], list[Arrays]] = list
+    progress: Callable[[str], None] = lambda _text: None
 
     name: ClassVar[str] = "quantize-weights"
     required: ClassVar[bool] = True
@@ -58,14 +74,23 @@ class QuantizeWeights(Pass):
         """
         exclusion = Exclusion.of(mod, self.exclude)
         exclusion.check(mod)
-        builder = relax.BlockBuilder(without_float_nodes(mod))
+        names = {
+            str(binding.var.name)
+            for block in mod["main"].body.blocks
+            if isinstance(block, relax.DataflowBlock)
+            for binding in block.bindings
+            if self._applies(binding) and not exclusion.has(node_of(binding))
+        }
+        mod, found = self._fitted(without_float_nodes(mod), names)
+        builder = relax.BlockBuilder(mod)
 
         def rewrite(block: relax.BindingBlock) -> Sequence[relax.Binding]:
             result: list[relax.Binding] = []
             for binding in block.bindings:
-                dataflow = isinstance(block, relax.DataflowBlock)
-                if dataflow and self._applies(binding) and not exclusion.has(node_of(binding)):
-                    result.extend(self._quantized(builder, binding))
+                name = str(binding.var.name)
+                if name in names:
+                    stored = found.get(name) or self._nearest(binding)
+                    result.extend(_quantized(builder, binding, stored))
                 else:
                     result.append(binding)
             return result
@@ -83,6 +108,26 @@ class QuantizeWeights(Pass):
             if self._applies(binding) and not exclusion.has(node_of(binding))
         ]
 
+    def _fitted(self, mod: IRModule, names: set[str]) -> tuple[IRModule, dict[str, Stored]]:
+        """By the samples, in the order of the module: with biases that fit, and the integers."""
+        found: dict[str, Stored] = {}
+        samples = self.samples() if names and self.run is not None else []
+        if not samples:
+            return mod, found
+        assert self.run is not None
+
+        def settle(product: Product, weight: Matrix, gram: Matrix) -> Matrix:
+            depth = len(weight)
+            group = self.group or depth
+            grid = search_grid(weight, np.diag(gram), group, self.bits, self.bits == 8)
+            integers = round_compensated(weight, gram, grid)
+            found[str(product.var.name)] = _stored(integers, grid)
+            return integers * grid.at(slice(None))[0]
+
+        small = with_new_variables(mod)
+        rounded = reconstruct(mod, small, names, None, self.run, samples, self.progress, settle)
+        return rounded, found
+
     def _applies(self, binding: relax.Binding) -> bool:
         call = operator_call(binding)
         if call is None or call.op.name != "relax.matmul":
@@ -94,28 +139,39 @@ class QuantizeWeights(Pass):
             return False
         return int(weight.ty.shape.values[0]) % (self.group or 1) == 0  # 2.
 
-    def _quantized(
-        self, builder: relax.BlockBuilder, binding: relax.Binding
-    ) -> list[relax.Binding]:
-        call, name = binding.value, binding.var.name
-        weight = call.args[1].value.numpy()
-        depth, columns = weight.shape
-        rows = np.ascontiguousarray(weight.T).reshape(-1, self.group or depth)
+    def _nearest(self, binding: relax.Binding) -> Stored:
+        weight = binding.value.args[1].value.numpy()
+        rows = np.ascontiguousarray(weight.T).reshape(-1, self.group or len(weight))
         integers, scale = round_groups(rows, self.bits)
-        zero = np.zeros(scale.shape, np.int8)
-        result: list[relax.Binding] = []
+        return integers, scale, np.zeros(scale.shape, np.int8)
 
-        def emit(value: relax.Expr, suffix: str) -> relax.Var:
-            value = builder.normalize(value)
-            result.append(relax.VarBinding(relax.DataflowVar(f"{name}.{suffix}", value.ty), value))
-            return result[-1].var
 
-        constants = [relax.const(array, array.dtype.name) for array in (integers, scale, zero)]
-        real = emit(relax.op.dequantize(*constants, axis=0), "weight")
-        whole = emit(relax.op.reshape(real, (columns, depth)), "rows")
-        moved = emit(relax.op.permute_dims(whole), "moved")
-        product = relax.Call(call.op, [call.args[0], moved], call.attrs, call.ty_args, call.span)
-        return [*result, relax.VarBinding(binding.var, builder.normalize(product))]
+def _stored(integers: Matrix, grid: Grid) -> Stored:
+    """Integers less their zero points, as they are stored: a row per column and group."""
+    scale, zero = (np.ascontiguousarray(array.T).reshape(-1) for array in (grid.scale, grid.zero))
+    dtype = np.int8 if grid.low else np.uint8
+    rows = np.ascontiguousarray(integers.T).reshape(-1, grid.group) + zero[:, None]
+    return rows.astype(dtype), scale.astype(np.float32), zero.astype(dtype)
+
+
+def _quantized(
+    builder: relax.BlockBuilder, binding: relax.Binding, stored: Stored
+) -> list[relax.Binding]:
+    call, name = binding.value, binding.var.name
+    depth, columns = (int(n) for n in call.args[1].ty.shape.values)
+    result: list[relax.Binding] = []
+
+    def emit(value: relax.Expr, suffix: str) -> relax.Var:
+        value = builder.normalize(value)
+        result.append(relax.VarBinding(relax.DataflowVar(f"{name}.{suffix}", value.ty), value))
+        return result[-1].var
+
+    constants = [relax.const(array, array.dtype.name) for array in stored]
+    real = emit(relax.op.dequantize(*constants, axis=0), "weight")
+    whole = emit(relax.op.reshape(real, (columns, depth)), "rows")
+    moved = emit(relax.op.permute_dims(whole), "moved")
+    product = relax.Call(call.op, [call.args[0], moved], call.attrs, call.ty_args, call.span)
+    return [*result, relax.VarBinding(binding.var, builder.normalize(product))]
 
 
 def round_groups(rows: np.ndarray, bits: Literal[4, 8]) -> tuple[np.ndarray, np.ndarray]:

@@ -26,19 +26,17 @@ from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_mode
 from relaxc.gate.speed_gate import GateReport
 from relaxc.gating import Peeked, gate_pass, has_speed_gate
 from relaxc.manifest import describe_inputs
-from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
+from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
 from relaxc.passes.analysis.kernels import kernel_costs
-from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.prune_channels import PruneReport
 from relaxc.passes.prune.segments import Arrays
-from relaxc.passes.quantize.annotate import AnnotateQuantization
-from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.histogram import Histogram
-from relaxc.passes.quantize.quantize_weights import QuantizeWeights
+from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.pruning import pruning_passes, require_samples
+from relaxc.quantizing import Correction, Remembered, is_calibrated, quantization_passes
 from relaxc.runtime.session import Model, load
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
@@ -59,6 +57,7 @@ class CompileResult:
         warnings: oddities of the model.
         pruned: what pruning removed, if it was asked for.
         gate: which layers are quantized, and how fast they are either way, if they were timed.
+        quantized: how much rounding to int8 costs each layer, where that was measured.
     """
 
     path: Path
@@ -68,6 +67,13 @@ class CompileResult:
     warnings: tuple[str, ...]
     pruned: PruneReport | None = None
     gate: GateReport | None = None
+    quantized: tuple[LayerError, ...] = ()
+
+    @property
+    def sensitive_nodes(self) -> tuple[str, ...]:
+        """Nodes that were quantized to int8, the one that lost most first."""
+        worst = sorted(self.quantized, key=lambda error: error.sqnr_db)
+        return tuple(dict.fromkeys(error.node for error in worst))
 
 
 def compile(
@@ -138,8 +144,16 @@ def compile_for(
     def samples() -> list[Arrays]:
         return recovery_samples(describe_inputs(imported), recovery_data or ())
 
+    remembered = Remembered(calibration)
+    errors: list[LayerError] = []
+
     def collect(instrumented: IRModule) -> dict[int, Histogram]:
-        return _observe(imported, instrumented, backend, calibration, warnings)
+        return _observe(imported, instrumented, backend, remembered, warnings)
+
+    def shown() -> list[Arrays]:
+        if calibration_data is None:
+            return []
+        return recovery_samples(describe_inputs(imported), remembered.first)
 
     def build(stack: ExitStack, finished: IRModule, costs: list[dict[str, Any]]) -> Model:
         return _load_probe(stack, imported, finished, backend, costs)
@@ -147,7 +161,8 @@ def compile_for(
     def feed() -> Feed:
         return calibration.first(describe_inputs(imported))
 
-    quantization = quantization_passes(options.quantize, collect)
+    correction = Correction(run, shown, errors.extend)
+    quantization = quantization_passes(options.quantize, collect, correction)
     if has_speed_gate(options, backend, warnings):
         gate = gate_pass(options, backend, quantization_passes, feed, build, gated.append)
         quantization.insert(0, gate)
@@ -196,6 +211,7 @@ def compile_for(
         (*imported.warnings, *warnings),
         reports[0] if reports else None,
         gated[0] if gated else None,
+        tuple(errors),
     )
 
 
@@ -247,29 +263,6 @@ def _write(
     described, members = manifest.body(imported, compiled, weights, kernels)
     top = manifest.header(imported, backend, options, passes)
     return write_artifact(output, top | described, members | manifest.licenses())
-
-
-# Weights of four bits that share a scale: with more of them, errors grow noticeably.
-_GROUP_SIZE = 32
-
-
-def is_calibrated(options: CompileOptions) -> bool:
-    """Whether quantization measures the ranges of activations on data."""
-    return options.quantize is not None and options.quantize.scheme == "int8"
-
-
-def quantization_passes(options: QuantizeOptions | None, collect: Collect) -> list[Pass]:
-    """The passes that quantize as the options say."""
-    if options is None:
-        return []
-    if options.scheme != "int8":
-        is_narrow = options.scheme == "int4-weights"
-        group = options.group_size or (_GROUP_SIZE if is_narrow else None)
-        return [QuantizeWeights(4 if is_narrow else 8, group, options.exclude)]
-    return [
-        AnnotateQuantization(options.per_channel, options.exclude),
-        CalibrateQuantization(collect, options.calibration, options.symmetric),
-    ]
 
 
 def run_piece(

@@ -12,14 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from builders import onnx_model
 
 import relaxc
 from relaxc.errors import InputError, ModelError, OptionError
 from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.search.dataset import split
 from relaxc.search.goal import Goal, MaxDrop
-from relaxc.search.optimize import Watcher, optimize
+from relaxc.search.optimize import Search, Watcher, optimize
 from relaxc.search.options import SearchOptions
+from relaxc.search.recipe import Recipe
 from relaxc.search.replay import replay
 
 OPTIONS = SearchOptions(latency_s=0.05, threads=1)
@@ -83,6 +87,25 @@ def test_no_drop_at_all_is_float(conv_onnx: Path, tmp_path: Path) -> None:
     result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
     assert result.best.number == 0
     assert result.meets_goal
+
+
+def test_the_layer_that_loses_most_comes_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((3, 3, 3, 3)).astype(np.float32)
+    model = onnx_model(
+        """g (float[1,3,8,8] x) => (float[1,3,4,4] y) {
+            a = Conv (x, v)
+            y = Conv (a, w)
+        }""",
+        v=weight * np.array([1, 1, 500], np.float32)[:, None, None, None],
+        w=weight / np.array([1, 1, 500], np.float32)[None, :, None, None],
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    dataset = split(SAMPLES, None, 0)
+    search = Search(tmp_path / "m.onnx", "", tmp_path / "m.rxc", dataset, False, OPTIONS)
+    recipe = Recipe(quantize=QuantizeOptions(speed_gate=False))
+    # The second one reads channels of unlike size.
+    assert search._space().sensitive_nodes(recipe) == ("y", "a")
 
 
 def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:

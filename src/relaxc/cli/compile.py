@@ -95,8 +95,6 @@ def compile_(
             raise OptionError(
                 "`--quantize int8` needs calibration data; give it with `--calibrate`"
             )
-        if quantize != "int8" and calibrate is not None:
-            raise OptionError("`--calibrate` goes with `--quantize int8`")
     elif calibrate is not None or exclude or group_size is not None:
         raise OptionError("`--calibrate`, `--exclude` and `--group-size` go with `--quantize`")
     data = samples_from(calibrate) if calibrate is not None else None

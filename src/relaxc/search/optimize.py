@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -126,6 +127,7 @@ class Search:
         self._longest_s = 0.0
         self._published = -1
         self._known_judge: Judge | None = None
+        self._sensitive: dict[Recipe, tuple[str, ...]] = {}
         self.trials: list[Trial] = []
 
     @property
@@ -209,12 +211,8 @@ class Search:
         trial = Trial(1 + max((t.number for t in journal.trials), default=-1), recipe)
         artifact = journal.artifact(trial)
         try:
-            built = compile(
-                self.model,
-                artifact,
-                recipe.options(self.options.compile),
-                calibration_data=self._dataset.calibration.feeds,
-            )
+            built = self._build(recipe, artifact)
+            self._sensitive[recipe] = built.sensitive_nodes
             judge = self._judge(journal, artifact)
             score = judge.score(artifact, self._dataset.search)
             median_ms, ratio = judge.speed(artifact)
@@ -256,7 +254,23 @@ class Search:
             has_integers=self._backend.has_integer_kernels,
             drop=self.drop,
             allowed=self.allowed_drop,
-            sensitive_nodes=lambda _recipe: (),
+            sensitive_nodes=self._sensitive_nodes,
+        )
+
+    def _sensitive_nodes(self, recipe: Recipe) -> tuple[str, ...]:
+        """As the build of a recipe measured; a search that is resumed builds it again."""
+        if recipe not in self._sensitive:
+            with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+                built = self._build(recipe, Path(folder) / "model.rxc")
+            self._sensitive[recipe] = built.sensitive_nodes
+        return self._sensitive[recipe]
+
+    def _build(self, recipe: Recipe, artifact: Path) -> CompileResult:
+        return compile(
+            self.model,
+            artifact,
+            recipe.options(self.options.compile),
+            calibration_data=self._dataset.calibration.feeds,
         )
 
     def _has_precision(self, precision: Precision) -> bool:

@@ -1,0 +1,207 @@
+"""How far each quantized layer is from its float version, on what the float model hands it.
+
+For every convolution and product of the float module ("teacher") that the quantized one computes on
+rounded operands, one module computes both on the same data:
+
+    y = R.nn.conv2d(x, w)
+    q = R.dequantize(R.quantize(x, ...), ...)
+    e = R.subtract(R.nn.conv2d(q, R.dequantize(int8 w, ...)), y)
+
+and returns sums over e and y only, so that memory depends neither on the number of samples nor on
+the depth of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import IRModule, relax
+
+from relaxc.passes.blocks import rewrite_blocks
+from relaxc.passes.fuse.outline import operator_call
+from relaxc.passes.prune.segments import Arrays, Run, bindings_of
+from relaxc.passes.quantize.exclusion import node_of
+
+_CHANNEL_AXIS = {
+    "relax.nn.conv1d": 1,
+    "relax.nn.conv2d": 1,
+    "relax.nn.conv3d": 1,
+    "relax.matmul": -1,
+}
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What rounding does to one layer.
+
+    Attributes:
+        node: the ONNX node.
+        name: of the variable that it binds.
+        sqnr_db: signal to quantization noise; infinite where nothing was lost.
+        cosine: between both results.
+        shift: [channels] by how much the quantized result is too large, in the mean.
+    """
+
+    node: str
+    name: str
+    sqnr_db: float
+    cosine: float
+    shift: np.ndarray
+
+
+def layer_errors(
+    teacher: IRModule, quantized: IRModule, run: Run, samples: Sequence[Arrays]
+) -> list[LayerError]:
+    """The error of every quantized layer, in the order of the module.
+
+    Args:
+        teacher: the float module; bindings have the names that they have in the other.
+        quantized: the module after calibration.
+        run: compiles a module and runs it on arguments.
+        samples: arguments of `main`.
+    """
+    names, module = compare_layers(teacher, quantized)
+    if not names:
+        return []
+    shifts: list[np.ndarray] = [np.zeros(1) for _ in names]
+    sums = np.zeros((len(names), 3))
+    count = 0
+    for results in run(module, samples):
+        count += 1
+        for i in range(len(names)):
+            shift, *squares = results[4 * i : 4 * i + 4]
+            shifts[i] = shifts[i] + shift.astype(np.float64)
+            sums[i] += [float(square) for square in squares]
+    return [
+        LayerError(node, name, *_likeness(*map(float, sums[i])), shifts[i] / max(count, 1))
+        for i, (node, name) in enumerate(names)
+    ]
+
+
+def compare_layers(
+    teacher: IRModule, quantized: IRModule
+) -> tuple[list[tuple[str, str]], IRModule]:
+    """The node and the name of every quantized layer, and a module that measures them.
+
+    Returns:
+        A module whose `main` gives four tensors per layer: the mean error of each channel, and the
+        sums of squares of the error, of the float result and of the quantized one.
+    """
+    rounded = _rounded(quantized)
+    names: list[tuple[str, str]] = []
+    measured: list[relax.Var] = []
+
+    def rewrite(block: relax.BindingBlock) -> Sequence[relax.Binding]:
+        known = {str(b.var.name): b.var for b in block.bindings}
+        known |= {str(p.name): p for p in teacher["main"].params}
+        result: list[relax.Binding] = []
+        for binding in block.bindings:
+            result.append(binding)
+            layer = rounded.get(str(binding.var.name))
+            if layer is None or not isinstance(block, relax.DataflowBlock):
+                continue
+            if operator_call(binding) is None or layer.source not in known:
+                continue
+            names.append((node_of(binding), str(binding.var.name)))
+            added = _measurement(binding, layer, known[layer.source])
+            result.extend(added)
+            measured.extend(b.var for b in added if not isinstance(b.var, relax.DataflowVar))
+        return result
+
+    builder = relax.BlockBuilder(teacher)
+    main = rewrite_blocks(builder, teacher["main"], rewrite)
+    body = builder.normalize(relax.SeqExpr(main.body.blocks, relax.Tuple(measured)))
+    out = teacher.clone()
+    out["main"] = relax.Function(main.params, body, body.ty, main.is_pure, main.attrs)
+    # The model's own results are none any more.
+    return names, relax.transform.CanonicalizeBindings()(out)
+
+
+def is_quantized(mod: IRModule) -> bool:
+    """Whether there is anything to compare."""
+    return bool(_rounded(mod))
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A layer of the quantized module.
+
+    Attributes:
+        call: the convolution or product.
+        source: name of the data before they are rounded.
+        rounding: the data's `quantize` and `dequantize`.
+        weight: the weight's `dequantize`.
+    """
+
+    call: relax.Call
+    source: str
+    rounding: tuple[relax.Call, relax.Call]
+    weight: relax.Call
+
+
+def _rounded(quantized: IRModule) -> dict[str, _Rounded]:
+    calls = {b.var: c for b in bindings_of(quantized) if (c := operator_call(b)) is not None}
+    found: dict[str, _Rounded] = {}
+    for var, call in calls.items():
+        if call.op.name not in _CHANNEL_AXIS:
+            continue
+        data, weight = (calls.get(arg) for arg in call.args)
+        if data is None or weight is None:
+            continue
+        if not (_is(data, "dequantize") and _is(weight, "dequantize")):
+            continue
+        integers = calls.get(data.args[0])
+        if integers is not None and _is(integers, "quantize"):
+            source = str(integers.args[0].name)
+            found[str(var.name)] = _Rounded(call, source, (integers, data), weight)
+    return found
+
+
+def _is(call: relax.Call, name: str) -> bool:
+    return bool(call.op.name == f"relax.{name}")
+
+
+def _measurement(binding: relax.Binding, layer: _Rounded, source: relax.Var) -> list[relax.Binding]:
+    """Compute the layer again, rounded, and what is to be known of the difference."""
+    builder = relax.BlockBuilder()
+    name = str(binding.var.name)
+    result: list[relax.Binding] = []
+
+    def emit(suffix: str, value: relax.Expr, kind: Callable[..., relax.Var]) -> relax.Var:
+        value = builder.normalize(value)
+        result.append(relax.VarBinding(kind(f"{name}.{suffix}", value.ty), value))
+        return result[-1].var
+
+    def held(suffix: str, value: relax.Expr) -> relax.Var:
+        return emit(suffix, value, relax.DataflowVar)
+
+    quantize, dequantize = layer.rounding
+    integers = held(
+        "integers", relax.Call(quantize.op, [source, *quantize.args[1:]], quantize.attrs)
+    )
+    data = held(
+        "data", relax.Call(dequantize.op, [integers, *dequantize.args[1:]], dequantize.attrs)
+    )
+    weight = held("weight", layer.weight)
+    call = layer.call
+    other = held("rounded", relax.Call(call.op, [data, weight], call.attrs, call.ty_args))
+    error = held("error", relax.op.subtract(other, binding.var))
+    axis = _CHANNEL_AXIS[call.op.name] % binding.var.ty.ndim
+    axes = [a for a in range(binding.var.ty.ndim) if a != axis]
+    emit("shift", relax.op.mean(error, axes), relax.Var)
+    for suffix, var in (("noise", error), ("signal", binding.var), ("energy", other)):
+        square = held(f"{suffix}.square", relax.op.multiply(var, var))
+        emit(suffix, relax.op.sum(square), relax.Var)
+    return result
+
+
+def _likeness(noise: float, signal: float, energy: float) -> tuple[float, float]:
+    """SQNR in dB and cosine, from sums of squares."""
+    if noise == 0:
+        return math.inf, 1.0
+    product = math.sqrt(signal * energy)
+    cosine = (signal + energy - noise) / 2 / product if product else 0.0
+    return 10 * math.log10(signal / noise) if signal else -math.inf, cosine

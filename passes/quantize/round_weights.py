@@ -1,0 +1,142 @@
+"""Round a matrix to a few bits so that its products change least. Pure arithmetic on arrays.
+
+With C = X'X of the data X that the weight W is multiplied by, the error of a rounded Q is
+tr((Q - W)' C (Q - W)). Scales are searched for, group by group, with the diagonal of C for weights
+(Lin et al., AWQ, MLSys 2024, section on clipping). Rows are then rounded one by one, those of much
+energy first, and the rows that are left take up the error (Frantar et al., GPTQ, ICLR 2023). At
+last every integer is looked at again while the others stay, which can only lessen the error
+(coordinate descent, as in Behdin et al., QuantEase, 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from relaxc.passes.prune.products import Matrix
+
+# Shares of a group's range that scales are tried for.
+_SHARES = np.linspace(0.5, 1.1, 25)
+_DAMPING = 0.01
+_SWEEPS = 3
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What values a weight can take: integers times scales, in groups of rows.
+
+    Attributes:
+        group: rows that share a scale.
+        low, high: the least and the greatest integer.
+        scale: [groups, columns].
+        zero: [groups, columns], of the integers.
+    """
+
+    group: int
+    low: int
+    high: int
+    scale: Matrix
+    zero: Matrix
+
+    def round(self, rows: Matrix, row: int | slice) -> Matrix:
+        """Integers of some rows, less their zero points."""
+        scale, zero = self.at(row)
+        return np.clip(np.rint(rows / scale) + zero, self.low, self.high) - zero
+
+    def at(self, row: int | slice) -> tuple[Matrix, Matrix]:
+        """Scales and zero points of some rows."""
+        if isinstance(row, int):
+            return self.scale[row // self.group], self.zero[row // self.group]
+        return (
+            np.repeat(self.scale, self.group, axis=0)[row],
+            np.repeat(self.zero, self.group, axis=0)[row],
+        )
+
+
+def search_grid(weight: Matrix, energy: Matrix, group: int, bits: int, symmetric: bool) -> Grid:
+    """The grid on which rounding to nearest loses least.
+
+    Args:
+        weight: [rows, columns]; rows are summed over.
+        energy: [rows] mean squares of what they are multiplied by.
+        group: rows that share a scale.
+        bits: of an integer.
+        symmetric: zero points are 0, of integers that may be negative.
+    """
+    parts = weight.reshape(-1, group, weight.shape[1])
+    weights = energy.reshape(-1, group, 1)
+    high = (1 << bits - symmetric) - 1
+    # Of many integers, one is given up for the sake of kernels that change signs.
+    low = 0 if not symmetric else -high if bits == 8 else -high - 1
+    best: tuple[Matrix, Matrix, Matrix] | None = None
+    for share in [1.0, *_SHARES]:
+        scale, zero = _ranges(parts, share, low, high)
+        rounded = np.clip(np.rint(parts / scale) + zero, low, high) - zero
+        loss = (weights * (rounded * scale - parts) ** 2).sum(1)
+        if best is None:
+            best = loss, scale[:, 0], zero[:, 0]
+        else:
+            better = loss < best[0]
+            best = (
+                np.where(better, loss, best[0]),
+                np.where(better, scale[:, 0], best[1]),
+                np.where(better, zero[:, 0], best[2]),
+            )
+    assert best is not None
+    # Scales are stored as float32.
+    return Grid(group, low, high, best[1].astype(np.float32).astype(np.float64), best[2])
+
+
+def _ranges(parts: Matrix, share: float, low: int, high: int) -> tuple[Matrix, Matrix]:
+    if low:
+        # The element that is largest in magnitude becomes the integer that is.
+        where = np.abs(parts).argmax(axis=1, keepdims=True)
+        scale = np.take_along_axis(parts, where, axis=1) * share / low
+        return np.where(scale == 0, 1.0, scale), np.zeros_like(scale)
+    least = np.minimum(parts.min(axis=1, keepdims=True), 0) * share
+    most = np.maximum(parts.max(axis=1, keepdims=True), 0) * share
+    scale = (most - least) / high
+    scale = np.where(scale == 0, 1.0, scale)
+    return scale, np.rint(-least / scale)
+
+
+def round_compensated(weight: Matrix, gram: Matrix, grid: Grid) -> Matrix:
+    """Integers, less their zero points, such that the product with the data changes least.
+
+    Args:
+        weight: [rows, columns].
+        gram: [rows, rows] of the data, up to a factor.
+        grid: what values are possible.
+    """
+    rows = len(weight)
+    damped = gram + (_DAMPING * float(np.diag(gram).mean()) + 1e-12) * np.eye(rows)
+    order = np.argsort(-np.diag(damped), kind="stable")
+    inverse = np.linalg.inv(damped[np.ix_(order, order)])
+    # Row i of the factor is the inverse of what is left when rows above i are done.
+    factor = np.linalg.cholesky(inverse).T
+    left = weight[order].copy()
+    integers = np.zeros_like(weight)
+    for i, row in enumerate(order.tolist()):
+        integers[row] = grid.round(left[i], row)
+        error = (left[i] - integers[row] * grid.at(row)[0]) / factor[i, i]
+        left[i + 1 :] -= np.outer(factor[i, i + 1 :], error)
+    return _settled(integers, weight, damped, grid, order.tolist())
+
+
+def _settled(
+    integers: Matrix, weight: Matrix, gram: Matrix, grid: Grid, order: list[int]
+) -> Matrix:
+    """Improve integers one row at a time."""
+    scales, _ = grid.at(slice(None))
+    slope = gram @ (integers * scales - weight)
+    for _ in range(_SWEEPS):
+        for row in order:
+            scale, _ = grid.at(row)
+            wanted = integers[row] * scale - slope[row] / gram[row, row]
+            new = grid.round(wanted, row)
+            change = (new - integers[row]) * scale
+            if change.any():
+                slope += np.outer(gram[:, row], change)
+                integers[row] = new
+    return integers

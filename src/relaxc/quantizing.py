@@ -1,0 +1,107 @@
+"""The passes that quantize, as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from tvm import IRModule
+
+from relaxc.calibrate import CalibrationData, Feed
+from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.passes.base import Pass
+from relaxc.passes.prune.segments import Arrays, Run
+from relaxc.passes.quantize.annotate import AnnotateQuantization
+from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
+from relaxc.passes.quantize.correct_bias import CorrectBias
+from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.quantize_weights import QuantizeWeights
+from relaxc.runtime.session import TensorInfo
+
+# Weights of four bits that share a scale: with more of them, errors grow noticeably.
+_GROUP_SIZE = 32
+
+
+def is_calibrated(options: CompileOptions) -> bool:
+    """Whether quantization measures the ranges of activations on data."""
+    return options.quantize is not None and options.quantize.scheme == "int8"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What it takes to correct errors.
+
+    Attributes:
+        run: compiles a module and runs it.
+        samples: gives arguments of `main`; none where there is no data.
+        report: told the error of every layer.
+    """
+
+    run: Run
+    samples: Callable[[], list[Arrays]]
+    report: Callable[[list[LayerError]], None]
+
+
+def quantization_passes(
+    options: QuantizeOptions | None, collect: Collect, correction: Correction | None = None
+) -> list[Pass]:
+    """The passes that quantize as the options say.
+
+    Args:
+        options: None leaves the model in float.
+        collect: runs an instrumented module on the calibration data.
+        correction: None leaves errors as they are.
+    """
+    if options is None:
+        return []
+    if options.scheme != "int8":
+        bits: Literal[4, 8] = 4 if options.scheme == "int4-weights" else 8
+        group = options.group_size or (_GROUP_SIZE if bits == 4 else None)
+        if correction is None:
+            return [QuantizeWeights(bits, group, options.exclude)]
+        fitted = correction.run, correction.samples
+        return [QuantizeWeights(bits, group, options.exclude, *fitted)]
+    calibrate = CalibrateQuantization(collect, options.calibration, options.symmetric)
+    if correction is None:
+        return [AnnotateQuantization(options.per_channel, options.exclude), calibrate]
+    teachers: list[IRModule] = []
+    return [
+        AnnotateQuantization(options.per_channel, options.exclude, teachers.append),
+        calibrate,
+        CorrectBias(lambda: teachers[-1], correction.run, correction.samples, correction.report),
+    ]
+
+
+class Remembered:
+    """Calibration data that are read once, of which the first are kept for error correction.
+
+    Attributes:
+        feeds: those that were kept; how many does not grow with the data.
+    """
+
+    # More of them hardly change the mean of an error.
+    _CALLS, _BYTES = 64, 64 << 20
+
+    def __init__(self, data: CalibrationData) -> None:
+        self._data = data
+        self.feeds: list[Feed] = []
+        self._left = self._BYTES
+
+    def first(self, inputs: Sequence[TensorInfo]) -> list[Feed]:
+        """Those that are kept; read now where nobody has read the data."""
+        if not self.feeds:
+            for _feed in self(inputs):
+                if len(self.feeds) == self._CALLS or self._left <= 0:
+                    break
+        return self.feeds
+
+    def __call__(self, inputs: Sequence[TensorInfo]) -> Iterator[Feed]:
+        """Read the data."""
+        data: Iterable[Feed] = self._data(inputs) if callable(self._data) else self._data
+        for feed in data:
+            if len(self.feeds) < self._CALLS and self._left > 0:
+                self._left -= sum(np.asarray(array).nbytes for array in feed.values())
+                self.feeds.append(feed)
+            yield feed
