@@ -17,6 +17,7 @@ from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.correct_bias import CorrectBias
 from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.runtime.session import TensorInfo
 
@@ -56,21 +57,23 @@ def quantization_passes(
     """
     if options is None:
         return []
+    tables = QuantizeTables(options.exclude)
     if options.scheme != "int8":
         bits: Literal[4, 8] = 4 if options.scheme == "int4-weights" else 8
         group = options.group_size or (_GROUP_SIZE if bits == 4 else None)
         if correction is None:
-            return [QuantizeWeights(bits, group, options.exclude)]
+            return [QuantizeWeights(bits, group, options.exclude), tables]
         fitted = correction.run, correction.samples
-        return [QuantizeWeights(bits, group, options.exclude, *fitted)]
+        return [QuantizeWeights(bits, group, options.exclude, *fitted), tables]
     calibrate = CalibrateQuantization(collect, options.calibration, options.symmetric)
     if correction is None:
-        return [AnnotateQuantization(options.per_channel, options.exclude), calibrate]
+        return [AnnotateQuantization(options.per_channel, options.exclude), calibrate, tables]
     teachers: list[IRModule] = []
     return [
         AnnotateQuantization(options.per_channel, options.exclude, teachers.append),
         calibrate,
         CorrectBias(lambda: teachers[-1], correction.run, correction.samples, correction.report),
+        tables,
     ]
 
 
