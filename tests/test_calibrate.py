@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from builders import conv_model, onnx_model, relu_model
 import relaxc
 from relaxc.errors import InputError, OptionError
 from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.quantizing import Remembered
 
 QUANTIZED = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
 
@@ -59,6 +61,38 @@ def test_data_that_does_not_fit(tmp_path: Path) -> None:
     nan = [{"x": np.full((1, 3, 8, 8), np.nan, np.float32)}]
     with pytest.raises(InputError, match="sample 1 leads to NaN"):
         relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=nan)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((1, 3, 8, 9), np.float32), "9"),
+        (np.zeros((3, 8, 8), np.float32), "x"),
+        (np.zeros((1, 3, 8, 8), np.float64), "float64"),
+    ],
+)
+def test_samples_of_another_form(array: np.ndarray, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=[{"x": array}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_constant_samples_are_worth_a_warning(tmp_path: Path) -> None:
+    data = [{"x": np.full((1, 3, 8, 8), 0.5, np.float32)}] * 8
+    result = relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=data)
+    assert [w for w in result.warnings if "hold one number only" in w]
+
+
+def test_more_samples_take_no_more_memory() -> None:
+    data = ({"x": np.full((1, 1 << 18), i, np.float32)} for i in range(400))
+    remembered = Remembered(data)
+    tracemalloc.start()
+    assert sum(1 for _ in remembered([])) == 400
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 400 MiB went through; what is kept is bounded.
+    assert len(remembered.feeds) == 64
+    assert peak < 80 << 20
 
 
 def test_nothing_to_quantize(tmp_path: Path) -> None:

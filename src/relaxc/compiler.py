@@ -148,7 +148,13 @@ def compile_for(
     errors: list[LayerError] = []
 
     def collect(instrumented: IRModule) -> dict[int, Histogram]:
-        return _observe(imported, instrumented, backend, remembered, warnings)
+        histograms = _observe(imported, instrumented, backend, remembered, warnings)
+        if remembered.is_constant:
+            warnings.append(
+                "the inputs of every calibration sample hold one number only: ranges fit nothing "
+                "else; give samples of real inputs"
+            )
+        return histograms
 
     def shown() -> list[Arrays]:
         if calibration_data is None:

@@ -82,6 +82,7 @@ class Remembered:
 
     Attributes:
         feeds: those that were kept; how many does not grow with the data.
+        is_constant: whether every input that was read holds one number only.
     """
 
     # More of them hardly change the mean of an error.
@@ -90,6 +91,7 @@ class Remembered:
     def __init__(self, data: CalibrationData) -> None:
         self._data = data
         self.feeds: list[Feed] = []
+        self.is_constant = True
         self._left = self._BYTES
 
     def first(self, inputs: Sequence[TensorInfo]) -> list[Feed]:
@@ -104,7 +106,14 @@ class Remembered:
         """Read the data."""
         data: Iterable[Feed] = self._data(inputs) if callable(self._data) else self._data
         for feed in data:
+            self.is_constant = self.is_constant and all(map(_is_constant, feed.values()))
             if len(self.feeds) < self._CALLS and self._left > 0:
                 self._left -= sum(np.asarray(array).nbytes for array in feed.values())
                 self.feeds.append(feed)
             yield feed
+
+
+def _is_constant(value: object) -> bool:
+    array = np.asarray(value)
+    # One number is all that a small input can hold.
+    return array.size > 1 and bool((array == array.flat[0]).all())
