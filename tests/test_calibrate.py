@@ -14,6 +14,7 @@ import relaxc
 from relaxc.errors import InputError, OptionError
 from relaxc.options import CompileOptions, QuantizeOptions
 from relaxc.quantizing import Remembered
+from relaxc.report import compiling
 
 QUANTIZED = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
 
@@ -107,6 +108,8 @@ def test_the_layers_that_hurt_most_come_first(tmp_path: Path) -> None:
     result = relaxc.compile(conv_model(), tmp_path / "m.rxc", options, calibration_data=feeds)
     sqnr = {error.node: error.sqnr_db for error in result.quantized}
     assert list(result.sensitive_nodes) == sorted(sqnr, key=sqnr.__getitem__)
+    assert f"{result.sensitive_nodes[0]} {min(sqnr.values()):.0f} dB" in compiling.as_text(result)
+    assert [layer["node"] for layer in compiling.as_json(result)["quantized"]] == list(sqnr)
     assert all(20 < error.sqnr_db < 60 and error.cosine > 0.99 for error in result.quantized)
 
 

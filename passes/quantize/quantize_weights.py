@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import tvm
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
@@ -35,7 +36,7 @@ from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.prune.products import Matrix, Product
 from relaxc.passes.prune.reconstruct import reconstruct
-from relaxc.passes.prune.segments import Arrays, Run, with_new_variables
+from relaxc.passes.prune.segments import Arrays, Run, bindings_of, with_new_variables
 from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
 from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
 
@@ -124,9 +125,10 @@ class QuantizeWeights(Pass):
             found[str(product.var.name)] = _stored(integers, grid)
             return integers * grid.at(slice(None))[0]
 
-        small = with_new_variables(mod)
-        rounded = reconstruct(mod, small, names, None, self.run, samples, self.progress, settle)
-        return rounded, found
+        fixed, alike = _at_one_shape(mod, samples)
+        small = with_new_variables(fixed)
+        rounded = reconstruct(fixed, small, names, None, self.run, alike, self.progress, settle)
+        return _with_biases(mod, rounded), found
 
     def _applies(self, binding: relax.Binding) -> bool:
         call = operator_call(binding)
@@ -144,6 +146,44 @@ class QuantizeWeights(Pass):
         rows = np.ascontiguousarray(weight.T).reshape(-1, self.group or len(weight))
         integers, scale = round_groups(rows, self.bits)
         return integers, scale, np.zeros(scale.shape, np.int8)
+
+
+def _at_one_shape(mod: IRModule, samples: list[Arrays]) -> tuple[IRModule, list[Arrays]]:
+    """The module for the first sample's shapes, and the samples that have them.
+
+    Pieces of a module cannot tell symbols from values whose shapes are sums of them.
+    """
+    shapes = [array.shape for array in samples[0]]
+    sizes = {
+        dim: size
+        for param, shape in zip(mod["main"].params, shapes)
+        for dim, size in zip(param.ty.shape.values, shape)
+        if isinstance(dim, tvm.tirx.Var)
+    }
+    if not sizes:
+        return mod, samples
+    alike = [sample for sample in samples if [array.shape for array in sample] == shapes]
+    return relax.transform.BindSymbolicVars(sizes, "main")(mod), alike
+
+
+def _with_biases(mod: IRModule, corrected: IRModule) -> IRModule:
+    """The module with the constants that another one with the same names adds."""
+    calls = {str(b.var.name): operator_call(b) for b in bindings_of(corrected)}
+
+    def rewrite(block: relax.BindingBlock) -> Sequence[relax.Binding]:
+        builder = relax.BlockBuilder()
+        result: list[relax.Binding] = []
+        for binding in block.bindings:
+            call, other = operator_call(binding), calls.get(str(binding.var.name))
+            if call is None or other is None or call.op.name != "relax.add":
+                result.append(binding)
+                continue
+            args = [b if isinstance(b, GenericConst) else a for a, b in zip(call.args, other.args)]
+            value = builder.normalize(relax.Call(call.op, args, call.attrs))
+            result.append(relax.VarBinding(binding.var, value))
+        return result
+
+    return rewrite_main(relax.BlockBuilder(mod), rewrite)
 
 
 def _stored(integers: Matrix, grid: Grid) -> Stored:

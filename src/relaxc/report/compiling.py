@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from relaxc.gate.speed_gate import GateReport
     from relaxc.passes.prune.prune_channels import PruneReport
 
+# Layers that the summary names.
+_WORST = 3
+
 
 def as_text(result: CompileResult) -> str:
     """The summary of a compilation."""
@@ -28,6 +31,7 @@ def as_text(result: CompileResult) -> str:
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
         *_pruned(result),
         *_gated(result),
+        *_quantized(result),
         ("Compiled in", f"{total} ({phases})"),
     ]
     return facts(entries)
@@ -52,6 +56,13 @@ def _gated(result: CompileResult) -> list[tuple[str, str]]:
         f"{gate.chosen_s * 1e3:.2f} ms, in float {gate.float_s * 1e3:.2f} ms"
     )
     return [("Speed gate", text), *_reverted(gate)]
+
+
+def _quantized(result: CompileResult) -> list[tuple[str, str]]:
+    """The layers that rounding hurts most."""
+    worst = sorted(result.quantized, key=lambda error: error.sqnr_db)[:_WORST]
+    listed = ", ".join(f"{error.node} {error.sqnr_db:.0f} dB" for error in worst)
+    return [("Least exact", f"{listed} (signal to noise)")] if worst else []
 
 
 def _reverted(gate: GateReport) -> list[tuple[str, str]]:
@@ -88,6 +99,10 @@ def as_json(result: CompileResult) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "pruned": None if result.pruned is None else _pruning(result.pruned),
         "speed_gate": None if result.gate is None else asdict(result.gate),
+        "quantized": [
+            {"node": e.node, "sqnr_db": e.sqnr_db, "cosine": e.cosine}
+            for e in sorted(result.quantized, key=lambda error: error.sqnr_db)
+        ],
         "manifest": result.manifest,
     }
 
