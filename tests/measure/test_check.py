@@ -19,7 +19,7 @@ from relaxc.measure.check import CheckOptions, check
 from relaxc.measure.expose import expose_layers
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
-from relaxc.options import CompileOptions
+from relaxc.options import CompileOptions, QuantizeOptions
 
 
 def test_a_model_agrees(conv_onnx: Path) -> None:
@@ -123,3 +123,10 @@ def test_the_reference_may_be_missing(conv_onnx: Path, monkeypatch: pytest.Monke
         TargetError, match=r'comparing needs ONNX Runtime; run `pip install "relaxc'
     ):
         run_reference(conv_onnx, {})
+
+
+def test_layers_of_a_quantized_artifact_are_float(conv_onnx: Path, tmp_path: Path) -> None:
+    options = CompileOptions(quantize=QuantizeOptions(scheme="int8-weights"))
+    relaxc.compile(conv_onnx, tmp_path / "a.rxc", options)
+    result = check(tmp_path / "a.rxc", CheckOptions(model=conv_onnx, per_layer=True))
+    assert [w for w in result.warnings if "compared as a float build" in w]

@@ -145,8 +145,15 @@ def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, 
         )
     model = load(path)
     is_same = read_model(source).sha256 == model.manifest["model"]["sha256"]
-    warning = f"the artifact was compiled from another file than `{source}`"
-    return source, model, () if is_same else (warning,)
+    warnings = []
+    if not is_same:
+        warnings.append(f"the artifact was compiled from another file than `{source}`")
+    if options.per_layer and model.manifest["options"].get("quantize") is not None:
+        warnings.append(
+            "the artifact is quantized, but its layers are compared as a float build computes "
+            "them; `relaxc compile --json` says what rounding does to each"
+        )
+    return source, model, tuple(warnings)
 
 
 def _listed(names: Iterable[str]) -> str:
