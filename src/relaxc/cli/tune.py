@@ -27,6 +27,10 @@ from relaxc.measure.feeds import FeedOptions, FillMode
     metavar="PATTERN",
     help="Tune only kernels whose description contains this regular expression; may be repeated.",
 )
+@click.option(
+    "--rpc-tracker", metavar="HOST:PORT", help="Measure on devices of this tracker of TVM."
+)
+@click.option("--rpc-key", default="", metavar="KEY", help="What those devices are called there.")
 @click.option("--dry-run", is_flag=True, help="Show the kernels and an estimate; measure nothing.")
 @parameters.tuning_records
 @parameters.compiling
@@ -38,6 +42,8 @@ def tune(
     trials: int | None,
     time_budget: str,
     tasks: tuple[str, ...],
+    rpc_tracker: str | None,
+    rpc_key: str,
     dry_run: bool,
     tuning_records: Path | None,
     target: str,
@@ -71,6 +77,8 @@ def tune(
             time_budget_s=parse_duration(time_budget),
             tasks=tasks,
             seed=seed,
+            rpc_tracker=rpc_tracker,
+            rpc_key=rpc_key,
             records=tuning_records,
             feed=FeedOptions(path=inputs, fill_mode=fill_mode, seed=seed),
             compile=parameters.read_compile_options(

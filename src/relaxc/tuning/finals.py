@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from relaxc.targets.tuning.history import LEAST_GAIN, Decider, Decision, History
+from relaxc.targets.tuning.history import LEAST_GAIN, Decider, Decision, History, wins
+from relaxc.targets.tuning.records import Fields
 from relaxc.targets.tuning.search import distance, seeds
 from relaxc.targets.tuning.task import Choice, Task
 from relaxc.tuning.plan import Entry
@@ -98,3 +99,27 @@ def play(
             kept = {k: best[k] for k in ranked[: len(ranked) // 2]}
         best = kept
     return {}, None
+
+
+def play_alone(
+    entries: Sequence[Entry],
+    history: History,
+    measure: Callable[[Entry, list[Choice]], list[Fields]],
+) -> dict[str, Decision]:
+    """Find each kernel's winner where models cannot be compared as a whole: by longer measurement.
+
+    Args:
+        entries: the kernels.
+        history: what is known of them.
+        measure: answers to a kernel's candidates, in their order.
+    """
+    won: dict[str, Decision] = {}
+    for entry in entries:
+        field = finalists(entry, history)
+        if not field:
+            continue
+        for choice, answer in zip(field, measure(entry, field)):
+            known = won.get(entry.task.key)
+            if wins(answer) and (known is None or answer["ratio"] < known.ratio):
+                won[entry.task.key] = Decision(choice, float(answer["ratio"]), entry.task)
+    return won

@@ -23,6 +23,10 @@ from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.llvm.tuning import Site
 from relaxc.targets.tuning.task import Choice
 
+# Relative to the largest element: how far a candidate's results may be from the untuned kernel's.
+_TOLERANCE, _TOLERANCE_BF16 = 2e-4, 2e-2
+_SEED = 0
+
 
 @dataclass(frozen=True)
 class Job:
@@ -116,3 +120,27 @@ def as_float(array: np.ndarray) -> np.ndarray:
     whole: Any = array.astype(np.uint32) << 16
     floats: np.ndarray = whole.view(np.float32)
     return floats
+
+
+def random_data(job: Job) -> list[np.ndarray]:
+    """Logical tensors for all of a job's parameters; always the same."""
+    rng = np.random.default_rng(_SEED)
+    return [rng.standard_normal(shape).astype(np.float32) for shape, _ in job.tensors[:-1]]
+
+
+def arguments(job: Job, data: list[np.ndarray]) -> list[Any]:
+    """What to call a job's kernel with; the result's buffer is last."""
+    shape, layout = job.tensors[-1]
+    inputs = [laid_out(array, layout) for array, (_, layout) in zip(data, job.tensors)]
+    return [*inputs, *job.constants, *job.scalars, empty(shape, layout)]
+
+
+def difference(result: np.ndarray, wanted: np.ndarray) -> str | None:
+    """What is wrong with a result; None if nothing is."""
+    a, b = as_float(result), as_float(wanted)
+    if not np.array_equal(np.isnan(a), np.isnan(b)):
+        return "it leaves out elements, or writes too many"
+    largest = float(np.nanmax(np.abs(b), initial=1e-30))
+    error = float(np.nanmax(np.abs(a - b), initial=0.0)) / largest
+    allowed = _TOLERANCE_BF16 if result.dtype == np.uint16 else _TOLERANCE
+    return None if error <= allowed else f"results differ by {error:.1e} of the largest"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +106,11 @@ class Measurer:
                 "least_s": self._options.least_s,
             }
         )
+
+    def trials(self, candidates: Iterable[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Answers to candidates of the task that was begun, with their places, as they come."""
+        for place, candidate in enumerate(candidates):
+            yield place, self.trial(candidate)
 
     def _written(self, job: Job) -> Path:
         self._jobs += 1

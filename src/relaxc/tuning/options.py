@@ -21,6 +21,8 @@ class TuneOptions:
         tasks: regular expressions; kernels of which none is found in their description stay as
             they are. Empty: all.
         seed: of the search.
+        rpc_tracker: `host:port` of TVM's RPC tracker, whose devices measure; None: this machine.
+        rpc_key: what those devices are called there.
         records: file or folder of records; None is the user's cache.
         feed: what to run the model on.
         compile: how the model will be compiled; its `tuning_records` are not looked at.
@@ -30,6 +32,8 @@ class TuneOptions:
     time_budget_s: float = 600.0
     tasks: tuple[str, ...] = ()
     seed: int = 0
+    rpc_tracker: str | None = None
+    rpc_key: str = ""
     records: Path | None = None
     feed: FeedOptions = field(default_factory=FeedOptions)
     compile: CompileOptions = field(default_factory=CompileOptions)
@@ -39,3 +43,5 @@ class TuneOptions:
             raise OptionError(f"trials must not be negative, not {self.trials}")
         if self.time_budget_s < 0:
             raise OptionError("the time budget must not be negative")
+        if (self.rpc_tracker is None) != (not self.rpc_key):
+            raise OptionError("an RPC tracker and a key go together; give both or none")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.history import TRIAL, History, wins
@@ -14,11 +14,24 @@ from relaxc.targets.tuning.records import Fields, RecordStore
 from relaxc.targets.tuning.search import has_cost_model, next_task, proposals
 from relaxc.targets.tuning.task import Choice
 from relaxc.tuning.job import Job
-from relaxc.tuning.measure import Measurer
 from relaxc.tuning.plan import Entry
 
 # Trials between two looks at which task comes next.
 _BATCH = 8
+
+# The place of a candidate, and what came of it.
+Answer = tuple[int, dict[str, Any]]
+
+
+class Runner(Protocol):
+    """Measures candidates: in a child process, or on other machines."""
+
+    def begin(self, untuned: Job) -> dict[str, Any]:
+        """Begin a task; the untuned kernel is what candidates are compared with."""
+
+    def trials(self, candidates: Iterable[Job]) -> Iterator[Answer]:
+        """Answers to candidates, with their places, as they come."""
+
 
 Stopped = Literal["done", "trials", "time"]
 
@@ -79,7 +92,7 @@ class Session:
         self,
         entries: Sequence[Entry],
         machine: Machine,
-        measurer: Measurer,
+        runner: Runner,
         store: RecordStore,
         history: History,
         seed: int,
@@ -88,7 +101,7 @@ class Session:
         self.history = history
         self.trials = 0
         self._machine = machine
-        self._measurer = measurer
+        self._runner = runner
         self._store = store
         self._rng = random.Random(seed)
         self._has_model = has_cost_model()
@@ -136,9 +149,12 @@ class Session:
     def _batch(self, entry: Entry, count: int, end: float) -> None:
         begin = time.monotonic()
         chosen = proposals(entry.task, entry.space, self.history, count, self._rng, self._has_model)
-        ready = self._begin(entry)
-        for choice in chosen:
-            answer = self._trial(entry, choice) if ready else {"outcome": "failed"}
+        untuned = Job.of(entry.site, entry.space[0], self._machine)
+        ready = self._runner.begin(untuned)["outcome"] == "ok"
+        jobs = (Job.of(entry.site, choice, self._machine) for choice in chosen)
+        failed: Iterator[Answer] = ((n, {"outcome": "failed"}) for n in range(len(chosen)))
+        for place, answer in self._runner.trials(jobs) if ready else failed:
+            choice = chosen[place]
             now = time.monotonic()
             # What it took to begin is on the first candidate's account.
             self._add(entry, choice, {**answer, "spent": round(now - begin, 3)})
@@ -146,13 +162,6 @@ class Session:
             begin = now
             if now >= end:
                 return
-
-    def _begin(self, entry: Entry) -> bool:
-        untuned = Job.of(entry.site, entry.space[0], self._machine)
-        return bool(self._measurer.begin(untuned)["outcome"] == "ok")
-
-    def _trial(self, entry: Entry, choice: Choice) -> dict[str, Any]:
-        return self._measurer.trial(Job.of(entry.site, choice, self._machine))
 
     def _add(self, entry: Entry, choice: Choice, more: Fields) -> None:
         record = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,18 @@ from relaxc.runtime.session import Model, load
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.registry import backend_for
-from relaxc.targets.tuning.history import VERDICT, Decider, History
-from relaxc.targets.tuning.records import RecordStore, records_path
-from relaxc.targets.tuning.task import EPILOGUE, Task
-from relaxc.tuning.finals import FINALISTS, play
+from relaxc.targets.tuning.history import VERDICT, Decider, Decision, History
+from relaxc.targets.tuning.records import Fields, RecordStore, records_path
+from relaxc.targets.tuning.task import EPILOGUE, Choice, Task
+from relaxc.tuning.finals import FINALISTS, play, play_alone
+from relaxc.tuning.job import Job
 from relaxc.tuning.measure import MeasureOptions, Measurer
 from relaxc.tuning.options import TuneOptions
 from relaxc.tuning.plan import Entry, entries_of
 from relaxc.tuning.recorded import read_history, tuning_sites
+from relaxc.tuning.remote import RemoteRunner
 from relaxc.tuning.result import TunedKernel, TuneResult
-from relaxc.tuning.session import Budget, Progress, Session
+from relaxc.tuning.session import Budget, Progress, Runner, Session, Stopped
 from relaxc.tuning.verify import Comparison, Feed, compare_artifacts, costs
 
 # To find out what an inference takes, for the progress line.
@@ -99,6 +101,7 @@ class _Tuner:
         self.start = time.monotonic()
         self.trials = 0
         self.warnings: list[str] = []
+        self.least_s: dict[str, float | None] = {}
 
     def extract(self) -> None:
         """Find the model's tasks, and what the records say about them."""
@@ -119,28 +122,67 @@ class _Tuner:
         stopped = budget.is_spent(self.entries, self.history)
         if not self.entries or (stopped is not None and self._is_judged()):
             return self.result(stopped or "done", self._known())
+        left = self.options.time_budget_s - budget.spent(self.entries, self.history)[1]
+        if self.options.rpc_tracker is not None:
+            return self.result(self._tune_there(budget, self.options.rpc_tracker, left), None)
         with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
             untuned = Path(folder, "untuned.rxc")
             self.watcher.phase("compiling the untuned model")
             build_s = self._build(untuned, History([]))
             self._weigh(untuned)
-            left = self.options.time_budget_s - budget.spent(self.entries, self.history)[1]
             end = self.start + max(left - _BUILDS * build_s, 0.5 * left)
-            measured = MeasureOptions(threads=int(self.backend.target.attrs["num-cores"]))
-            with Measurer(str(self.backend.target), measured) as measurer:
-                session = Session(
-                    self.entries,
-                    self.machine,
-                    measurer,
-                    self.store,
-                    self.history,
-                    self.options.seed,
-                )
-                self.watcher.phase("tuning")
-                stopped = session.run(budget, self.watcher.progress, self.total_s, end)
-                self.trials = session.trials
+            with Measurer(str(self.backend.target), self._measuring()) as runner:
+                stopped = self._search(runner, budget, end)
             self._finals(untuned, Path(folder))
         return self.result(stopped, self._known())
+
+    def _measuring(self) -> MeasureOptions:
+        return MeasureOptions(threads=int(self.backend.target.attrs["num-cores"]))
+
+    def _search(self, runner: Runner, budget: Budget, end: float) -> Stopped:
+        session = Session(
+            self.entries, self.machine, runner, self.store, self.history, self.options.seed
+        )
+        self.watcher.phase("tuning")
+        try:
+            return session.run(budget, self.watcher.progress, self.total_s, end)
+        finally:
+            self.trials = session.trials
+
+    def _tune_there(self, budget: Budget, tracker: str, left_s: float) -> Stopped:
+        """Tune on devices of a tracker, where only kernels run, not models."""
+        options = self._measuring()
+        with RemoteRunner(self.backend, tracker, self.options.rpc_key, options) as runner:
+            self.watcher.phase("measuring the untuned kernels")
+            for entry in self.entries:
+                answer = runner.begin(self._job(entry, entry.space[0]))
+                if answer["outcome"] != "ok":
+                    raise TargetError(
+                        f"devices with key `{self.options.rpc_key}` cannot run {entry.task}: "
+                        f"{answer.get('detail')}"
+                    )
+                entry.seconds = entry.calls * float(answer["untuned_seconds"])
+            self.total_s = sum(entry.seconds for entry in self.entries)
+            stopped = self._search(runner, budget, self.start + left_s)
+        thorough = replace(options, pairs=4 * options.pairs, least_s=4 * options.least_s)
+
+        def measure(entry: Entry, choices: list[Choice]) -> list[Fields]:
+            runner.begin(self._job(entry, entry.space[0]))
+            found = dict(runner.trials(self._job(entry, choice) for choice in choices))
+            return [found[place] for place in range(len(choices))]
+
+        self.watcher.phase("measuring the best once more")
+        with RemoteRunner(self.backend, tracker, self.options.rpc_key, thorough) as runner:
+            won = play_alone(self.entries, self.history, measure)
+        self._write_verdicts(won)
+        after_s = sum(e.seconds * won[e.task.key].ratio for e in self.entries if e.task.key in won)
+        after_s += sum(e.seconds for e in self.entries if e.task.key not in won)
+        compared = Comparison({}, self.total_s, after_s, after_s / self.total_s)
+        self._write(self.task, {}, self._table(compared))
+        return stopped
+
+    def _job(self, entry: Entry, choice: Choice) -> Job:
+        return Job.of(entry.site, choice, self.machine)
 
     def _build(self, output: Path, decider: Decider) -> float:
         begin = time.monotonic()
@@ -157,7 +199,6 @@ class _Tuner:
             peaks = None
         found = costs(model, self.feed, peaks)
         self.total_s = min(_timed(model, self.feed) for _ in range(_RUNS))
-        self.least_s: dict[str, float | None] = {}
         for entry in self.entries:
             cost = found.get(entry.task.key)
             if cost is not None:
@@ -176,13 +217,16 @@ class _Tuner:
 
         self.watcher.phase("comparing the best inside of the model")
         won, compared = play(self.entries, self.history, compare)
+        self._write_verdicts(won)
+        self._write(self.task, {}, self._table(compared))
+
+    def _write_verdicts(self, won: Mapping[str, Decision]) -> None:
         for entry in self.entries:
             decision = won.get(entry.task.key)
             if decision is not None and decision.choice is not None:
                 self._write(entry.task, dict(decision.choice), {"ratio": float(decision.ratio)})
             elif self.history.trials(entry.task):
                 self._write(entry.task, {}, {"ratio": 1.0})
-        self._write(self.task, {}, self._table(compared))
 
     def _write(self, task: Task, choice: dict[str, Any], more: dict[str, Any]) -> None:
         record = {

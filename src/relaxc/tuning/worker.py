@@ -16,7 +16,6 @@ import json
 import os
 import resource
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -35,15 +34,11 @@ from relaxc.runtime.tensors import to_tensor
 from relaxc.runtime.threads import pool_caller
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
-from relaxc.tuning.job import Job, as_float, empty, laid_out
+from relaxc.tuning.job import Job, arguments, difference, random_data
+from relaxc.tuning.judging import judged
 
-# Relative to the largest element: how far a candidate's results may be from the untuned kernel's.
-_TOLERANCE, _TOLERANCE_BF16 = 2e-4, 2e-2
-# After so many pairs, a candidate that has never come closer than this is given up.
-_GLANCE, _HOPELESS = 2, 1.2
 # Elements that one step of a sweep or a copy handles.
 _STRIDE = 1024
-_SEED = 0
 
 
 class Worker:
@@ -73,10 +68,7 @@ class Worker:
     def task(self, folder: Path) -> dict[str, Any]:
         """Begin a task with the untuned kernel; answers how long that takes."""
         job = Job.read(folder)
-        rng = np.random.default_rng(_SEED)
-        self._data = [
-            rng.standard_normal(shape).astype(np.float32) for shape, _ in job.tensors[:-1]
-        ]
+        self._data = random_data(job)
         self._untuned = self._loaded(job)
         self._untuned.run()
         return {"outcome": "ok", "seconds": min(self._timed(self._untuned) for _ in range(5))}
@@ -88,32 +80,10 @@ class Worker:
         candidate = self._loaded(Job.read(folder))
         candidate.run()
         untuned.run()
-        wrong = _difference(candidate.result, untuned.result)
+        wrong = difference(candidate.result, untuned.result)
         if wrong is not None:
             return {"outcome": "wrong", "detail": wrong}
-        ratios: list[float] = []
-        ours: list[float] = []
-        theirs: list[float] = []
-        end = time.perf_counter() + least_s
-        while len(ratios) < pairs or time.perf_counter() < end:
-            if len(ratios) == _GLANCE and min(ratios) > _HOPELESS:
-                break
-            first, second = self._timed(untuned), self._timed(candidate)
-            # Twice the other way round: who comes second must not matter.
-            third, fourth = self._timed(candidate), self._timed(untuned)
-            theirs += [first, fourth]
-            ours += [second, third]
-            ratios.append((second + third) / (first + fourth))
-        ratio = statistics.median(ratios)
-        spread = statistics.median(abs(r - ratio) for r in ratios)
-        return {
-            "outcome": "ok",
-            # The median of the pairs and the ratio of the fastest runs: the one that flatters less.
-            "ratio": max(ratio, min(ours) / min(theirs)),
-            "noise": 1.5 * spread / len(ratios) ** 0.5,
-            "seconds": min(ours),
-            "untuned_seconds": min(theirs),
-        }
+        return judged(lambda: self._timed(untuned), lambda: self._timed(candidate), pairs, least_s)
 
     def _timed(self, kernel: _Loaded) -> float:
         self._sweep()
@@ -123,12 +93,9 @@ class Worker:
         return time.perf_counter() - begin
 
     def _loaded(self, job: Job) -> _Loaded:
-        (shape, layout) = job.tensors[-1]
-        inputs = [laid_out(d, layout) for d, (_, layout) in zip(self._data, job.tensors)]
-        result = empty(shape, layout)
-        arrays = [*inputs, *job.constants, *job.scalars, result]
+        arrays = arguments(job, self._data)
         run = self._prepared(job.func, arrays)
-        data = inputs[0].reshape(-1).view(np.float32)
+        data = arrays[0].reshape(-1).view(np.float32)
         renew: Callable[[], object] = lambda: None  # noqa: E731
         if data.size >= _STRIDE:
             size = data.size // _STRIDE * _STRIDE
@@ -206,17 +173,6 @@ def _copy_kernel(size: int) -> tirx.PrimFunc:
         at = b.let(t * _STRIDE + i * 16)
         b.store(to, at, b.load(source, at))
     return b.finish(public=True)
-
-
-def _difference(result: np.ndarray, wanted: np.ndarray) -> str | None:
-    """What is wrong with a result; None if nothing is."""
-    a, b = as_float(result), as_float(wanted)
-    if not np.array_equal(np.isnan(a), np.isnan(b)):
-        return "it leaves out elements, or writes too many"
-    largest = float(np.nanmax(np.abs(b), initial=1e-30))
-    error = float(np.nanmax(np.abs(a - b), initial=0.0)) / largest
-    allowed = _TOLERANCE_BF16 if result.dtype == np.uint16 else _TOLERANCE
-    return None if error <= allowed else f"results differ by {error:.1e} of the largest"
 
 
 def _limit_memory(bytes_: int) -> None:
