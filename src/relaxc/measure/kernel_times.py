@@ -38,17 +38,13 @@ class KernelTimes:
         return self._known.get(key)
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Keep times; of several the least, which was disturbed least."""
-        self._merge(seconds)
+        """Keep times; those that are known stay, so that what follows from them stays as well."""
+        self._known = {**seconds, **self._known}
         with contextlib.suppress(OSError), self._locked():  # else they are taken again
             # Others may have written meanwhile.
-            self._merge(self._read())
+            self._known |= self._read()
             with replacing(self.path) as file:
                 file.write(json.dumps(self._known, indent=0, sort_keys=True).encode())
-
-    def _merge(self, seconds: Mapping[str, float]) -> None:
-        for key, found in seconds.items():
-            self._known[key] = min(found, self._known.get(key, found))
 
     def _read(self) -> dict[str, float]:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
