@@ -63,6 +63,16 @@ def test_trials_are_counted_over_all_calls(
     assert plan.stopped == "dry run" and plan.known_trials == 3
 
 
+def test_time_that_is_used_up_stays_so(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = relaxc.TuneOptions(time_budget_s=0.01, records=tmp_path / "r.jsonl")
+    assert relaxc.tune(model, options).stopped == "time"
+    monkeypatch.setattr(tuner, "compile_for", None)
+    again = relaxc.tune(model, options)
+    assert (again.stopped, again.trials) == ("time", 0)
+
+
 def _with_choices(records: Path, copy: Path, ratio: float, **more: Any) -> list[str]:
     """The same records, with a verdict for the last choice of each kernel's space."""
     history = History(RecordStore(records).read().records)

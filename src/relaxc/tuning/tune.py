@@ -100,6 +100,7 @@ class _Tuner:
         self.store = RecordStore(records_path(options.records))
         self.start = time.monotonic()
         self.trials = 0
+        self.used_s = 0.0
         self.warnings: list[str] = []
         self.least_s: dict[str, float | None] = {}
 
@@ -120,9 +121,14 @@ class _Tuner:
         self.extract()
         budget = Budget(self.options.trials, self.options.time_budget_s)
         stopped = budget.is_spent(self.entries, self.history)
+        # Time goes into builds and comparisons, too, which trials know nothing of.
+        used_s = float((self._known() or {}).get("budget_s", 0.0))
+        if stopped is None and used_s >= self.options.time_budget_s:
+            stopped = "time"
         if not self.entries or (stopped is not None and self._is_judged()):
             return self.result(stopped or "done", self._known())
-        left = self.options.time_budget_s - budget.spent(self.entries, self.history)[1]
+        used_s = max(used_s, budget.spent(self.entries, self.history)[1])
+        left = self.options.time_budget_s - used_s
         if self.options.rpc_tracker is not None:
             return self.result(self._tune_there(budget, self.options.rpc_tracker, left), None)
         with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
@@ -144,10 +150,10 @@ class _Tuner:
             self.entries, self.machine, runner, self.store, self.history, self.options.seed
         )
         self.watcher.phase("tuning")
-        try:
-            return session.run(budget, self.watcher.progress, self.total_s, end)
-        finally:
-            self.trials = session.trials
+        stopped = session.run(budget, self.watcher.progress, self.total_s, end)
+        self.trials = session.trials
+        self.used_s = self.options.time_budget_s if stopped == "time" else 0.0
+        return stopped
 
     def _tune_there(self, budget: Budget, tracker: str, left_s: float) -> Stopped:
         """Tune on devices of a tracker, where only kernels run, not models."""
@@ -244,6 +250,7 @@ class _Tuner:
         total = compared.before_s if compared is not None else self.total_s
         return {
             "ratio": 1.0 if compared is None else float(compared.ratio),
+            "budget_s": self.used_s,
             "before_s": total,
             "after_s": total if compared is None else compared.after_s,
             "kernels": {
