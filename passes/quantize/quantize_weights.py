@@ -11,7 +11,8 @@ are 0 of int8, integers lie in [-127, 127] or [-8, 7]: with four bits the elemen
 magnitude becomes -8, so that none of the sixteen values is wasted.
 With samples: scales are searched for, integers make up for each other's errors, and every product
 gets the weights that bring the float model's result out of what the rounded layers before it
-give (`round_weights.py`, `prune/reconstruct.py`); four bits have zero points then, of uint8.
+give (`round_weights.py`, `prune/reconstruct.py`); four bits have zero points then, of uint8,
+and the last of four or more products keeps eight.
 Fires when: 1. the right side is a constant float32 matrix;
             2. its rows fill whole groups;
             3. it is not excluded.
@@ -42,6 +43,9 @@ from relaxc.passes.quantize.round_weights import Grid, round_compensated, search
 
 # Integers with a row per column and group, and the scale and zero point of each row.
 Stored = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+# Of so many products, the last one has eight bits if it is fitted.
+_MANY = 4
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,14 @@ class QuantizeWeights(Pass):
             return mod, found
         assert self.run is not None
 
+        order = [name for b in bindings_of(mod) if (name := str(b.var.name)) in names]
+        # What it gets wrong, nobody makes up for.
+        exact = order[-1] if len(order) >= _MANY else None
+
         def settle(product: Product, weight: Matrix, gram: Matrix) -> Matrix:
-            depth = len(weight)
-            group = self.group or depth
-            grid = search_grid(weight, np.diag(gram), group, self.bits, self.bits == 8)
+            bits = 8 if str(product.var.name) == exact else self.bits
+            group = self.group or len(weight)
+            grid = search_grid(weight, np.diag(gram), group, bits, bits == 8)
             integers = round_compensated(weight, gram, grid)
             found[str(product.var.name)] = _stored(integers, grid)
             return integers * grid.at(slice(None))[0]
