@@ -36,7 +36,7 @@ def recorded_backend(options: CompileOptions, warnings: list[str]) -> Backend:
         RecordsError: they cannot be read.
     """
     backend = backend_for(options.target).with_precision(options.precision)
-    if options.tuning_records is None:
+    if options.tuning_records is None or backend.with_records(History([])) is backend:
         return backend.with_records(History([]))
     is_default = options.tuning_records == "default"
     path = records_path(None if is_default else Path(options.tuning_records))
