@@ -21,11 +21,13 @@ class CompiledModule:
     Attributes:
         libraries: file name -> contents of the shared libraries; `model.so` holds the model.
         requirements: JSON-able facts checked at load time (architecture, CPU features, ...).
+        workspace: memory that the code takes after the weights, as the manifest describes it.
         listing: assembly of the kernels, for `--dump-dir`; empty unless asked for.
     """
 
     libraries: dict[str, bytes]
     requirements: dict[str, object] = field(default_factory=dict)
+    workspace: dict[str, Any] = field(default_factory=lambda: {"storages": [], "tensors": []})
     listing: str = ""
 
 

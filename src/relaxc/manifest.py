@@ -60,6 +60,7 @@ def body(
         "layers": layer_costs(imported.mod),
         "kernels": kernels,
         "weights": entries,
+        "workspace": compiled.workspace,
         "memory": {
             "weight_bytes": sum(entry["size_bytes"] for entry in entries),
             "activation_bytes": max((size for _name, size in alive), default=0),

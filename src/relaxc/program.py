@@ -65,10 +65,7 @@ def assemble(
     program = {
         "graph": imported.graph,
         "constants": constants,
-        "pieces": [
-            {key: manifest[key] for key in ("inputs", "outputs", "requirements", "weights")}
-            for manifest in described
-        ],
+        "pieces": [{key: manifest[key] for key in _PIECE} for manifest in described],
     }
     return {
         "inputs": imported.inputs,
@@ -85,6 +82,10 @@ def assemble(
         },
         "program": program,
     }, members
+
+
+# What the runtime must know of a piece.
+_PIECE = ("inputs", "outputs", "requirements", "weights", "workspace")
 
 
 def _requirements(pieces: list[Manifest]) -> dict[str, Any]:

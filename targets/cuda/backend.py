@@ -132,7 +132,8 @@ class CudaBackend(Backend):
             "cuda": {"arch": arch, "driver": _DRIVER_VERSION},
         }
         texts = [source.source for source in sources] + collector.sources
-        return CompiledModule(host.libraries, requirements, "\n".join(texts) if listing else "")
+        shown = "\n".join(texts) if listing else ""
+        return CompiledModule(host.libraries, requirements, listing=shown)
 
 
 class _Collector:

@@ -24,6 +24,7 @@ from relaxc.targets.llvm.tuning import Tuning
 from relaxc.targets.llvm.tvm_runtime import require_runtime
 from relaxc.targets.shape_functions import sort_shape_functions
 from relaxc.targets.tuning.history import Decider
+from relaxc.targets.workspace import persist_workspace, workspace_of
 
 # What every artifact brings along beside TVM's runtime, each a library of its own.
 _SOURCES = [Path(__file__).with_name(name) for name in ("threadpool.c", "profiler.c")]
@@ -126,6 +127,7 @@ class LlvmBackend(Backend):
             ("remove-purity-checking", transform.RemovePurityChecking()),
             ("call-tir-rewrite", transform.CallTIRRewrite()),
             ("plan-memory", transform.StaticPlanBlockMemory()),
+            ("persist-workspace", persist_workspace),
             ("lower-alloc-tensor", transform.LowerAllocTensor()),
             ("kill-after-last-use", transform.KillAfterLastUse()),
             ("lower-runtime-builtin", transform.LowerRuntimeBuiltin()),
@@ -139,7 +141,7 @@ class LlvmBackend(Backend):
         """Generate machine code, link it, and add the runtime libraries it needs."""
         with self.target, tvm.transform.PassContext(disabled_pass=_DISABLED):
             executable = relax.build(mod, self.target, relax_pipeline=None)
-        compiled = self.link(executable)
+        compiled = replace(self.link(executable), workspace=workspace_of(mod))
         return replace(compiled, listing=_assembly(executable)) if listing else compiled
 
     def build_kernel(self, func: tirx.PrimFunc, output: Path) -> None:

@@ -20,6 +20,7 @@ from relaxc.runtime.library import load_profiler
 from relaxc.runtime.profiler import Profiler
 from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, as_array, to_array, to_tensor
 from relaxc.runtime.weights import Weights
+from relaxc.runtime.workspace import Workspace
 
 # Larger inputs are handed over where they lie, if their alignment allows it: a tensor of their own
 # costs less than the copy.
@@ -64,7 +65,8 @@ class CpuEngine:
         return vm
 
     def _runner_of(self, vm: ffi.Object) -> Runner:
-        return Runner(vm["main"], self._weights, self._outputs, self._caller)
+        workspace = Workspace(self._artifact.manifest["workspace"])
+        return Runner(vm["main"], self._weights, workspace, self._outputs, self._caller)
 
     def as_input(self, value: Any, dtype: np.dtype[Any]) -> np.ndarray:
         """What a runner takes: an array.
@@ -82,12 +84,14 @@ class Runner:
         self,
         main: ffi.Object,
         weights: Weights,
+        workspace: Workspace,
         outputs: Sequence[np.dtype[np.generic]],
         caller: Callable[..., int],
     ) -> None:
         self._main = main
         self._caller = caller
         self._weights = weights
+        self._workspace = workspace
         self._outputs = outputs
         self._shapes: list[tuple[int, ...]] | None = None
         self._buffers: list[np.ndarray] = []
@@ -103,7 +107,7 @@ class Runner:
         """
         if [array.shape for array in arrays] != self._shapes:
             self._prepare(arrays)
-        spans = list(self._weights.spans)
+        spans = [*self._weights.spans, self._workspace.span]
         handed: list[ffi.Object] = []
         for i, array in enumerate(arrays):
             if array.nbytes > _COPY_BYTES and array.flags.c_contiguous:
@@ -127,14 +131,14 @@ class Runner:
         self._buffers = [aligned_empty(array.shape, array.dtype) for array in arrays]
         self._tensors = [to_tensor(buffer)[0] for buffer in self._buffers]
         self._addresses = [buffer.ctypes.data for buffer in self._buffers]
-        self._values = self._weights.arguments(self._tensors)
+        self._values = self._weights.arguments(self._tensors, self._workspace.tensors)
         self._shapes = [array.shape for array in arrays]
 
     @staticmethod
     def _detached(
         tensor: ffi.Object, dtype: np.dtype[np.generic], spans: Sequence[tuple[int, int]]
     ) -> np.ndarray:
-        """The result as an array; copied if it is an input or a weight, which nobody may change."""
+        """The result as an array; copied if it lies where the next run reads or writes."""
         address = tensor.dl_tensor.data or 0
         output = to_array(tensor, dtype)
         shared = any(start <= address < start + size for start, size in spans)

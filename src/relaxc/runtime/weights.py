@@ -13,19 +13,25 @@ from relaxc.runtime.tensors import to_tensor
 
 
 class Weights:
-    """The last arguments of the compiled function, which follow the inputs."""
+    """Arguments of the compiled function, which follow the inputs."""
 
     def __init__(self, artifact: Artifact) -> None:
         self._arrays = artifact.weights()
         self._tensors = [to_tensor(array)[0] for array in self._arrays]
-        values = (ffi.Value * len(self._tensors))(*(tensor.value for tensor in self._tensors))
-        self._template = bytes(values)
+        self._template = _values(self._tensors)
         mapped = np.frombuffer(artifact.data, np.uint8)
         # Where the weights lie: (address, size in bytes).
         self.spans = [(mapped.ctypes.data, mapped.nbytes)]
 
-    def arguments(self, inputs: Sequence[ffi.Object]) -> ctypes.Array[ffi.Value]:
-        """Inputs and weights as one argument list."""
-        leading = bytes((ffi.Value * len(inputs))(*(tensor.value for tensor in inputs)))
-        count = len(inputs) + len(self._tensors)
-        return (ffi.Value * count).from_buffer_copy(leading + self._template)
+    def arguments(
+        self, inputs: Sequence[ffi.Object], workspace: Sequence[ffi.Object]
+    ) -> ctypes.Array[ffi.Value]:
+        """Inputs, weights and workspace as one argument list."""
+        count = len(inputs) + len(self._tensors) + len(workspace)
+        return (ffi.Value * count).from_buffer_copy(
+            _values(inputs) + self._template + _values(workspace)
+        )
+
+
+def _values(tensors: Sequence[ffi.Object]) -> bytes:
+    return bytes((ffi.Value * len(tensors))(*(tensor.value for tensor in tensors)))
