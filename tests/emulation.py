@@ -18,6 +18,7 @@ import onnxruntime
 import pytest
 import tvm
 import tvm_ffi
+from kernels import workspace_tensors
 from tvm import relax
 
 from relaxc.frontend.importer import from_onnx
@@ -82,6 +83,7 @@ def run_on_cpu(
             mod = transform(mod)
         executable = relax.build(mod, cpu.target, relax_pipeline=None)
     vm = relax.VirtualMachine(executable, tvm.cpu())
+    weights += workspace_tensors(mod)
     inputs = [tvm.runtime.tensor(feed[name]) for name in imported.inputs]
     result = vm["main"](*inputs, *weights)
     results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)

@@ -15,9 +15,16 @@ from relaxc.layout import Precision
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.registry import backend_for
+from relaxc.targets.workspace import workspace_of
 
 # The vector widths that run on any test machine of today: AVX2, and this CPU's own.
 TARGETS = ("llvm", "llvm -mcpu=x86-64-v3")
+
+
+def workspace_tensors(mod: tvm.IRModule) -> list[tvm.runtime.Tensor]:
+    """What lowered code takes after the weights, each tensor in memory of its own."""
+    entries = workspace_of(mod)["tensors"]
+    return [tvm.runtime.empty(entry["shape"], entry["dtype"]) for entry in entries]
 
 
 class BuiltModel:
@@ -48,7 +55,7 @@ class BuiltModel:
         }
         self.schedules: set[str] = set()
         self._inputs = imported.inputs
-        self._weights = list(mod["main"].attrs[WEIGHTS])
+        self._weights: list[tvm.runtime.Tensor] = list(mod["main"].attrs[WEIGHTS])
         with backend.target:
             for _, transform in backend.lowering_passes():
                 mod = transform(mod)
@@ -58,6 +65,7 @@ class BuiltModel:
                     if isinstance(func, tvm.tirx.PrimFunc) and "schedule" in func.attrs
                 }
             executable = relax.build(mod, backend.target, relax_pipeline=None)
+        self._weights += workspace_tensors(mod)
         self._vm = relax.VirtualMachine(executable, tvm.cpu())
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
