@@ -263,7 +263,8 @@ class KernelBuilder:
         if buffer.is_bfloat16:
             value = self.to_bfloat16(value, lanes)
         if buffer.quantization is not None:
-            value = self._quantized(value, buffer.quantization, lanes)
+            stored = self.quantized(value, buffer.quantization, lanes)
+            value = tirx.Cast(vector("uint8", lanes), stored)
         self.emit(BufferStore(buffer.data, value, [where]))
 
     def store_partial(self, buffer: Buffer, at: Index, value: Expr, count: int) -> None:
@@ -305,12 +306,12 @@ class KernelBuilder:
         scale, zero = self.splat(params.scale, lanes), self.splat(params.zero_point, lanes)
         return (whole - zero) * scale if params.zero_point else whole * scale
 
-    def _quantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
-        """Rounded to the nearest integer, ties to even, and saturated."""
+    def quantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
+        """Rounded to the nearest integer, ties to even, and saturated, as int32."""
         scaled = value * self.splat(1 / params.scale, lanes)
         rounded = tirx.nearbyint(scaled) + self.splat(params.zero_point, lanes)
         bounded = tirx.min(tirx.max(rounded, self.splat(0.0, lanes)), self.splat(255.0, lanes))
-        return tirx.Cast(vector("uint8", lanes), tirx.Cast(vector("int32", lanes), bounded))
+        return tirx.Cast(vector("int32", lanes), bounded)
 
     def dot_uint8(self, total: Expr, a: Expr, b: Expr) -> Expr:
         """`intrinsics.dot_uint8`."""

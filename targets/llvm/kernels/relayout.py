@@ -10,6 +10,9 @@ from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuild
 from relaxc.targets.llvm.kernels.domain import simple
 from relaxc.targets.llvm.kernels.view import View
 
+# Bytes that are stored at once.
+_WORD = 4
+
 
 def emit(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
     """Write the kernel.
@@ -100,14 +103,18 @@ def _gather_rows(
         else:
             b.store(y.buffer, y.at(n, cb, h, w), value)
 
+    # The channels of an image, in a network on integers.
+    fits_word = channels <= _WORD and y.buffer.quantization is not None and not partial
+    words = b.grouped(y.buffer, _WORD) if fits_word else None
     with b.loop(whole) as i:
         w = b.let(i * lanes)
-        rows = [
-            b.let(b.load(x.buffer, x.at(n, cb * lanes + c, h, w))) if c < channels else b.splat(0.0)
-            for c in range(lanes)
-        ]
-        for j, value in enumerate(transpose(b, rows)):
-            write(w + j, value)
+        rows = [b.let(b.load(x.buffer, x.at(n, cb * lanes + c, h, w))) for c in range(channels)]
+        if words is not None:
+            _store_words(b, y, words, b.let(y.at(n, cb, h, w) // _WORD), rows)
+        else:
+            rows += [b.splat(0.0)] * (lanes - channels)
+            for j, value in enumerate(transpose(b, rows)):
+                write(w + j, value)
     for j in range(rest):
         w = whole * lanes + j
         values = [
@@ -117,6 +124,32 @@ def _gather_rows(
             for c in range(lanes)
         ]
         write(w, tirx.Shuffle(values, [tirx.IntImm("int32", i) for i in range(lanes)]))
+
+
+def _store_words(b: KernelBuilder, y: View, words: Buffer, at: Index, rows: list[Expr]) -> None:
+    """Store pixels of up to four channels, a vector of pixels per channel, at word `at`.
+
+    The bytes of a pixel become one int32, so that vectors of pixels are quantized before they are
+    spread, and not every pixel with its mostly empty vector afterwards.
+    """
+    params, lanes = y.buffer.quantization, b.lanes
+    assert params is not None
+    # What follows the channels is as good as zero.
+    zero = int.from_bytes(bytes([params.zero_point] * _WORD), "little", signed=True)
+    word = b.splat(0, dtype="int32")
+    for c in range(_WORD):
+        byte = (
+            b.quantized(rows[c], params, lanes)
+            if c < len(rows)
+            else b.splat(params.zero_point, dtype="int32")
+        )
+        word = b.let(tirx.bitwise_or(word, tirx.shift_left(byte, b.splat(8 * c, dtype="int32"))))
+    rest = b.let(b.splat(zero, dtype="int32"))
+    of_pixel = lanes // _WORD
+    for part in range(of_pixel):
+        picks = [part * _WORD + k // of_pixel if k % of_pixel == 0 else lanes for k in range(lanes)]
+        pixels = tirx.Shuffle([word, rest], [tirx.IntImm("int32", k) for k in picks])
+        b.store(words, at + part * lanes, pixels)
 
 
 def _to_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
