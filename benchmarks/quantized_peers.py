@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from engines import Feed, make_feed
 from onnxruntime import quantization
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from relaxc.options import Scheme
@@ -53,6 +52,9 @@ def onnxruntime_as(scheme: Scheme, model: Path, feeds: list[Feed], folder: Path)
     elif scheme == "int8-dynamic":
         quantization.quantize_dynamic(str(prepared), str(path), per_channel=True)
     else:
+        # It needs onnx_ir, which not every installation has.
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
         quantizer = MatMulNBitsQuantizer(
             str(model), bits=4 if scheme == "int4-weights" else 8, block_size=32, is_symmetric=True
         )
