@@ -7,13 +7,12 @@ because a folded Reshape reveals the shapes behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from relaxc.frontend.branches import with_branches_chosen
 from relaxc.frontend.load import OnnxModel
 
 # A fold may not blow the model up: a result above this size must not exceed its inputs.
@@ -47,12 +46,13 @@ def _fold_once(model: OnnxModel) -> bool:
     graph = model.proto.graph
     known = {t.name: numpy_helper.to_array(t) for t in graph.initializer} | model.weights
     shapes = static_shapes(graph)
+    sizes = _known_sizes(graph)
     opsets = list(model.proto.opset_import)
     renamed: dict[str, str] = {}
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
     folded = False
-    for node in _with_branches_chosen(graph, known):
+    for node in with_branches_chosen(graph, known):
         _rename_inputs(node, renamed)
         if node.op_type == "Identity" and not node.domain and node.output[0] not in outputs:
             renamed[node.output[0]] = node.input[0]
@@ -60,7 +60,7 @@ def _fold_once(model: OnnxModel) -> bool:
                 known[node.output[0]] = known[node.input[0]]
             folded = True
             continue
-        values = _evaluate(node, known, shapes, opsets)
+        values = _evaluate(node, known, shapes, opsets) or _chosen_sizes(node, known, sizes)
         if values is None:
             kept.append(node)
             continue
@@ -72,24 +72,6 @@ def _fold_once(model: OnnxModel) -> bool:
     del graph.node[:]
     graph.node.extend(copies)
     return folded
-
-
-def _with_branches_chosen(
-    graph: onnx.GraphProto, known: dict[str, np.ndarray]
-) -> Iterator[onnx.NodeProto]:
-    """The nodes, with every If of a known condition replaced by its branch."""
-    for node in graph.node:
-        if node.op_type != "If" or node.domain or node.input[0] not in known:
-            yield node
-            continue
-        branch = "then_branch" if known[node.input[0]].all() else "else_branch"
-        chosen = next(attr.g for attr in node.attribute if attr.name == branch)
-        for tensor in chosen.initializer:
-            known[tensor.name] = numpy_helper.to_array(tensor)
-            graph.initializer.append(tensor)
-        yield from chosen.node
-        for outer, inner in zip(node.output, chosen.output):
-            yield helper.make_node("Identity", [inner.name], [outer])
 
 
 def _rename_inputs(node: onnx.NodeProto, renamed: dict[str, str]) -> None:
@@ -115,6 +97,37 @@ def static_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     for init in graph.initializer:
         shapes[init.name] = tuple(init.dims)
     return shapes
+
+
+def _known_sizes(graph: onnx.GraphProto) -> dict[str, list[int | None]]:
+    """The dimensions that each Shape in the graph returns, as far as they are known."""
+    dims: dict[str, list[int | None]] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape"):
+            dims[value.name] = [
+                d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim
+            ]
+    return {
+        node.output[0]: dims[node.input[0]]
+        for node in graph.node
+        if node.op_type == "Shape" and not node.attribute and node.input[0] in dims
+    }
+
+
+def _chosen_sizes(
+    node: onnx.NodeProto, known: dict[str, np.ndarray], sizes: dict[str, list[int | None]]
+) -> dict[str, np.ndarray] | None:
+    """The output of a Gather from a shape whose other dimensions may be open."""
+    if node.op_type != "Gather" or node.domain or node.input[0] not in sizes:
+        return None
+    listed, index = sizes[node.input[0]], known.get(node.input[1])
+    if index is None or ((index < -len(listed)) | (index >= len(listed))).any():
+        return None
+    chosen = [listed[int(i)] for i in index.flat]
+    if any(size is None for size in chosen):
+        return None
+    return {node.output[0]: np.array(chosen, np.int64).reshape(index.shape)}
 
 
 def _evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
@@ -72,7 +73,7 @@ def _with_own_symbols(outer: Sequence[relax.Var]) -> list[relax.Type]:
         if isinstance(dim, tirx.IntImm | tirx.Var):
             return dim
         for known, symbol in symbols:
-            if tvm.ir.structural_equal(known, dim, map_free_vars=False):
+            if tvm_ffi.structural_equal(known, dim):
                 return symbol
         symbols.append((dim, tirx.Var(f"extent{len(symbols)}", "int64")))
         return symbols[-1][1]

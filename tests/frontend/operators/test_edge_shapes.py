@@ -119,6 +119,12 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(3, 2, 2, 4)}],
         {"i": indices(-1, 4), "c": numbers(4, 8)},
     ),
+    "a product of expressions of symbols on both sides": (
+        """g (float[n,2,4] x, float[m,2,4] z) => (float[a,b] y)
+        { r = Reshape(x, i) t = Reshape(z, i) u = Transpose<perm=[1,0]>(t) y = MatMul(r, u) }""",
+        [{"x": numbers(3, 2, 4), "z": numbers(2, 2, 4)}],
+        {"i": indices(-1, 4)},
+    ),
     "a reduction over a symbol of size 0": (
         "g (float[n,3] x) => (float[a] y) { y = ReduceSum<keepdims=0>(x, i) }",
         [{"x": numbers(0, 3)}, {"x": numbers(2, 3)}],
