@@ -6,7 +6,8 @@ Before:                                          After, half of the channels rem
     gv = R.nn.conv2d(lv1, v[64, 64, 3, 3])           gv = R.nn.conv2d(lv1, v[64, 32, 3, 3])
 
 Which: dependency.py finds what must go together, importance.py says what matters, budget.py
-chooses. With `recover`, reconstruct.py then corrects the weights that are left.
+chooses. With `recover`, reconstruct.py then corrects the weights that are left, and distill.py
+trains them if it is told how.
 Leaves alone: groups of channels that excluded nodes have a part in; inputs and outputs.
 Changes results: yes; without recovery, exactly as if nobody read the removed channels.
 Must run after: canonicalization; batch norms are part of the weights by then. Must run before:
@@ -27,6 +28,7 @@ from relaxc.passes.prune.budget import Budget, choose
 from relaxc.passes.prune.candidates import candidates, judge
 from relaxc.passes.prune.cost import PrunedCost
 from relaxc.passes.prune.dependency import Dependencies, Group, dependencies
+from relaxc.passes.prune.distill import Distillation, distill
 from relaxc.passes.prune.importance import Importance, Scores
 from relaxc.passes.prune.products import products_of
 from relaxc.passes.prune.reconstruct import reconstruct
@@ -83,6 +85,7 @@ class PruneChannels(Pass):
         report: told what became of the module.
         progress: told how far the work is.
         curves: of each group's sensitivity, for that scope; measured where there are none.
+        distillation: how to train what is left, at last; None: not.
     """
 
     budget: Budget
@@ -94,6 +97,7 @@ class PruneChannels(Pass):
     report: Callable[[PruneReport], None] = lambda _report: None
     progress: Callable[[str], None] = lambda _text: None
     curves: Curves = field(default_factory=dict)
+    distillation: Distillation | None = None
 
     name: ClassVar[str] = "prune-channels"
     required: ClassVar[bool] = True
@@ -110,14 +114,18 @@ class PruneChannels(Pass):
         cost = PrunedCost(mod, found)
         removed = choose(groups, self._scores(mod, found, groups), cost, self.budget)
         small = remove_channels(mod, found, removed)
+        kept = _Kept(found, removed)
         if self.recover:
             assert self.run is not None
-            kept = _Kept(found, removed)
             whole = {p.var.name: len(p.matrix()) for p in products_of(mod)}
             nodes = {
                 str(p.var.name) for p in products_of(small) if len(p.matrix()) < whole[p.var.name]
             }
             small = reconstruct(mod, small, nodes, kept, self.run, self.samples(), self.progress)
+        if self.distillation is not None:
+            assert self.run is not None
+            samples = self.samples()
+            small = distill(mod, small, kept, self.run, samples, self.distillation, self.progress)
         macs = round(cost.macs([])), round(cost.macs(removed))
         params = round(cost.params([])), round(cost.params(removed))
         self.report(PruneReport(_reports(groups, removed), macs, params, small))

@@ -29,6 +29,7 @@ from tvm import IRModule, relax
 from relaxc.errors import OptionError, near_matches
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.prune.distill import Distillation, distill
 from relaxc.passes.prune.importance import gram_matrices
 from relaxc.passes.prune.least_squares import solve_within
 from relaxc.passes.prune.products import Matrix, Product, products_of
@@ -104,6 +105,7 @@ class PruneWeights(Pass):
         run: compiles a module and runs it; `wanda`, `obs` and recovery need it.
         samples: gives arguments of `main`.
         progress: told how far the work is.
+        distillation: how to train the weights that are left, at last; None: not.
     """
 
     pattern: Pattern
@@ -113,6 +115,7 @@ class PruneWeights(Pass):
     run: Run | None = None
     samples: Callable[[], list[Arrays]] = list
     progress: Callable[[str], None] = lambda _text: None
+    distillation: Distillation | None = None
 
     name: ClassVar[str] = "prune-weights"
     required: ClassVar[bool] = True
@@ -138,14 +141,17 @@ class PruneWeights(Pass):
             ]
 
         sparse = rewrite_main(relax.BlockBuilder(mod), rewrite)
-        if not self.recover:
-            return sparse
-        assert self.run is not None
-        # Bindings get variables of their own: both modules run side by side.
-        names = {str(p.var.name) for p in products}
-        return reconstruct(
-            mod, with_new_variables(sparse), names, None, self.run, self.samples(), self.progress
-        )
+        if self.recover:
+            assert self.run is not None
+            # Bindings get variables of their own: both modules run side by side.
+            names, fresh = {str(p.var.name) for p in products}, with_new_variables(sparse)
+            samples = self.samples()
+            sparse = reconstruct(mod, fresh, names, None, self.run, samples, self.progress)
+        if self.distillation is not None:
+            assert self.run is not None
+            samples, how = self.samples(), self.distillation
+            sparse = distill(mod, sparse, None, self.run, samples, how, self.progress)
+        return sparse
 
     def _candidates(self, products: list[Product]) -> list[Product]:
         nodes = {_node(p) for p in products}

@@ -25,6 +25,42 @@ Scope = Literal["global", "local", "uniform", "sensitivity"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
+Augmentation = Literal["flip", "shift", "mix"]
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """How a pruned model is trained to do what the whole one does; no labels.
+
+    Attributes:
+        epochs: times that every sample is seen.
+        learning_rate: the longest step, relative to the size of a weight.
+        batch: samples per step, where the model's batch is open.
+        augment: what happens to samples before both models see them: `flip` and `shift` for images,
+            `mix` blends two.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 0.003
+    batch: int = 32
+    augment: tuple[Augmentation, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1:
+            raise OptionError("distillation takes at least one epoch and one sample per batch")
+        if not 0 < self.learning_rate < 1:
+            raise OptionError(
+                f"the learning rate is a share of a weight, in (0, 1), not {self.learning_rate:g}"
+            )
+        for word in self.augment:
+            if word not in AUGMENTATIONS:
+                raise OptionError(
+                    f"unknown augmentation `{word}`{near_matches(word, AUGMENTATIONS)}; use "
+                    + ", ".join(f"`{n}`" for n in AUGMENTATIONS)
+                )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions:
     """Which channels are removed from the model.
@@ -41,6 +77,7 @@ class PruneOptions:
         recover: correct the weights that are left, by samples.
         curves: for scope `sensitivity`, if it is known: group -> share of its channels -> how much
             worse the result gets.
+        distill: then train what is left by samples; None: no.
     """
 
     saving: Saving
@@ -51,6 +88,7 @@ class PruneOptions:
     round_to: int | Literal["auto"] = "auto"
     recover: bool = False
     curves: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    distill: DistillOptions | None = None
 
     def __post_init__(self) -> None:
         known: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -79,7 +117,8 @@ class PruneOptions:
     def needs_samples(self) -> bool:
         """Whether samples of real inputs are needed."""
         is_measured = self.scope == "sensitivity" and not self.curves
-        return self.recover or is_measured or self.importance not in ("l1", "l2")
+        is_corrected = self.recover or self.distill is not None
+        return is_corrected or is_measured or self.importance not in ("l1", "l2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +132,7 @@ class SparsifyOptions:
             weights that are left make up for the others.
         exclude: ONNX nodes that stay dense: names, or regular expressions.
         recover: correct the weights that are left, by samples.
+        distill: then train those weights by samples; None: no.
     """
 
     share: float = 0.0
@@ -100,6 +140,7 @@ class SparsifyOptions:
     criterion: Criterion = "magnitude"
     exclude: tuple[str, ...] = ()
     recover: bool = False
+    distill: DistillOptions | None = None
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -123,7 +164,7 @@ class SparsifyOptions:
     @property
     def needs_samples(self) -> bool:
         """Whether samples of real inputs are needed."""
-        return self.recover or self.criterion != "magnitude"
+        return self.recover or self.distill is not None or self.criterion != "magnitude"
 
 
 def parse_pruning(text: str) -> tuple[Saving | Literal["unstructured"], float] | tuple[int, int]:
@@ -275,6 +316,8 @@ class Diagnostics:
         echo: receives the IR that is printed.
         on_phase: told the name of every phase as it begins.
         on_step: told every node of the model and every pass, as its turn comes.
+        checkpoint: file that keeps the state of distillation, to go on from when run again; None:
+            nothing is kept.
     """
 
     print_ir_before: tuple[str, ...] = ()
@@ -284,6 +327,7 @@ class Diagnostics:
     echo: Callable[[str], None] = print
     on_phase: Callable[[str], None] = lambda _phase: None
     on_step: Callable[[str], None] = lambda _step: None
+    checkpoint: Path | None = None
 
 
 _ENTRY = re.compile(

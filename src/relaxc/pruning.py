@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from relaxc.errors import OptionError
-from relaxc.options import CompileOptions
+from relaxc.options import CompileOptions, DistillOptions
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget
+from relaxc.passes.prune.distill import Distillation
 from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
 from relaxc.passes.prune.prune_weights import NOfM, PruneWeights, Unstructured
 from relaxc.passes.prune.segments import Arrays, Run
@@ -40,6 +42,7 @@ def pruning_passes(
     samples: Callable[[], list[Arrays]],
     report: Callable[[PruneReport], None],
     progress: Callable[[str], None],
+    checkpoint: Path | None = None,
 ) -> list[Pass]:
     """Channels first: weights that are gone need no zeros.
 
@@ -50,6 +53,7 @@ def pruning_passes(
         samples: gives arguments of `main`.
         report: told what became of the channels.
         progress: told how far the work is.
+        checkpoint: keeps the state of distillation.
     """
     passes: list[Pass] = []
     prune, sparsify = options.prune, options.sparsify
@@ -67,6 +71,7 @@ def pruning_passes(
                 report,
                 progress,
                 {name: tuple(curve.items()) for name, curve in prune.curves.items()},
+                _distillation(prune.distill, checkpoint),
             )
         )
     if sparsify is not None:
@@ -81,6 +86,20 @@ def pruning_passes(
                 run,
                 samples,
                 progress,
+                _distillation(sparsify.distill, _second(checkpoint, prune is not None)),
             )
         )
     return passes
+
+
+def _distillation(options: DistillOptions | None, checkpoint: Path | None) -> Distillation | None:
+    if options is None:
+        return None
+    return Distillation(
+        options.epochs, options.learning_rate, options.batch, options.augment, checkpoint
+    )
+
+
+def _second(path: Path | None, is_taken: bool) -> Path | None:
+    """Training after channels and after weights: a state for each."""
+    return path if path is None or not is_taken else path.with_name(path.name + ".weights")

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import click
 
-from relaxc.cli import parameters
+from relaxc.cli import parameters, pruning
 from relaxc.cli.contained import note
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.errors import OptionError
 from relaxc.measure.samples import samples_from
-from relaxc.options import CalibrationMethod, Importance, QuantizeOptions, Scheme, Scope
+from relaxc.options import (
+    Augmentation,
+    CalibrationMethod,
+    DistillOptions,
+    Importance,
+    QuantizeOptions,
+    Scheme,
+    Scope,
+)
 
 
 @click.command("compile")
@@ -21,7 +29,7 @@ from relaxc.options import CalibrationMethod, Importance, QuantizeOptions, Schem
 @click.option("-o", "--output", type=parameters.PATH, help="[default: MODEL with suffix .rxc]")
 @parameters.compiling
 @parameters.shapes
-@parameters.pruning
+@pruning.pruning
 @parameters.quantizing
 @parameters.tuning_records
 @click.option("--no-tuning-records", is_flag=True, help="Kernels as they are without tuning.")
@@ -49,6 +57,10 @@ def compile_(
     recover: str | None,
     samples: str | None,
     sensitivity: str | None,
+    distill_epochs: int | None,
+    learning_rate: float,
+    augment: tuple[Augmentation, ...],
+    checkpoint: Path | None,
     quantize: Scheme | None,
     group_size: int | None,
     calibrate: str | None,
@@ -71,14 +83,21 @@ def compile_(
     options = parameters.read_compile_options(
         target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
-    options = parameters.read_pruning(
-        options, prune, importance, scope, round_to, keep, recover, samples, sensitivity
+    distill = None
+    if distill_epochs is not None:
+        distill = DistillOptions(
+            epochs=distill_epochs, learning_rate=learning_rate, augment=augment
+        )
+    elif augment or checkpoint is not None:
+        raise OptionError("`--augment` and `--checkpoint` go with `--distill`")
+    options = pruning.read_pruning(
+        options, prune, importance, scope, round_to, keep, recover, samples, sensitivity, distill
     )
     if no_tuning_records or tuning_records is not None:
         if no_tuning_records and tuning_records is not None:
             raise OptionError("give `--tuning-records` or `--no-tuning-records`, not both")
         options = replace(options, tuning_records=tuning_records)
-    pruning_source = recover or samples or parameters.data_of(sensitivity)
+    pruning_source = recover or samples or pruning.data_of(sensitivity)
     pruning_data = None if pruning_source is None else samples_from(pruning_source)
     if quantize is not None:
         quantization = QuantizeOptions(
@@ -113,6 +132,7 @@ def compile_(
             echo=echo,
             on_phase=show,
             on_step=note,
+            checkpoint=checkpoint,
         )
         result = compile(
             model, output or model.with_suffix(".rxc"), options, diagnostics, data, pruning_data

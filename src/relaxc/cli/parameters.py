@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from relaxc.errors import OptionError
 from relaxc.layout import Precision
 from relaxc.measure.feeds import FILL_MODES
 from relaxc.options import (
     CALIBRATION_METHODS,
-    IMPORTANCES,
     SCHEMES,
-    SCOPES,
     CompileOptions,
-    Criterion,
-    Importance,
-    PruneOptions,
-    Scope,
     Shape,
-    SparsifyOptions,
     parse_input_shapes,
-    parse_pruning,
 )
 
 # Bumped when a field is renamed or removed; new ones may appear at any time.
@@ -157,62 +147,6 @@ def tuning_records(command: _Command) -> _Command:
     )(command)
 
 
-def pruning(command: _Command) -> _Command:
-    """What to remove."""
-    options = [
-        click.option(
-            "--prune",
-            multiple=True,
-            metavar="WHAT=SHARE",
-            help="Remove channels: `channels=0.5`, `macs=0.3` or `params=0.4` less than before; or "
-            "set weights to zero: `unstructured=0.5` or `2:4`. May be given for each.",
-        ),
-        click.option(
-            "--importance",
-            type=click.Choice(IMPORTANCES),
-            default="l2",
-            show_default=True,
-            help="How channels are judged; `activation`, `wanda` and `obs` need `--samples`.",
-        ),
-        click.option(
-            "--scope",
-            type=click.Choice(SCOPES),
-            default="uniform",
-            show_default=True,
-            help="The same share everywhere, or what matters least in a layer or in the model.",
-        ),
-        click.option(
-            "--round-to",
-            default="auto",
-            show_default=True,
-            help="Channel counts become multiples of this; auto: what the target's vectors hold.",
-        ),
-        click.option(
-            "--keep",
-            multiple=True,
-            metavar="NODE",
-            help="Leave a node's channels: its name, or a regular expression; may be repeated.",
-        ),
-        click.option(
-            "--recover",
-            metavar="DATA",
-            help="Correct the weights that are left by these samples, given as for `--calibrate`.",
-        ),
-        click.option(
-            "--samples", metavar="DATA", help="Judge channels by these, without correction."
-        ),
-        click.option(
-            "--sensitivity",
-            metavar="FILE|DATA",
-            help="Take from each group what the result misses least: by a file of `relaxc "
-            "sensitivity`, or measured on these samples.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 def quantizing(command: _Command) -> _Command:
     """How to quantize."""
     options = [
@@ -271,79 +205,6 @@ def quantizing(command: _Command) -> _Command:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def read_pruning(
-    options: CompileOptions,
-    texts: tuple[str, ...],
-    importance: Importance,
-    scope: Scope,
-    round_to: str,
-    keep: tuple[str, ...],
-    recover: str | None,
-    samples: str | None,
-    sensitivity: str | None,
-) -> CompileOptions:
-    """Read the options of `pruning`.
-
-    Raises:
-        OptionError: they do not fit together.
-    """
-    given = any(value is not None for value in (recover, samples, sensitivity))
-    if not texts and (given or keep):
-        raise OptionError("`--recover`, `--samples`, `--sensitivity`, `--keep` go with `--prune`")
-    curves: dict[str, dict[float, float]] = {}
-    if sensitivity is not None:
-        scope = "sensitivity"
-        if data_of(sensitivity) is None:
-            from relaxc.sensitivity import read_curves
-
-            curves = read_curves(sensitivity)
-        else:
-            samples = samples or sensitivity
-    if round_to != "auto" and not round_to.isdecimal():
-        raise OptionError(f"`--round-to {round_to}` is neither `auto` nor a number")
-    if texts and importance not in ("l1", "l2") and recover is None and samples is None:
-        raise OptionError(
-            f"`--importance {importance}` needs samples; give them with `--recover` or `--samples`"
-        )
-    for what, amount in map(parse_pruning, texts):
-        if isinstance(what, int) or what == "unstructured":
-            if options.sparsify is not None:
-                raise OptionError("weights can be pruned in one way only; give `--prune` once")
-            if importance == "activation":
-                raise OptionError("`--importance activation` is for channels; use `wanda`")
-            criterion: Criterion = "magnitude"
-            if importance == "wanda" or importance == "obs":
-                criterion = importance
-            sparsify = SparsifyOptions(
-                share=0.0 if isinstance(what, int) else amount,
-                pattern=(what, int(amount)) if isinstance(what, int) else None,
-                criterion=criterion,
-                exclude=keep,
-                recover=recover is not None,
-            )
-            options = replace(options, sparsify=sparsify)
-        elif options.prune is not None:
-            raise OptionError("channels can be pruned in one way only; give `--prune` once")
-        else:
-            prune = PruneOptions(
-                saving=what,
-                share=amount,
-                importance=importance,
-                scope=scope,
-                exclude=keep,
-                round_to="auto" if round_to == "auto" else int(round_to),
-                recover=recover is not None,
-                curves=curves,
-            )
-            options = replace(options, prune=prune)
-    return options
-
-
-def data_of(sensitivity: str | None) -> str | None:
-    """The samples that `--sensitivity` names, if it names some."""
-    return None if sensitivity is None or sensitivity.endswith(".json") else sensitivity
 
 
 def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:

@@ -1,0 +1,230 @@
+"""One step of training as a module: how far a student is from its teacher, and which way to go.
+
+Before:                                  After:
+    def main(x):                             def main(x, w, t):
+        gv = R.matmul(x, const)                  lv = R.matmul(x, w)
+                                                 loss = mean(square(lv - t)) / mean(square(t))
+                                                 return loss, d loss / d w
+
+Weights become parameters; what the teacher computes for the same inputs comes in as `t`. The
+derivative is that of `relax.transform.Gradient`, with the operators of gradients.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import IRModule, relax
+from tvm.ir import GenericConst
+
+from relaxc.errors import OptionError
+from relaxc.passes.prune.gradients import has_gradient
+from relaxc.passes.prune.operands import tensor_operands, with_operands
+from relaxc.passes.prune.segments import bindings_of, with_new_variables
+
+# Where weights are found; what else is constant, such as a mask or an epsilon, stays.
+_TRAINED = ("relax.nn.conv2d", "relax.matmul", "relax.add")
+# Values in the middle of the model count this much beside its outputs, all together.
+_FEATURES_COUNT = 0.5
+# No bias and no weight is as large; masks of attention are.
+_LARGEST = 1e4
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of training.
+
+    Attributes:
+        mod: `main` takes inputs, weights and the teacher's values, and gives the loss and its
+            derivative by every weight.
+        places: (binding, operand) of every weight.
+        weights: as they are now.
+    """
+
+    mod: IRModule
+    places: tuple[Place, ...]
+    weights: tuple[np.ndarray, ...]
+
+
+def training_step(student: IRModule, outputs: Sequence[int], features: Sequence[int]) -> Step:
+    """The step of a student of static shapes.
+
+    Args:
+        student: its bindings form one block.
+        outputs: which bindings are the model's results.
+        features: which ones are to be as the teacher has them, too.
+
+    Raises:
+        OptionError: an operator has no gradient, or nothing can be trained.
+    """
+    student = with_new_variables(student)
+    main = student["main"]
+    bindings = bindings_of(student)
+    watched = [*outputs, *features]
+    places = _places(bindings)
+    if not places:
+        raise OptionError("distillation finds no weights of convolutions and products to train")
+    _require_gradients(bindings, {index for index, _ in places}, set(watched))
+    weights: list[np.ndarray] = []
+    params: list[relax.Var] = []
+    replaced: dict[int, dict[int, relax.Var]] = {}
+    for index, operand in places:
+        array = np.array(tensor_operands(bindings[index].value)[operand].value.numpy())
+        param = relax.Var(f"weight{len(params)}", relax.TensorType(array.shape, "float32"))
+        weights.append(array)
+        params.append(param)
+        replaced.setdefault(index, {})[operand] = param
+    targets = [relax.Var(f"target{i}", bindings[w].var.ty) for i, w in enumerate(watched)]
+    builder = relax.BlockBuilder(student)
+    inner: dict[relax.Var, relax.Var] = {}
+    with builder.function("step", [*main.params, *params, *targets]):
+        with builder.dataflow():
+            for index, binding in enumerate(bindings):
+                value = _Renamed(inner).visit_expr(binding.value)
+                if index in replaced:
+                    operands = tensor_operands(value)
+                    for operand, param in replaced[index].items():
+                        operands[operand] = param
+                    args = with_operands(value, operands)
+                    value = relax.Call(value.op, args, value.attrs, value.ty_args)
+                inner[binding.var] = builder.emit(value, binding.var.name)
+            found = [inner[bindings[w].var] for w in watched]
+            loss = builder.emit_output(_loss(builder, found, targets, len(outputs)))
+        builder.emit_func_output(loss)
+    mod = builder.get()
+    mod = relax.transform.Gradient("step", require_grads=params)(mod)
+    return Step(_flattened(mod), tuple(places), tuple(weights))
+
+
+def _loss(
+    builder: relax.BlockBuilder,
+    found: Sequence[relax.Var],
+    targets: Sequence[relax.Var],
+    outputs: int,
+) -> relax.Expr:
+    op = relax.op
+    total: relax.Expr | None = None
+    for number, (value, target) in enumerate(zip(found, targets, strict=True)):
+        error = builder.emit(op.subtract(value, target))
+        error = builder.emit(op.mean(builder.emit(op.multiply(error, error))))
+        energy = builder.emit(op.mean(builder.emit(op.multiply(target, target))))
+        energy = builder.emit(op.add(energy, relax.const(1e-12, "float32")))
+        is_output = number < outputs
+        share = 1 / outputs if is_output else _FEATURES_COUNT / (len(found) - outputs)
+        part = builder.emit(op.divide(error, energy))
+        part = builder.emit(op.multiply(part, relax.const(share, "float32")))
+        total = part if total is None else builder.emit(op.add(total, part))
+    assert total is not None
+    return total
+
+
+def _places(bindings: Sequence[relax.Binding]) -> list[Place]:
+    found = []
+    for index, binding in enumerate(bindings):
+        call = binding.value
+        if not isinstance(call, relax.Call) or str(getattr(call.op, "name", "")) not in _TRAINED:
+            continue
+        for number, operand in enumerate(tensor_operands(call)):
+            if isinstance(operand, GenericConst) and _is_weight(operand):
+                found.append((index, number))
+    return found
+
+
+def _is_weight(const: GenericConst) -> bool:
+    if str(const.ty.dtype.dtype) != "float32":
+        return False
+    array = const.value.numpy()
+    return array.size > 1 and bool(np.all(np.abs(array) < _LARGEST))
+
+
+def _require_gradients(
+    bindings: Sequence[relax.Binding], trained: set[int], watched: set[int]
+) -> None:
+    """Only what lies between a weight and a watched value is differentiated."""
+    moving: set[relax.Var] = set()
+    on_the_way: set[relax.Var] = {bindings[w].var for w in watched}
+    for index, binding in enumerate(bindings):
+        read = relax.analysis.free_vars(binding.value)
+        if index in trained or any(var in moving for var in read):
+            moving.add(binding.var)
+    for binding in reversed(bindings):
+        if binding.var not in on_the_way or binding.var not in moving:
+            continue
+        on_the_way.update(relax.analysis.free_vars(binding.value))
+        call = binding.value
+        if not isinstance(call, relax.Call):
+            continue
+        name = str(getattr(call.op, "name", "a function"))
+        if not isinstance(call.op, tvm.ir.Op) or not has_gradient(name):
+            raise OptionError(
+                f"distillation needs the derivative of `{name}` (node `{binding.var.name}`), "
+                "which is not known here; use `--recover` without it"
+            )
+
+
+def _flattened(mod: IRModule) -> IRModule:
+    """The adjoint as `main`, with one tuple of the loss and all derivatives."""
+    adjoint = mod["step_adjoint"]
+    fields: list[relax.Expr] = []
+    bound = {b.var: b.value for block in adjoint.body.blocks for b in block.bindings}
+
+    def add(expr: relax.Expr) -> None:
+        value = bound.get(expr) if isinstance(expr, relax.Var) else expr
+        if isinstance(value, relax.Tuple):
+            for field in value.fields:
+                add(field)
+        else:
+            fields.append(expr)
+
+    add(adjoint.body.body)
+    result = relax.Tuple(fields)
+    body = relax.BlockBuilder().normalize(relax.SeqExpr(adjoint.body.blocks, result))
+    function = relax.Function(adjoint.params, body, body.ty).with_attr("global_symbol", "main")
+    out = IRModule({gv: f for gv, f in mod.functions_items() if not isinstance(f, relax.Function)})
+    out["main"] = function
+    return relax.transform.DeadCodeElimination()(out)
+
+
+@relax.expr_functor.mutator
+class _Renamed(relax.PyExprMutator):
+    def __init__(self, names: dict[relax.Var, relax.Var]) -> None:
+        super().__init__()
+        self.names = names
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self.names.get(var, var)
+
+    def visit_dataflow_var_(self, var: relax.Var) -> relax.Expr:
+        return self.names.get(var, var)
+
+
+def with_weights(mod: IRModule, places: Sequence[Place], weights: Sequence[np.ndarray]) -> IRModule:
+    """The module with other weights in some places."""
+    main = mod["main"]
+    new: dict[int, dict[int, np.ndarray]] = {}
+    for (index, operand), weight in zip(places, weights, strict=True):
+        new.setdefault(index, {})[operand] = weight
+    blocks, index = [], 0
+    for block in main.body.blocks:
+        bindings = []
+        for binding in block.bindings:
+            if index in new:
+                call = binding.value
+                operands = tensor_operands(call)
+                for operand, weight in new[index].items():
+                    operands[operand] = relax.const(np.ascontiguousarray(weight), "float32")
+                args = with_operands(call, operands)
+                value = relax.Call(call.op, args, call.attrs, call.ty_args)
+                binding = relax.VarBinding(binding.var, relax.BlockBuilder().normalize(value))
+            bindings.append(binding)
+            index += 1
+        blocks.append(type(block)(bindings))
+    body = relax.BlockBuilder().normalize(relax.SeqExpr(blocks, main.body.body))
+    out = mod.clone()
+    out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    return out
