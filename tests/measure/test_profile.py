@@ -15,6 +15,7 @@ from relaxc.errors import ArtifactError, InputError
 from relaxc.measure.profile import KernelTime, Profile, profile
 from relaxc.measure.roofline import Roofline
 from relaxc.report.profiling import as_json, as_text, of_peak
+from relaxc.runtime.profiler import NAME_LENGTH
 
 LINE = Roofline(1, {"float32": 1e9, "int8": 4e9}, ((1 << 20, 1e9), (1 << 30, 1e8)))
 
@@ -54,6 +55,27 @@ def test_a_branch_that_is_not_taken_leaves_a_gap(tmp_path: Path) -> None:
     for taken, has_product in ((True, True), (False, False)):
         found = profile(loaded, {"c": np.array(taken), "x": x}, runs=1)
         assert any(k.flops for k in found.kernels) is has_product
+
+
+def test_long_names_are_found(tmp_path: Path) -> None:
+    """Fused loop nests are named after all that they do."""
+    starts = {f"s{i}": np.array([i], np.int64) for i in range(9)}
+    slices = " ".join(f"p{i} = Slice(x, s{i}, end, axis, step)" for i in range(9))
+    parts = ", ".join(f"p{i}" for i in range(9))
+    model = onnx_model(
+        f"g (float[4,9] x) => (float[4,9] y) {{ {slices} y = Concat<axis=1>({parts}) }}",
+        17,
+        end=np.array([9], np.int64),
+        axis=np.array([1], np.int64),
+        step=np.array([9], np.int64),
+        **starts,
+    )
+    relaxc.compile(model, tmp_path / "a.rxc")
+    loaded = relaxc.load(tmp_path / "a.rxc", threads=1)
+    names = [entry["name"] for entry in loaded.manifest["kernels"]]
+    assert max(map(len, names)) > NAME_LENGTH
+    found = profile(loaded, {"x": np.ones((4, 9), np.float32)}, runs=1)
+    assert [kernel.name for kernel in found.kernels] == names
 
 
 def test_normal_runs_go_on(conv_artifact: Path) -> None:

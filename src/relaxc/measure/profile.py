@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from relaxc.measure.expressions import evaluate
-from relaxc.runtime.profiler import TimedCall, TimedRun
+from relaxc.runtime.profiler import NAME_LENGTH, TimedCall, TimedRun
 from relaxc.runtime.session import Model
 
 _NUMBER = re.compile(r"\d+$")
@@ -140,7 +140,7 @@ class _Places:
         self.other = len(names)
         self.indices: dict[str, list[int]] = {}
         for index, name in enumerate(names):
-            self.indices.setdefault(name, []).append(index)
+            self.indices.setdefault(name[:NAME_LENGTH], []).append(index)
 
     def of(self, calls: Sequence[TimedCall]) -> list[tuple[int, TimedCall]]:
         found = []

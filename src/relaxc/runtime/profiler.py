@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from relaxc.runtime import ffi
 
 _NAME_BYTES = 112
+# Names of functions that are longer are cut off.
+NAME_LENGTH = _NAME_BYTES - 1
 _HEADER_BYTES = 16
 _CAPACITY = 1 << 12
 
