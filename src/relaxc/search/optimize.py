@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from relaxc.search.judge import Judge
 from relaxc.search.metrics import metric_named
 from relaxc.search.options import SearchOptions
 from relaxc.search.pareto import pareto_front
+from relaxc.search.ranking import ranked
 from relaxc.search.recipe import Recipe, Run
 from relaxc.search.result import Result
 from relaxc.search.strategy import Space, default_strategy
@@ -157,12 +158,10 @@ class Search:
 
     def best(self) -> Trial:
         """The fastest that meets the goal, else the one that misses it least."""
-        return min((trial for trial in self.trials if trial.is_ok), key=self._preference)
+        return next(self._ranked(trial for trial in self.trials if trial.is_ok))
 
-    def _preference(self, trial: Trial) -> tuple[float, float, float, int]:
-        # Of those that are equally fast, as far as that can be measured, the most accurate.
-        speed = round(trial.ratio or 0.0, 2)
-        return sum(self._excess(trial)), speed, self.drop(trial), trial.number
+    def _ranked(self, trials: Iterable[Trial]) -> Iterator[Trial]:
+        return ranked(trials, lambda trial: sum(self._excess(trial)), self.drop)
 
     def _excess(self, trial: Trial) -> tuple[float, float, float]:
         """By how much a trial misses each part of the goal, relative to the limit."""
@@ -342,7 +341,7 @@ class Search:
         part = self._dataset.held_out
         base = judge.score(journal.artifact(self.base), part)
         allowed = self.options.goal.max_drop.allowed(base)
-        for trial in sorted(self.front(), key=self._preference):
+        for trial in self._ranked(self.front()):
             score = judge.score(journal.artifact(trial), part)
             drop = judge.drop(score, base)
             if drop <= allowed or trial.number == self.base.number:
