@@ -3,7 +3,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long check bench clean
+.PHONY: demo test test-long check bench docs clean
 
 demo: $(READY)  ## Compile, check and measure a real trained model
 	@$(BIN)/python examples/demo.py
@@ -19,6 +19,10 @@ check: $(READY)  ## Style, types, layers
 
 bench: $(READY)  ## The table of the README
 	@$(BIN)/python benchmarks/models.py
+
+docs: $(READY)  ## The manual as a site, in build/docs
+	@$(BIN)/pip install --quiet -c scripts/constraints.txt -e ".[docs]"
+	@$(BIN)/python -m sphinx -q -W docs build/docs
 
 clean:  ## Remove what was made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
