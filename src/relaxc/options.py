@@ -87,7 +87,7 @@ class PruneOptions:
     exclude: tuple[str, ...] = ()
     round_to: int | Literal["auto"] = "auto"
     recover: bool = False
-    curves: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    curves: Mapping[str, Mapping[float, float]] = field(default_factory=dict, hash=False)
     distill: DistillOptions | None = None
 
     def __post_init__(self) -> None:

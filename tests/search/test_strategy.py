@@ -14,27 +14,35 @@ NODES = [f"n{i}" for i in range(20)]
 
 
 def run(
-    drop_of: Callable[[Recipe], float], precisions: Sequence[Precision] = (), integers: bool = True
+    drop_of: Callable[[Recipe], float],
+    precisions: Sequence[Precision] = (),
+    integers: bool = True,
+    prunable: bool = False,
 ) -> list[Recipe]:
-    """Play a search in which a recipe loses what `drop_of` says."""
+    """Play a search in which a recipe loses what `drop_of` says; without those that prune, if all
+    of those would fail.
+    """
     drops: dict[int, float] = {}
     space = Space(
         precisions=precisions,
         has_integers=integers,
         drop=lambda trial: drops[trial.number] if trial.is_ok else float("inf"),
         allowed=lambda: 0.01,
+        best=lambda: next(
+            (r for r in reversed(tried) if drops[tried.index(r) + 1] <= 0.01), Recipe()
+        ),
         sensitive_nodes=lambda _recipe: NODES,
     )
     strategy = default_strategy(space)
     tried = [next(strategy)]
     while True:
-        drop = drop_of(tried[-1])
+        drop = drop_of(tried[-1]) if prunable or not tried[-1].prune else 10.0
         trial = Trial(len(tried), tried[-1], 1 - drop, 1.0, 1.0, 1)
         drops[trial.number] = drop
         try:
             tried.append(strategy.send(trial if drop < 9 else replace(trial, error="fails")))
         except StopIteration:
-            return tried
+            return tried if prunable else [recipe for recipe in tried if not recipe.prune]
 
 
 def test_float_comes_first_and_every_precision_is_tried() -> None:
@@ -73,3 +81,27 @@ def test_as_few_layers_as_will_do_stay_float() -> None:
 
 def test_failures_lead_nowhere() -> None:
     assert len(run(lambda recipe: 10.0 if recipe.quantize else 0.0)) == 5
+
+
+def test_int8_that_is_rounded_as_the_model_runs_comes_before_float_layers() -> None:
+    tried = run(lambda recipe: 0.1 if recipe.quantize else 0.0)
+    assert [r.quantize.scheme for r in tried[5:7] if r.quantize] == ["int8-dynamic", "int8"]
+
+
+def shares(tried: list[Recipe]) -> list[float]:
+    return [recipe.prune.share for recipe in tried if recipe.prune]
+
+
+def test_channels_go_until_the_accuracy_does() -> None:
+    """A half more than what was kept is tried last, and the fastest recipe is what is pruned."""
+
+    def drop_of(recipe: Recipe) -> float:
+        return 0.02 if recipe.prune and recipe.prune.share > 0.4 else 0.0
+
+    tried = run(drop_of, integers=False, precisions=("bfloat16",), prunable=True)
+    assert shares(tried) == [0.15, 0.3, 0.45, 0.375]
+    assert all(recipe.precision == "bfloat16" for recipe in tried if recipe.prune)
+
+
+def test_models_without_channels_to_remove() -> None:
+    assert shares(run(lambda r: 10.0 if r.prune else 0.0, integers=False, prunable=True)) == [0.15]

@@ -14,7 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from relaxc.calibrate import CalibrationData
 from relaxc.errors import InputError
+from relaxc.frontend.extension import Extension
+from relaxc.frontend.importer import from_onnx
+from relaxc.manifest import describe_inputs
+from relaxc.options import CompileOptions
+from relaxc.runtime.session import TensorInfo
 
 Feed = Mapping[str, Any]
 # More samples hardly change the range of an activation.
@@ -53,6 +59,16 @@ class Dataset:
     held_out: Part
     sha256: str
     is_split: bool
+
+
+def feeds_of(model: Path, data: CalibrationData, options: CompileOptions) -> tuple[list[Feed], str]:
+    """The samples for a model, and the model's SHA-256."""
+    extension = Extension.parse(options.preprocess, options.postprocess)
+    imported = from_onnx(model, options.input_shapes, extension)
+    inputs = [
+        TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in describe_inputs(imported)
+    ]
+    return list(data(inputs) if callable(data) else data), imported.sha256
 
 
 def split(samples: Iterable[Feed], labels: np.ndarray | None, seed: int) -> Dataset:

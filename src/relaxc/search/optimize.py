@@ -17,20 +17,16 @@ from relaxc import cpu
 from relaxc.calibrate import CalibrationData
 from relaxc.compiler import CompileResult, compile, require_writable
 from relaxc.errors import OutputError, RelaxcError
-from relaxc.frontend.extension import Extension
-from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
-from relaxc.manifest import describe_inputs, versions
-from relaxc.options import CompileOptions
+from relaxc.manifest import versions
 from relaxc.replacing import replacing
-from relaxc.runtime.session import TensorInfo
-from relaxc.search.dataset import Dataset, Feed, split
+from relaxc.search.dataset import Dataset, feeds_of, split
 from relaxc.search.journal import Journal, Trial, open_journal
 from relaxc.search.judge import Judge
 from relaxc.search.metrics import metric_named
 from relaxc.search.options import SearchOptions
 from relaxc.search.pareto import pareto_front
-from relaxc.search.ranking import ranked
+from relaxc.search.ranking import Miss, ranked
 from relaxc.search.recipe import Recipe, Run
 from relaxc.search.result import Result
 from relaxc.search.strategy import Space, default_strategy
@@ -93,16 +89,6 @@ def optimize(
     return search.run(watcher or Watcher())
 
 
-def feeds_of(model: Path, data: CalibrationData, options: CompileOptions) -> tuple[list[Feed], str]:
-    """The samples for a model, and the model's SHA-256."""
-    extension = Extension.parse(options.preprocess, options.postprocess)
-    imported = from_onnx(model, options.input_shapes, extension)
-    inputs = [
-        TensorInfo(i["name"], i["dtype"], tuple(i["shape"])) for i in describe_inputs(imported)
-    ]
-    return list(data(inputs) if callable(data) else data), imported.sha256
-
-
 class Search:
     """One search: what it knows so far."""
 
@@ -158,15 +144,21 @@ class Search:
 
     def best(self) -> Trial:
         """The fastest that meets the goal, else the one that misses it least."""
-        return next(self._ranked(trial for trial in self.trials if trial.is_ok))
+        return next(self._ranked(self._done()))
 
-    def _ranked(self, trials: Iterable[Trial]) -> Iterator[Trial]:
-        return ranked(trials, lambda trial: sum(self._excess(trial)), self.drop)
+    def _done(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.is_ok]
+
+    def _ranked(self, trials: Iterable[Trial], miss: Miss | None = None) -> Iterator[Trial]:
+        return ranked(trials, miss or (lambda trial: sum(self._excess(trial))), self.drop)
+
+    def _loss(self, trial: Trial) -> float:
+        return max(0.0, self.drop(trial) - self.allowed_drop())
 
     def _excess(self, trial: Trial) -> tuple[float, float, float]:
         """By how much a trial misses each part of the goal, relative to the limit."""
         goal = self.options.goal
-        over = max(0.0, self.drop(trial) - self.allowed_drop())
+        over = self._loss(trial)
         scale = max(self.allowed_drop(), 0.01 * abs(self.base.score or 0.0), 1e-9)
         return (
             over / scale,
@@ -253,6 +245,7 @@ class Search:
             has_integers=self._backend.has_integer_kernels,
             drop=self.drop,
             allowed=self.allowed_drop,
+            best=lambda: next(self._ranked(self._done(), self._loss)).recipe,
             sensitive_nodes=self._sensitive_nodes,
         )
 
@@ -270,6 +263,7 @@ class Search:
             artifact,
             recipe.options(self.options.compile),
             calibration_data=self._dataset.calibration.feeds,
+            recovery_data=self._dataset.calibration.feeds,
         )
 
     def _has_precision(self, precision: Precision) -> bool:

@@ -12,8 +12,7 @@ from relaxc.compiler import CompileResult, compile
 from relaxc.errors import InputError, ModelError, OptionError
 from relaxc.manifest import versions
 from relaxc.options import CompileOptions
-from relaxc.search.dataset import split
-from relaxc.search.optimize import feeds_of
+from relaxc.search.dataset import feeds_of, split
 from relaxc.search.recipe import Run
 
 
@@ -54,8 +53,13 @@ def replay(
         raise InputError(
             f"these samples are not those of recipe `{recipe}`; give the same data and labels"
         )
+    samples = dataset.calibration.feeds
     result = compile(
-        model, output, run.recipe.options(options), calibration_data=dataset.calibration.feeds
+        model,
+        output,
+        run.recipe.options(options),
+        calibration_data=samples,
+        recovery_data=samples,
     )
     changed = {name: old for name, old in run.versions.items() if versions().get(name) != old}
     if not changed:

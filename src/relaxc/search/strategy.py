@@ -10,13 +10,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from relaxc.layout import Precision
-from relaxc.options import CALIBRATION_METHODS, QuantizeOptions
+from relaxc.options import CALIBRATION_METHODS, PruneOptions, QuantizeOptions
 from relaxc.search.journal import Trial
 from relaxc.search.recipe import Recipe
 
 Strategy = Generator[Recipe, Trial, None]
 # Every further step leaves so many times more layers in float.
 _GROWTH = 2
+# Of the multiplications, to be saved by removing channels.
+_SHARES = (0.15, 0.3, 0.45, 0.6, 0.75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class Space:
         has_integers: whether it computes on integers.
         drop: how much worse a trial is than the float build; infinite where it failed.
         allowed: the drop that is allowed; known once the float build is.
+        best: the recipe of the fastest trial that keeps the accuracy.
         sensitive_nodes: ONNX nodes in the order in which they suffer from the quantization of a
             recipe, the worst first.
     """
@@ -36,6 +39,7 @@ class Space:
     has_integers: bool
     drop: Callable[[Trial], float]
     allowed: Callable[[], float]
+    best: Callable[[], Recipe]
     sensitive_nodes: Callable[[Recipe], Sequence[str]]
 
     def keeps_accuracy(self, trial: Trial) -> bool:
@@ -44,15 +48,17 @@ class Space:
 
 
 def default_strategy(space: Space) -> Strategy:
-    """Float32, other precisions, int8 with each calibration, then int8 with layers left float."""
+    """Float32, other precisions, integers, then the best of these with fewer channels."""
     yield Recipe()
     for precision in space.precisions:
         yield Recipe(precision=precision)
     if space.has_integers:
         yield from _integers(space)
+    yield from _fewer_channels(space.best(), space)
 
 
 def _integers(space: Space) -> Strategy:
+    """Int8 with each calibration; if all lose too much, other ways to stay accurate."""
     tried: list[Trial] = []
     for calibration in CALIBRATION_METHODS:
         trial = yield Recipe(quantize=QuantizeOptions(calibration=calibration))
@@ -62,6 +68,8 @@ def _integers(space: Space) -> Strategy:
         return
     best = min(tried, key=space.drop)
     if not space.keeps_accuracy(best):
+        # Ranges that are measured as the model runs fit better, where that is fast: in products.
+        yield Recipe(quantize=QuantizeOptions(scheme="int8-dynamic"))
         yield from _leave_float(best, space)
 
 
@@ -82,6 +90,27 @@ def _leave_float(start: Trial, space: Space) -> Strategy:
             enough = middle
         else:
             too_few = middle
+
+
+def _fewer_channels(start: Recipe, space: Space) -> Strategy:
+    """Remove more and more channels, then half of the last step."""
+    kept = 0.0
+    for share in _SHARES:
+        trial = yield _pruning(start, share)
+        if not trial.is_ok:  # there is nothing to remove
+            return
+        if not space.keeps_accuracy(trial):
+            yield _pruning(start, round((kept + share) / 2, 3))
+            return
+        kept = share
+
+
+def _pruning(recipe: Recipe, share: float) -> Recipe:
+    # What loses least: by the change of the next layer's input, which is then corrected.
+    options = PruneOptions(
+        saving="macs", share=share, importance="obs", scope="global", recover=True
+    )
+    return replace(recipe, prune=options)
 
 
 def _excluding(recipe: Recipe, nodes: Sequence[str]) -> Recipe:
