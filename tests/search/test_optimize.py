@@ -118,7 +118,7 @@ def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, evaluate=evaluate)
     result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
     assert result.metric == "evaluate"
-    assert len(calls) >= len(result.trials)
+    assert len(calls) >= sum(trial.is_ok for trial in result.trials)
     with pytest.raises(InputError, match="returned `None`; it must return a number"):
         optimize(
             conv_onnx,

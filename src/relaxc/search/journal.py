@@ -34,6 +34,7 @@ class Trial:
         size_bytes: of the artifact.
         seconds: what the trial took.
         passes: seconds of every pass and phase of the compilation.
+        code: digest of the artifact's code and weights.
         error: why there is no artifact; empty where there is one.
     """
 
@@ -45,6 +46,7 @@ class Trial:
     size_bytes: int | None = None
     seconds: float = 0.0
     passes: Mapping[str, float] = field(default_factory=dict, compare=False)
+    code: str = ""
     error: str = ""
 
     @property

@@ -20,6 +20,7 @@ from relaxc.errors import OutputError, RelaxcError
 from relaxc.layout import Precision
 from relaxc.manifest import versions
 from relaxc.replacing import replacing
+from relaxc.search.builds import code_of, pass_seconds, require_new
 from relaxc.search.dataset import Dataset, feeds_of, split
 from relaxc.search.journal import Journal, Trial, open_journal
 from relaxc.search.judge import Judge
@@ -204,6 +205,8 @@ class Search:
         try:
             built = self._build(recipe, artifact)
             self._sensitive[recipe] = built.sensitive_nodes
+            trial = replace(trial, code=code_of(built))
+            require_new(trial, journal.trials)
             judge = self._judge(journal, artifact)
             score = judge.score(artifact, self._dataset.search)
             median_ms, ratio = judge.speed(artifact)
@@ -364,13 +367,6 @@ class Search:
             stopped=stopped,
             seconds=time.monotonic() - self._start,
         )
-
-
-def pass_seconds(built: CompileResult) -> dict[str, float]:
-    """What every phase of a compilation took, and every pass in place of the phase of passes."""
-    phases = {name: s for name, s in built.seconds.items() if name != "passes"}
-    passes = {record.name: record.seconds for record in built.passes}
-    return {"import": phases.pop("import"), **passes, **phases}
 
 
 def _over(value: float | None, limit: float | None) -> float:
