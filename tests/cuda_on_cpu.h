@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -20,15 +21,17 @@
 #include <vector_functions.h>
 
 #undef __launch_bounds__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #undef __cluster_dims__
 #define __cluster_dims__(x, y, z)
+#undef __grid_constant__
+#define __grid_constant__
 #ifndef SPLIT
 #define SPLIT 1
 #endif
 
 struct Index { int x, y, z; };
-static Index threadIdx, blockIdx;
+static Index threadIdx, blockIdx, gridDim;
 alignas(1024) unsigned char memories[SPLIT][232448];  // one per block of the cluster
 static unsigned shared_limit;
 
@@ -36,7 +39,7 @@ struct Product { float* c; unsigned a, b; };
 struct Copy { unsigned to; const void* from; bool valid; };
 struct Fiber {
   ucontext_t context;
-  std::vector<char> stack = std::vector<char>(1 << 18);
+  std::vector<char> stack = std::vector<char>(1 << 17);
   bool done = false;
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> groups;
@@ -49,10 +52,12 @@ static std::vector<Meeting> meetings;  // one per warp, then one per block, then
 static std::vector<uint32_t> slots;    // eight per thread
 static ucontext_t scheduler;
 static int running, block_threads;
+static long events;  // what lets other threads go on; none for long: all wait for each other
 
 static void fail(const char* what) { std::fprintf(stderr, "emulation: %s\n", what); std::abort(); }
 static void meet(Meeting& meeting, int members) {
   int generation = meeting.generation;
+  ++events;
   if (++meeting.arrived == members) {
     meeting.arrived = 0;
     ++meeting.generation;
@@ -64,8 +69,10 @@ static void meet(Meeting& meeting, int members) {
 static int lane() { return running % 32; }
 static void meet_warp() { meet(meetings[running / 32], 32); }
 static int rank() { return running / block_threads; }
+static void __syncwarp() { meet_warp(); }
 static void __syncthreads() { meet(meetings[meetings.size() - 1 - SPLIT + rank()], block_threads); }
 static void meet_cluster() { meet(meetings.back(), (int)fibers.size()); }
+static void pass_cluster() { meet_cluster(); }
 static uint32_t* slot(int lane) { return &slots[(running / 32 * 32 + lane) * 8]; }
 static unsigned char* at(unsigned address, unsigned size) {
   if (address % size || address + size > shared_limit) fail("shared memory out of bounds or misaligned");
@@ -192,13 +199,89 @@ template <int PENDING> static void wait_wgmma() {
         for (int k = 0; k < 16; ++k)
           p.c[i] += element_of_tile(p.a, row, k) * element_of_tile(p.b, column, k);
       }
+  meet_warp();  // the instruction is a warp's: no lane goes on before the others' sums are there
 }
+#endif
+
+// Barriers open when all have arrived and all bytes have come. What the copy engine was asked for comes late, while others wait.
+struct Barrier { int count, missing; long bytes; unsigned turn; };
+static std::map<std::pair<int, unsigned>, Barrier> barriers;
+static void tell(int rank, unsigned bar, int arrived, long bytes) {
+  Barrier& b = barriers.at({rank, bar});
+  b.missing -= arrived, b.bytes += bytes, ++events;
+  if (b.missing < 0) fail("too many arrived at a barrier");
+  if (!b.missing && !b.bytes) b.missing = b.count, b.turn ^= 1;
+}
+#ifdef STREAMED
+struct TensorMap { const unsigned char* base; int64_t columns, rows, stride, box_columns, box_rows; };
+struct Row128 { unsigned to; const unsigned char* from; };  // null: zeros
+struct Fetch { unsigned bar, mask; std::vector<Row128> rows; unsigned to; const void* from; int bytes; };
+static std::deque<Fetch> fetches;
+static void init_barrier(unsigned bar, int count) { at(bar, 8); barriers[{rank(), bar}] = {count, count, 0, 0}; }
+static void show_barriers() {}
+static void run_fetch() {
+  Fetch f = fetches.front();
+  fetches.pop_front();
+  for (int r = 0; r < SPLIT; ++r) {
+    if (!(f.mask >> r & 1)) continue;
+    long bytes = f.bytes;
+    if (f.bytes) std::memcpy(memories[r] + f.to, f.from, f.bytes);
+    for (const Row128& row : f.rows) {
+      bytes += 128;
+      for (int chunk = 0; chunk < 8; ++chunk) {
+        unsigned char* to = memories[r] + row.to + ((chunk ^ (row.to >> 7 & 7)) << 4);
+        if (row.from) std::memcpy(to, row.from + chunk * 16, 16);
+        else std::memset(to, 0, 16);
+      }
+    }
+    tell(r, f.bar, 0, -bytes);
+  }
+}
+static void wait_barrier(unsigned bar, unsigned turn) {
+  int self = running;
+  for (long tries = 1; barriers.at({rank(), bar}).turn == turn; ++tries) {
+    if (tries % 3 == 0 && !fetches.empty()) run_fetch();
+    swapcontext(&fibers[self].context, &scheduler);
+  }
+}
+static void arrive(unsigned bar) { tell(rank(), bar, 1, 0); }
+static void expect(unsigned bar, int bytes) { tell(rank(), bar, 0, bytes); }
+static void arrive_and_expect(unsigned bar, int bytes) { expect(bar, bytes); arrive(bar); }
+static void arrive_there(unsigned bar, unsigned rank) { tell(rank, bar, 1, 0); }
+template <bool ALONE> static void fetch(unsigned to, const void* from, int bytes, unsigned bar, unsigned mask) {
+  at(to, 16), at(to + bytes - 16, 16);
+  if ((uintptr_t)from % 16 || bytes % 16) fail("global memory misaligned");
+  fetches.push_back({bar, ALONE ? 1u << rank() : mask, {}, to, from, bytes});
+}
+template <bool ALONE>
+static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
+  if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
+  if (map.box_columns != 64) fail("boxes are 128 bytes wide");
+  Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
+  static std::deque<std::vector<unsigned char>> edges;
+  for (int r = 0; r < map.box_rows; ++r) {
+    const unsigned char* from = nullptr;
+    if (row + r < map.rows && column < map.columns) {
+      from = map.base + (row + r) * map.stride + column * 2;
+      if (column + 64 > map.columns) {
+        edges.emplace_back(128, 0);
+        std::memcpy(edges.back().data(), from, (map.columns - column) * 2);
+        from = edges.back().data();
+      }
+    }
+    f.rows.push_back({at(to + r * 128, 16) - memories[rank()] + 0u, from});
+  }
+  fetches.push_back(std::move(f));
+}
+template <int COUNT> static void give_registers() {}
+template <int COUNT> static void take_registers() {}
 #endif
 
 template <typename Kernel> struct Launcher;
 template <typename... Arguments> struct Launcher<void (*)(Arguments...)> {
   template <typename To> static To take(int64_t value) {
     if constexpr (std::is_pointer_v<To>) return reinterpret_cast<To>(value);
+    else if constexpr (!std::is_arithmetic_v<To>) return *reinterpret_cast<const To*>(value);
     else return (To)value;
   }
   template <size_t... I>
@@ -214,7 +297,7 @@ template <typename Kernel> static Kernel the_kernel;
 static const int64_t* the_arguments;
 template <typename Kernel> static void body() {
   Launcher<Kernel>::call(the_kernel<Kernel>, the_arguments);
-  fibers[running].done = true;
+  fibers[running].done = true, ++events;
   swapcontext(&fibers[running].context, &scheduler);
 }
 
@@ -224,6 +307,7 @@ static void launch(Kernel kernel, const int64_t* arguments, Index grid, int thre
   the_arguments = arguments;
   shared_limit = shared_bytes;
   block_threads = threads;
+  gridDim = grid;
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
       for (int first = 0; first < grid.x; first += SPLIT) {
@@ -231,14 +315,18 @@ static void launch(Kernel kernel, const int64_t* arguments, Index grid, int thre
         fibers = std::vector<Fiber>(threads * SPLIT);
         meetings.assign(threads * SPLIT / 32 + SPLIT + 1, {});
         slots.assign(threads * SPLIT * 8, 0);
+        barriers.clear();
         for (Fiber& fiber : fibers) {
           getcontext(&fiber.context);
           fiber.context.uc_stack.ss_sp = fiber.stack.data();
           fiber.context.uc_stack.ss_size = fiber.stack.size();
           makecontext(&fiber.context, body<Kernel>, 0);
         }
-        for (int left = 1; left;) {
-          left = 0;
+        long seen = -1;
+        for (int left = 1, idle = 0; left;) {
+          idle = events == seen ? idle + 1 : 0;
+          if (idle > 4) fail("every thread waits for another");
+          left = 0, seen = events;
           for (running = 0; running < threads * SPLIT; ++running) {
             if (fibers[running].done) continue;
             threadIdx.x = running % threads;

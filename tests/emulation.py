@@ -77,6 +77,7 @@ def run_on_cpu(
     mod, sources = take_sources(mod)
     for source in sources:
         tvm_ffi.register_global_func(source.name, _emulated(source), override=True)
+    tvm_ffi.register_global_func("runtime.cuTensorMapEncodeTiled", _describe_matrix, override=True)
     cpu = backend_for("llvm")
     with cpu.target:
         for _, transform in cpu.lowering_passes():
@@ -89,6 +90,15 @@ def run_on_cpu(
     results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
     names = {source.name.rpartition("_")[0] for source in sources}
     return [np.asarray(r.numpy()) for r in results], names
+
+
+def _describe_matrix(to: Any, _dtype: str, rank: int, base: Any, *sizes: int) -> None:
+    """Stands in for the driver: what the emulated copy engine must know of a matrix."""
+    assert rank == 2
+    columns, rows, stride, box_columns, box_rows = sizes[:5]
+    assert stride % 16 == 0 and box_rows <= 256
+    described = (ctypes.c_int64 * 6)(base.value, columns, rows, stride, box_columns, box_rows)
+    ctypes.memmove(to.value, described, ctypes.sizeof(described))
 
 
 def _emulated(source: KernelSource) -> Any:

@@ -10,6 +10,7 @@ from tvm import relax
 from relaxc.layout import PLAIN, Layout
 from relaxc.targets.cuda.groups.base import Context
 from relaxc.targets.cuda.kernels import expressions, gemm
+from relaxc.targets.cuda.kernels.elements import MODES, element_bytes, element_of
 from relaxc.targets.cuda.kernels.frame import TYPES, Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.groups.attention import AttentionGroup
@@ -50,7 +51,7 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
         warps //= 2
     blocks = -(-spec.queries // (warps * 16)) * problems
     split = _split(spec.keys, blocks, context)
-    element = gemm.element_of(context.mode)
+    element = element_of(context.mode)
     padded, value_padded = _padded(spec.depth, context), _padded(spec.width, context)
     constants: dict[str, int | str] = {
         "WARPS": warps,
@@ -72,7 +73,7 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     constants |= {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
     text = "\n".join(
         [
-            f"#define MODE {gemm.MODES.index(context.mode)}",
+            f"#define MODE {MODES.index(context.mode)}",
             f"#define SPLIT {split}",
             "enum { COPIED, CONVERTED, SCALARS };",
             "#define INFINITY_ __int_as_float(0x7f800000)",
@@ -109,7 +110,7 @@ def _padded(depth: int, context: Context) -> int:
 
 
 def _shared_bytes(group: AttentionGroup, warps: int, context: Context) -> int:
-    size = gemm.element_bytes(context.mode)
+    size = element_bytes(context.mode)
     row, value_row = (
         _padded(depth, context) * size + 16 for depth in (group.spec.depth, group.spec.width)
     )
@@ -118,7 +119,7 @@ def _shared_bytes(group: AttentionGroup, warps: int, context: Context) -> int:
 
 def _has_vectors(view: Strided, depth: int, context: Context) -> bool:
     """Whether rows can be copied 16 bytes at a time."""
-    per_chunk = 16 // gemm.element_bytes(context.mode)
+    per_chunk = 16 // element_bytes(context.mode)
     aligned = (view.offset, depth, *view.strides[:3])
     return view.strides[3] == 1 and all(value % per_chunk == 0 for value in aligned)
 

@@ -15,7 +15,8 @@ from relaxc.targets.cuda.groups.base import (
     LastMapDomain,
     is_row_epilogue,
 )
-from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels import gemm, tilings
+from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
@@ -66,7 +67,7 @@ class Conv2d(GroupKernel):
         """As the tensor cores take them; single channels are converted on the way."""
         if _spec(group).in_channels % _per_chunk(context):
             return {}
-        return {group.anchor.args[0]: gemm.element_of(context.mode)}
+        return {group.anchor.args[0]: element_of(context.mode)}
 
     def lower(self, group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
         """Write the kernel."""
@@ -76,13 +77,16 @@ class Conv2d(GroupKernel):
         rows = spec.batch * pixels
         depth = spec.kernel[0] * spec.kernel[1] * spec.in_channels
         columns = spec.out_channels
-        tiling = gemm.choose_tiling(
-            as_int(rows), columns, depth, 1, context.gpu, context.mode, packed=True
-        )
         frame = Frame("conv2d", group.func, layouts)
         layout = layouts[list(group.func.params).index(data)]
+        a = _patches(spec, frame.pointer(data), layout, context)
+        tiling = tilings.choose_tiling(
+            *(as_int(rows), columns, depth, 1, context.gpu, context.mode),
+            packed=True,
+            is_matrix=a.is_matrix,
+        )
         matrix = weight.value.numpy().transpose(2, 3, 1, 0).reshape(depth, columns)
-        element = gemm.element_of(context.mode)
+        element = element_of(context.mode)
         packed = gemm.pack_weights(matrix, tiling, context.mode)
         b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
         text = gemm.source(
@@ -90,13 +94,12 @@ class Conv2d(GroupKernel):
             tiling,
             columns,
             depth,
-            _patches(spec, frame.pointer(data), layout, context),
+            a,
             b,
             vector_width(columns, layouts[-1]),
             epilogue_lines(group.epilogue, LastMapDomain(tuple(group.result_shape)), frame),
         )
-        blocks = gemm.grid(rows, columns, 1, tiling)
-        return frame.finish(text, blocks, tiling.threads, tiling.shared_bytes, [rows])
+        return gemm.finish(frame, text, rows, columns, 1, tiling, a, context.gpu)
 
 
 def _patches(spec: ConvSpec, pointer: str, layout: Layout, context: Context) -> gemm.Operand:
@@ -116,11 +119,18 @@ def _patches(spec: ConvSpec, pointer: str, layout: Layout, context: Context) -> 
     constants |= dict(zip(("A_H", "A_W", "A_C"), strides))
     constants |= {"A_IMAGE": channels * height * width, "A_BATCH": 0}
     vectors = layout.kind == "last" and channels % _per_chunk(context) == 0
-    return gemm.Operand(pointer, layout.element, vectors, constants, ("CONV",))
+    # Where every pixel is a patch, the map is a matrix.
+    is_matrix = (
+        vectors and spec.kernel == (1, 1) and spec.stride == (1, 1) and not any(spec.padding)
+    )
+    constants["A_ROW"] = channels
+    is_stored = layout.element == element_of(context.mode)
+    is_matrix = is_matrix and is_stored
+    return gemm.Operand(pointer, layout.element, vectors, constants, ("CONV",), is_matrix)
 
 
 def _per_chunk(context: Context) -> int:
-    return 16 // gemm.element_bytes(context.mode)
+    return 16 // element_bytes(context.mode)
 
 
 def _spec(group: Group) -> ConvSpec:

@@ -12,7 +12,8 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
-from relaxc.targets.cuda.kernels import gemm, gemv
+from relaxc.targets.cuda.kernels import gemm, gemv, tilings
+from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
@@ -53,7 +54,7 @@ class Matmul(GroupKernel):
 
     def elements(self, group: Group, context: Context) -> dict[relax.Var, Element]:
         """The operands as the tensor cores take them."""
-        wanted = gemm.element_of(context.mode)
+        wanted = element_of(context.mode)
         return {arg: wanted for arg in group.anchor.args if isinstance(arg, relax.Var)}
 
     def lower(self, group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
@@ -67,22 +68,24 @@ class Matmul(GroupKernel):
         rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
         if isinstance(right, GenericConst) and (as_int(rows) or gemv.MAX_ROWS + 1) <= gemv.MAX_ROWS:
             return self._lower_few_rows(group, layouts, context, int(rows))
-        tiling = gemm.choose_tiling(
+        tiling = tilings.choose_tiling(
             *(as_int(rows), columns, depth, as_int(batch) or 1),
             *(context.gpu, context.mode),
             packed=isinstance(right, GenericConst),
+            is_matrix=not is_batched and depth % (16 // element_bytes(context.mode)) == 0,
         )
         frame = Frame("matmul", group.func, layouts)
-        per_chunk = 16 // gemm.element_bytes(context.mode)
+        per_chunk = 16 // element_bytes(context.mode)
         a = gemm.Operand(
             frame.pointer(left),
             frame.elements[left],
             depth % per_chunk == 0,
             {"A_ROW": depth, "A_BATCH": 0},
+            is_matrix=not is_batched and depth % per_chunk == 0,
         )
         if isinstance(right, GenericConst):
             packed = gemm.pack_weights(right.value.numpy(), tiling, context.mode)
-            element = gemm.element_of(context.mode)
+            element = element_of(context.mode)
             b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
         else:
             size = depth * columns if is_batched else 0
@@ -107,8 +110,7 @@ class Matmul(GroupKernel):
             vector_width(columns, layouts[-1]),
             epilogue_lines(group.epilogue, domain, frame),
         )
-        blocks = gemm.grid(rows, columns, batch, tiling)
-        return frame.finish(text, blocks, tiling.threads, tiling.shared_bytes, [rows])
+        return gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
 
     def _lower_few_rows(
         self, group: Group, layouts: Sequence[Layout], context: Context, rows: int
@@ -121,7 +123,7 @@ class Matmul(GroupKernel):
             context.mode,
             (rows, columns, depth),
             (frame.pointer(left), frame.elements[left]),
-            frame.constant(packed, gemm.element_of(context.mode)),
+            frame.constant(packed, element_of(context.mode)),
             epilogue_lines(group.epilogue, RowDomain(tuple(group.result_shape)), frame),
         )
         return frame.finish(text, gemv.grid(columns), gemv.THREADS, 0)

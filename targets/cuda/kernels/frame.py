@@ -11,7 +11,7 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import Element, Layout
 from relaxc.targets.cuda.kernels.kernel import Kernel
-from relaxc.targets.cuda.kernels.launch import launch
+from relaxc.targets.cuda.kernels.launch import MatrixMap, launch
 
 TYPES: dict[str, str] = {
     "float32": "float",
@@ -75,6 +75,10 @@ class Frame:
         self.elements[expr] = "float32"
         return self.names[expr]
 
+    def place(self, pointer: str) -> int:
+        """Which of the parameters has this name."""
+        return next(i for i, p in enumerate(self._parameters) if p.split()[-1] == pointer)
+
     def finish(
         self,
         source: str,
@@ -82,11 +86,12 @@ class Frame:
         threads: int,
         shared_bytes: int,
         scalars: Sequence[Any] = (),
+        maps: Sequence[MatrixMap] = (),
     ) -> Kernel:
         """Declare the result, `y`; `PARAMETERS` in the source becomes what was declared."""
         self._declare("y", self._result_shape, self._result, "")
         text = source.replace("PARAMETERS", ", ".join(self._parameters))
-        func = launch(self.name, text, self._buffers, grid, threads, shared_bytes, scalars)
+        func = launch(self.name, text, self._buffers, grid, threads, shared_bytes, scalars, maps)
         return Kernel(self.name, func, self._constants)
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from relaxc.layout import Precision
 from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels.elements import MODES, element_of
 from relaxc.targets.cuda.kernels.frame import TYPES
+from relaxc.targets.cuda.kernels.tilings import Tiling
 
 # More rows are worth tensor cores.
 MAX_ROWS = 4
 THREADS = 128
 _HERE = Path(__file__).parent
 # Weights are packed as for the products of gemm.cu, without padding of columns.
-TILING = gemm.Tiling(1, 1, 1, 1)
+TILING = Tiling(1, 1, 1, 1)
 
 
 def source(
@@ -37,11 +39,11 @@ def source(
     pointer, element = a
     text = (_HERE / "gemv.cu").read_text(encoding="utf-8")
     lines = [
-        f"#define MODE {gemm.MODES.index(mode)}",
+        f"#define MODE {MODES.index(mode)}",
         f"#define A_POINTER {pointer}",
         f"#define B_POINTER {b}",
         gemm.prelude(),
-        f"typedef {TYPES[gemm.element_of(mode)]} T;",
+        f"typedef {TYPES[element_of(mode)]} T;",
         f"typedef {TYPES[element]} TA;",
         f"constexpr int M = {rows}, N = {columns}, K = {depth}, V = 1;",
         text.replace("EPILOGUE\n", "\n  ".join(epilogue) + "\n"),

@@ -66,6 +66,10 @@ __device__ __forceinline__ unsigned char* shared_memory() {
 __device__ __forceinline__ void meet_cluster() {
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
+// The same where no memory has to be in order: the full barrier costs most of a microsecond.
+__device__ __forceinline__ void pass_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
 __device__ __forceinline__ float4 load_cluster(unsigned from, unsigned rank) {
   float4 v;
   unsigned there;
@@ -96,5 +100,56 @@ __device__ __forceinline__ unsigned long long tile_at(unsigned address) {
 __device__ __forceinline__ void wgmma(float* c, unsigned a, unsigned b) {
   unsigned long long at = tile_at(a), bt = tile_at(b);
   WGMMA
+}
+#endif
+
+// Tiles fetched by the copy engine, and barriers that count the bytes that have arrived. An address
+// of shared memory means the same place in every block of the cluster that `mask` names.
+#ifdef STREAMED
+struct __align__(64) TensorMap {
+  unsigned char opaque[128];
+};
+__device__ __forceinline__ void init_barrier(unsigned bar, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
+}
+__device__ __forceinline__ void show_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void wait_barrier(unsigned bar, unsigned turn) {
+  asm volatile("{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra WAIT;\nDONE:\n}" ::"r"(bar), "r"(turn)
+               : "memory");
+}
+__device__ __forceinline__ void arrive(unsigned bar) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+__device__ __forceinline__ void expect(unsigned bar, int bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void arrive_and_expect(unsigned bar, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void arrive_there(unsigned bar, unsigned rank) {
+  asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(bar), "r"(rank)
+               : "memory");
+}
+#define FETCH "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+#define FETCH_MATRIX "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+template <bool ALONE>
+__device__ __forceinline__ void fetch(unsigned to, const void* from, int bytes, unsigned bar, unsigned mask) {
+  if (ALONE) asm volatile(FETCH " [%0], [%1], %2, [%3];" ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
+  else
+    asm volatile(FETCH ".multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to), "l"(from), "r"(bytes), "r"(bar), "h"((unsigned short)mask)
+                 : "memory");
+}
+template <bool ALONE>
+__device__ __forceinline__ void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
+  if (ALONE) asm volatile(FETCH_MATRIX " [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(bar) : "memory");
+  else
+    asm volatile(FETCH_MATRIX ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(bar), "h"((unsigned short)mask)
+                 : "memory");
+}
+template <int COUNT> __device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <int COUNT> __device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 #endif

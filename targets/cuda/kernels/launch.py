@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import IRModule, tirx
 
 _SOURCE = "relaxc.cuda"
+_MAP = "tensormap"
 _TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x")
 
 
@@ -27,7 +29,8 @@ class KernelSource:
     Attributes:
         name: of the `extern "C"` function.
         source: the whole translation unit.
-        arguments: TVM's types of the arguments: `handle` for pointers.
+        arguments: TVM's types of the arguments: `handle` for pointers, `tensormap` for what tells
+            the copy engine how a matrix lies in memory.
     """
 
     name: str
@@ -42,12 +45,29 @@ class KernelSource:
         """The compiled kernel as TVM launches it."""
         info = {
             "name": "",
-            "arg_types": list(self.arguments),
+            "arg_types": ["handle" if a == _MAP else a for a in self.arguments],
+            "arg_extra_tags": [int(a == _MAP) for a in self.arguments],
             "launch_param_tags": [*_TAGS, "tirx.use_dyn_shared_memory"],
         }
         text = json.dumps({"tvm_version": tvm.__version__, "func_info": {self.name: info}})
         functions = tvm_ffi.get_global_func("runtime.LoadMetaDataFromJSON")(text)
         return tvm_ffi.get_global_func("ffi.Module.create.cuda")(cubin, "cubin", functions, {})
+
+
+@dataclass(frozen=True)
+class MatrixMap:
+    """What the copy engine must know of a matrix, to fetch tiles of it as wgmma wants them.
+
+    Attributes:
+        buffer: which of the kernel's buffers it is.
+        rows, columns: of the matrix; rows may be symbolic.
+        box_rows: of what is fetched at once; columns are 128 bytes.
+    """
+
+    buffer: int
+    rows: Any
+    columns: int
+    box_rows: int
 
 
 def launch(
@@ -58,6 +78,7 @@ def launch(
     threads: int,
     shared_bytes: int = 0,
     scalars: Sequence[Any] = (),
+    maps: Sequence[MatrixMap] = (),
 ) -> tirx.PrimFunc:
     """A PrimFunc that launches a kernel.
 
@@ -70,6 +91,7 @@ def launch(
         threads: per block.
         shared_bytes: dynamic shared memory of a block.
         scalars: further arguments, of type int, which may be symbolic.
+        maps: the last arguments.
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
     unique = f"{name}_{digest}"
@@ -79,14 +101,44 @@ def launch(
     ]
     blocks = [*grid, *([1] * (3 - len(grid)))]
     numbers = [tirx.Cast("int32", s) if isinstance(s, tirx.Expr) else s for s in scalars]
+    described = [_describe(m, declared[m.buffer], buffers[m.buffer][1]) for m in maps]
     arguments = [b.data for b in declared] + [_int(s) for s in numbers]
+    arguments += [var for var, _ in described]
     call = tirx.call_packed(
         unique, *arguments, *(_int(b) for b in blocks), _int(threads), _int(shared_bytes)
     )
-    kinds = ("handle",) * len(buffers) + ("int32",) * len(numbers)
+    kinds = ("handle",) * len(buffers) + ("int32",) * len(numbers) + (_MAP,) * len(maps)
     attrs = {"name": unique, "source": source.replace("KERNEL", unique), "arguments": list(kinds)}
-    func = tirx.PrimFunc(declared, tirx.Evaluate(call))
+    statements = [*(s for _, those in described for s in those), tirx.Evaluate(call)]
+    body = tirx.SeqStmt(statements) if maps else statements[0]
+    func = tirx.PrimFunc(declared, body)
     return func.with_attrs({"tirx.is_scheduled": True, "tirx.noalias": True, _SOURCE: attrs})
+
+
+# CUDA's numbers for tiles of 128 bytes whose chunks are permuted, and for how much the second-level
+# cache fetches at once.
+_SWIZZLE_128, _FETCH_256 = 3, 3
+
+
+def _describe(m: MatrixMap, buffer: Any, dtype: str) -> tuple[Any, list[Any]]:
+    """A variable for a matrix's description, and the statements that make it."""
+    ty = tvm.ir.PointerType(tirx.TensorMapType())
+    var = tirx.Var("map", ty)
+    size = np.dtype("uint16" if dtype == "uint16" else dtype).itemsize
+    encode = tirx.tensormap_encode_tiled(
+        *(var, buffer.data, *map(_long, (m.columns, m.rows, m.columns * size))),
+        *map(_long, (128 // size, m.box_rows, 1, 1)),
+        descriptor_dtype=dtype,
+        rank=2,
+        swizzle=_SWIZZLE_128,
+        l2_promotion=_FETCH_256,
+    )
+    made = tirx.Bind(var, tirx.tvm_stack_alloca("tensormap", 1))
+    return var, [made, tirx.Evaluate(encode)]
+
+
+def _long(value: Any) -> Any:
+    return tirx.IntImm("int64", value) if isinstance(value, int) else tirx.Cast("int64", value)
 
 
 def take_sources(mod: IRModule) -> tuple[IRModule, list[KernelSource]]:

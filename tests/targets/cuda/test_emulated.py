@@ -10,7 +10,9 @@ from builders import onnx_model
 from emulation import check_on_cpu, needs_emulation
 
 from relaxc.layout import Precision
-from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels import tilings
+from relaxc.targets.cuda.kernels.tilings import Tiling
+from relaxc.targets.cuda.machine import GPUS
 
 pytestmark = needs_emulation
 # Relative to the largest element.
@@ -65,35 +67,57 @@ def test_products_of_activations(precision: Precision, rows: int, depth: int, co
     check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
 
 
-JOINT = gemm.Tiling(64, 32, 64, 32, 4, is_joint=True)
+JOINT = Tiling(64, 32, 64, 32, 4, is_joint=True)
 TILINGS = {
     "four warps": JOINT,
-    "eight warps": gemm.Tiling(128, 64, 64, 64, 4, is_joint=True),
-    "128 rows per four warps": gemm.Tiling(128, 32, 128, 32, 3, is_joint=True),
-    "a cluster": gemm.Tiling(32, 32, 16, 16, split=4),
+    "eight warps": Tiling(128, 64, 64, 64, 4, is_joint=True),
+    "128 rows per four warps": Tiling(128, 32, 128, 32, 3, is_joint=True),
+    "a cluster": Tiling(32, 32, 16, 16, split=4),
     "a cluster of four warps each": replace(JOINT, split=2),
 }
+ALONE = Tiling(64, 64, 64, 64, 4, True, 1, 1, 1)
+BELOW = Tiling(128, 32, 64, 32, 4, True, 1, 2, 1)
+BESIDE = Tiling(64, 32, 64, 32, 3, True, 1, 1, 2)
+FOUR = Tiling(64, 32, 64, 32, 3, True, 1, 2, 2)
 
 
 @pytest.mark.parametrize("tiling", TILINGS.values(), ids=TILINGS.keys())
 @pytest.mark.parametrize("precision", ["float16", more("bfloat16")])
-def test_tilings(
-    monkeypatch: pytest.MonkeyPatch, precision: Precision, tiling: gemm.Tiling
+def test_tilings(monkeypatch: pytest.MonkeyPatch, precision: Precision, tiling: Tiling) -> None:
+    check_tiling(monkeypatch, precision, tiling, 330)
+
+
+# The copy engine fetches rows of whole vectors; others are copied by threads.
+@pytest.mark.parametrize("precision", ["float16", more("bfloat16")])
+@pytest.mark.parametrize(
+    ("tiling", "depth"),
+    [(BELOW, 266), (FOUR, 264), *(more(*c) for c in ((ALONE, 264), (ALONE, 266), (BESIDE, 264)))],
+)
+def test_streamed_tilings(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, tiling: Tiling, depth: int
 ) -> None:
-    monkeypatch.setattr(gemm, "choose_tiling", lambda *_args, **_options: tiling)
+    # So few multiprocessors that blocks compute several tiles of the result.
+    monkeypatch.setitem(GPUS, "sm_90", replace(GPUS["sm_90"], multiprocessors=2))
+    check_tiling(monkeypatch, precision, tiling, depth)
+
+
+def check_tiling(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, tiling: Tiling, depth: int
+) -> None:
+    monkeypatch.setattr(tilings, "choose_tiling", lambda *_args, **_options: tiling)
     model = onnx_model(
-        """g (float[150,330] x) => (float[150,72] y) { a = MatMul(x, w)  y = Add(a, v) }""",
-        w=random(330, 72) / 8,
+        f"""g (float[150,{depth}] x) => (float[150,72] y) {{ a = MatMul(x, w)  y = Add(a, v) }}""",
+        w=random(depth, 72) / 8,
         v=random(72, seed=1),
     )
-    feed = {"x": random(150, 330, seed=2)}
+    feed = {"x": random(150, depth, seed=2)}
     check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
 
 
 @pytest.mark.parametrize("split", [1, 2])
 def test_convolutions_of_four_warps(monkeypatch: pytest.MonkeyPatch, split: int) -> None:
     tiling = replace(JOINT, split=split)
-    monkeypatch.setattr(gemm, "choose_tiling", lambda *_args, **_options: tiling)
+    monkeypatch.setattr(tilings, "choose_tiling", lambda *_args, **_options: tiling)
     model = onnx_model(
         """g (float[2,16,9,11] x) => (float[2,24,h,w] y) {
             a = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w1, v)  y = Relu(a)

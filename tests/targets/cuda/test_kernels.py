@@ -19,7 +19,7 @@ from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.cuda.check_indices import check_indices
-from relaxc.targets.cuda.kernels import gemm
+from relaxc.targets.cuda.kernels import tilings
 from relaxc.targets.cuda.kernels.frame import as_element
 from relaxc.targets.cuda.kernels.launch import take_sources
 from relaxc.targets.cuda.machine import GPUS
@@ -129,9 +129,9 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
 
 def test_tilings_that_were_measured_are_chosen() -> None:
     gpu = GPUS["sm_90"]
-    chosen = gemm.choose_tiling(1024, 3072, 768, 1, gpu, "float16", packed=True)
-    assert (chosen.rows, chosen.columns, chosen.is_joint) == (128, 192, True)
-    other = gemm.choose_tiling(1024, 3072, 768, 1, GPUS["sm_80"], "float16", packed=True)
+    chosen = tilings.choose_tiling(1024, 3072, 768, 1, gpu, "float16", packed=True)
+    assert (chosen.rows, chosen.columns, chosen.is_streamed) == (128, 192, True)
+    other = tilings.choose_tiling(1024, 3072, 768, 1, GPUS["sm_80"], "float16", packed=True)
     assert not other.is_joint and other.split == 1
 
 
@@ -139,7 +139,7 @@ def test_tilings_that_were_measured_are_chosen() -> None:
 def test_any_product_has_a_tiling(rows: int | None) -> None:
     for name, gpu in GPUS.items():
         for mode in PRECISIONS:
-            tiling = gemm.choose_tiling(rows, 77, 300, 3, gpu, mode, packed=False)
+            tiling = tilings.choose_tiling(rows, 77, 300, 3, gpu, mode, packed=False)
             assert tiling.shared_bytes <= gpu.shared_bytes, name
             assert not tiling.is_joint and tiling.split == 1  # rows of 77 are no whole vectors
 

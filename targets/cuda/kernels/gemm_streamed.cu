@@ -1,0 +1,241 @@
+// C = epilogue(A @ B) on Hopper: some warps do nothing but fetch tiles, the others but multiply.
+//
+// What limits large products is the second-level cache, so that the blocks of a cluster share what
+// they fetch: SHARE_M blocks lie below each other and share tiles of B, SHARE_N beside each other
+// and share tiles of A. Each fetches its part and hands it to all who need it (multicast). B lies
+// in memory tile by tile, permuted as wgmma wants it; A is fetched by the copy engine where it is a
+// matrix (A_IS_MATRIX), else patch by patch, as in gemm.cu.
+//
+// Every stage has two barriers: `full` opens when its tiles have arrived, `empty` when all blocks
+// that get the next tiles have multiplied these. A block computes several tiles of the result, and
+// fetches those of the next while the epilogue of the last is running. Sums stay in registers:
+// four neighbouring threads exchange them until each holds eight columns of a row.
+// Reference: NVIDIA, PTX ISA 9.0 (mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg).
+
+constexpr int E = 8, BK = 64, TILES = (K + BK - 1) / BK;
+constexpr int TEAMS = BM / WM, MT = WM / 64, NT = BN / 8, CLUSTER_SIZE = SHARE_M * SHARE_N;
+constexpr int A_BYTES = BM * 128, B_BYTES = BN * 128, STAGE_BYTES = A_BYTES + B_BYTES;
+constexpr int N_TILES = (N + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
+constexpr int ROWS_PER_PASS = 16, A_ROWS = BM / ROWS_PER_PASS;
+// Copies by threads are announced two tiles late, when they have surely arrived. A place is free
+// when the tile behind it is being multiplied: with fewer stages, each side waits for the other.
+#ifdef A_IS_MATRIX
+constexpr int LATE = 0;
+#else
+constexpr int LATE = 2;
+#endif
+static_assert(NT % 4 == 0 && WM % 64 == 0 && STAGES >= LATE + 2 && BN % SHARE_M == 0 && BM % (8 * SHARE_N) == 0, "tiling");
+
+OPERAND_A
+
+// The tiles of the result that a cluster computes, neighbours at the same time: they share A or B.
+struct Walk {
+  int m0, n_tile;
+  __device__ __forceinline__ Walk(int step, int rows) {
+    constexpr int GROUP = SHARE_M < 8 ? 8 / SHARE_M : 1;
+    int m_steps = (rows + BM * SHARE_M - 1) / (BM * SHARE_M), group = step / (GROUP * N_STEPS) * GROUP;
+    int height = min(GROUP, m_steps - group), inside = step % (GROUP * N_STEPS);
+    int rank = blockIdx.x % CLUSTER_SIZE;
+    m0 = ((group + inside % height) * SHARE_M + rank % SHARE_M) * BM;
+    n_tile = inside / height * SHARE_N + rank / SHARE_M;
+  }
+  static __device__ __forceinline__ int count(int rows) { return (rows + BM * SHARE_M - 1) / (BM * SHARE_M) * N_STEPS; }
+};
+
+// A place among the stages: where to read or write next, and how often all of them were used.
+struct Place {
+  int stage = 0;
+  unsigned turn = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == STAGES) stage = 0, turn ^= 1;
+  }
+};
+
+// This block's part of a tile of B, for all blocks of its column of the cluster.
+__device__ __forceinline__ void fetch_b(unsigned to, const T* b, int n_tile, int tile, unsigned full) {
+  constexpr int PART = B_BYTES / SHARE_M;
+  int rank = blockIdx.x % CLUSTER_SIZE, part = rank % SHARE_M;
+  const T* from = b + ((long long)min(n_tile, N_TILES - 1) * TILES + tile) * (B_BYTES / 2) + part * (PART / 2);
+  fetch<SHARE_M == 1>(to + part * PART, from, PART, full, ((1u << SHARE_M) - 1) << (rank - part));
+}
+
+__device__ __forceinline__ void produce(
+    unsigned shared, unsigned full, unsigned empty, const TA* a, const T* b, const TensorMap* a_map, int rows) {
+  Place place;
+#ifdef A_IS_MATRIX
+  if (threadIdx.x % 128 != 0) return;
+  int part = blockIdx.x % CLUSTER_SIZE / SHARE_M;
+  unsigned mask = 0;
+#pragma unroll
+  for (int i = 0; i < SHARE_N; ++i) mask |= 1u << (i * SHARE_M);
+  mask <<= blockIdx.x % CLUSTER_SIZE % SHARE_M;
+  for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
+    Walk at(step, rows);
+    for (int tile = 0; tile < TILES; ++tile, place.advance()) {
+      unsigned to = shared + place.stage * STAGE_BYTES, opens = full + place.stage * 8;
+      wait_barrier(empty + place.stage * 8, place.turn ^ 1);
+      arrive_and_expect(opens, STAGE_BYTES);
+      fetch_matrix<SHARE_N == 1>(
+          to + part * (A_BYTES / SHARE_N), *a_map, tile * BK, at.m0 + part * (BM / SHARE_N), opens, mask);
+      fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
+    }
+  }
+#else
+  Place late;
+  int pending = 0;
+  auto announce = [&] {
+    show_to_wgmma();
+    arrive(full + late.stage * 8);
+    late.advance();
+  };
+  for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
+    Walk at(step, rows);
+    Row mine[A_ROWS];
+#pragma unroll
+    for (int i = 0; i < A_ROWS; ++i) mine[i] = row_of(a, at.m0 + threadIdx.x % 128 / 8 + i * ROWS_PER_PASS, rows);
+    for (int tile = 0; tile < TILES; ++tile, place.advance()) {
+      unsigned to = shared + place.stage * STAGE_BYTES;
+      wait_barrier(empty + place.stage * 8, place.turn ^ 1);
+      if (threadIdx.x % 128 == 0) {
+        expect(full + place.stage * 8, B_BYTES);
+        fetch_b(to + A_BYTES, b, at.n_tile, tile, full + place.stage * 8);
+      }
+      load_a(to, mine, a, tile);
+      commit();
+      if (pending == LATE) {
+        wait<LATE>();
+        announce();
+      } else {
+        ++pending;
+      }
+    }
+  }
+  wait<0>();
+  for (; pending; --pending) announce();
+#endif
+}
+
+__device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm) {
+#pragma unroll
+  for (int step = 0; step < 4; ++step)
+#pragma unroll
+    for (int i = 0; i < MT; ++i) wgmma(&acc[i][0][0], a + (wm + i * 64) * 128 + step * 32, b + step * 32);
+}
+
+// Thread t of four has columns 2t and 2t+1 of four blocks of eight; afterwards all of block t.
+__device__ __forceinline__ void exchange(float v[4][2]) {
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int bit = 1; bit < 4; bit *= 2) {
+    bool upper = lane & bit;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float given = upper ? v[i][e] : v[i | bit][e];
+        float taken = __shfl_xor_sync(0xffffffffu, given, bit);
+        if (upper) v[i][e] = taken; else v[i | bit][e] = taken;
+      }
+    }
+  }
+}
+
+#if SPLIT > 1
+#define CLUSTER __cluster_dims__(SPLIT, 1, 1)
+#else
+#define CLUSTER
+#endif
+#ifdef A_IS_MATRIX
+#define A_MAP , const __grid_constant__ TensorMap a_map
+#else
+#define A_MAP
+#endif
+extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
+    KERNEL(PARAMETERS, int rows A_MAP) {
+  unsigned char* memory = shared_memory();
+  unsigned shared = (unsigned)__cvta_generic_to_shared(memory);
+  unsigned full = shared + STAGES * STAGE_BYTES, empty = full + STAGES * 8;
+  const TA* a = A + 0;
+  const TB* b = B + 0;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < STAGES; ++s) {
+#ifdef A_IS_MATRIX
+      init_barrier(full + s * 8, 1);
+#else
+      init_barrier(full + s * 8, 128);
+#endif
+      init_barrier(empty + s * 8, (SHARE_M + SHARE_N - 1) * TEAMS * 4);
+    }
+    show_barriers();
+  }
+#if SPLIT > 1
+  pass_cluster();
+#else
+  __syncthreads();
+#endif
+
+  if (threadIdx.x >= TEAMS * 128) {
+    if constexpr (PRODUCER_REGISTERS > 0) give_registers<PRODUCER_REGISTERS>();
+#ifdef A_IS_MATRIX
+    produce(shared, full, empty, a, b, &a_map, rows);
+#else
+    produce(shared, full, empty, a, b, nullptr, rows);
+#endif
+    __syncwarp();
+  } else {
+    if constexpr (CONSUMER_REGISTERS > 0) take_registers<CONSUMER_REGISTERS>();
+    int lane = threadIdx.x % 32, wm = threadIdx.x / 128 * WM;
+    int rank = blockIdx.x % CLUSTER_SIZE;
+    bool tells = lane < CLUSTER_SIZE && (lane % SHARE_M == rank % SHARE_M || lane / SHARE_M == rank / SHARE_M);
+    Place place;
+    for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
+      Walk walk(step, rows);
+      float acc[MT][NT][4] = {};
+      unsigned before = 0;
+      for (int tile = 0; tile < TILES; ++tile, place.advance()) {
+        unsigned stage = shared + place.stage * STAGE_BYTES;
+        wait_barrier(full + place.stage * 8, place.turn);
+        begin_wgmma();
+        multiply(acc, stage, stage + A_BYTES, wm);
+        commit_wgmma();
+        wait_wgmma<1>();
+        // Now the tile before has been multiplied: its place may be used again.
+        if (tile > 0 && tells) arrive_there(before, lane);
+        before = empty + place.stage * 8;
+      }
+      wait_wgmma<0>();
+      if (tells) arrive_there(before, lane);
+#pragma unroll
+      for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
+
+      int n0 = walk.n_tile * BN, t = lane & 3;
+#pragma unroll
+      for (int i = 0; i < MT; ++i)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          int m = walk.m0 + wm + threadIdx.x % 128 / 32 * 16 + i * 64 + (lane >> 2) + half * 8;
+#pragma unroll
+          for (int j = 0; j < NT; j += 4) {
+            float block[4][2];
+#pragma unroll
+            for (int q = 0; q < 4; ++q) block[q][0] = acc[i][j + q][half * 2], block[q][1] = acc[i][j + q][half * 2 + 1];
+            exchange(block);
+#pragma unroll
+            for (int part = 0; part < 8; part += V) {
+              int n = n0 + (j + t) * 8 + part;
+              if (m >= rows || n >= N) continue;
+              float v[V];
+#pragma unroll
+              for (int e = 0; e < V; ++e) v[e] = (&block[0][0])[part + e];
+              long long at = (long long)m * N + n;
+              EPILOGUE
+            }
+          }
+        }
+    }
+  }
+#if SPLIT > 1
+  pass_cluster();  // nobody leaves while others fetch tiles for it, or tell it that they have read theirs
+#endif
+}

@@ -1,0 +1,236 @@
+"""How products on tensor cores are divided among blocks: measured, or by a model of the time."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from relaxc.layout import Precision
+from relaxc.targets.cuda.kernels.elements import element_bytes
+from relaxc.targets.cuda.machine import Gpu
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is divided.
+
+    Attributes:
+        rows, columns: of a block's tile of the result.
+        warp_rows, warp_columns: of a warp's; of four warps' together if `is_joint`.
+        stages: tiles of the operands in shared memory.
+        is_joint: whether four warps multiply together (Hopper's wgmma).
+        split: blocks of a cluster that share a tile of the result, each with a part of the depth.
+        share_rows, share_columns: blocks of a cluster below each other, which share tiles of the
+            right operand, and beside each other, of the left one; 0 where threads that multiply
+            fetch tiles too (gemm.cu, not gemm_streamed.cu).
+    """
+
+    rows: int
+    columns: int
+    warp_rows: int
+    warp_columns: int
+    stages: int = 3
+    is_joint: bool = False
+    split: int = 1
+    share_rows: int = 0
+    share_columns: int = 0
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether some warps fetch and others multiply."""
+        return self.share_rows > 0
+
+    @property
+    def cluster(self) -> int:
+        """Blocks of a cluster."""
+        return self.share_rows * self.share_columns if self.is_streamed else self.split
+
+    @property
+    def teams(self) -> int:
+        """Warps that multiply, or groups of four such."""
+        return self.rows // self.warp_rows * (self.columns // self.warp_columns)
+
+    @property
+    def threads(self) -> int:
+        """Per block."""
+        return self.teams * (128 if self.is_joint else 32) + (128 if self.is_streamed else 0)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Tiles of the operands, and later the sums; or two barriers for every stage."""
+        if self.is_streamed:
+            return self.stages * ((self.rows + self.columns) * 128 + 16)
+        return max(
+            self.stages * (self.rows + self.columns) * 128, self.rows * (self.columns + 4) * 4
+        )
+
+
+# Blocks that fit on a multiprocessor side by side hide each other's waits.
+# Three products per element take registers: warps of 64 x 32 at most.
+_TILINGS = (
+    Tiling(128, 128, 64, 32),
+    Tiling(128, 64, 32, 32),
+    Tiling(64, 128, 32, 32),
+    Tiling(64, 64, 32, 16),
+    Tiling(32, 64, 16, 16),
+    Tiling(64, 32, 16, 16),
+    Tiling(32, 32, 16, 16),
+)
+_JOINT = (
+    Tiling(128, 256, 64, 256, 4, True),
+    Tiling(256, 128, 128, 128, 4, True),
+    Tiling(128, 192, 64, 192, 4, True),
+    Tiling(64, 256, 64, 128, 4, True),
+    Tiling(128, 128, 64, 128, 4, True),
+    Tiling(128, 128, 64, 128, 3, True),
+    Tiling(128, 96, 64, 96, 4, True),
+    Tiling(128, 64, 64, 64, 4, True),
+    Tiling(64, 128, 64, 128, 4, True),
+    Tiling(64, 64, 64, 64, 5, True),
+    Tiling(64, 32, 64, 32, 5, True),
+)
+_STREAMED = (
+    Tiling(128, 256, 64, 256, 4, True),
+    Tiling(256, 128, 128, 128, 4, True),
+    Tiling(192, 192, 64, 192, 4, True),
+    Tiling(128, 224, 64, 224, 4, True),
+    Tiling(128, 192, 64, 192, 5, True),
+    Tiling(128, 160, 64, 160, 6, True),
+    Tiling(192, 128, 64, 128, 5, True),
+    Tiling(128, 128, 64, 128, 7, True),
+    Tiling(128, 96, 64, 96, 8, True),
+    Tiling(128, 64, 64, 64, 9, True),
+    Tiling(64, 256, 64, 256, 5, True),
+    Tiling(64, 192, 64, 192, 7, True),
+    Tiling(64, 128, 64, 128, 9, True),
+    Tiling(64, 96, 64, 96, 10, True),
+    Tiling(64, 64, 64, 64, 12, True),
+)
+# Blocks below each other, and beside each other, of a cluster.
+_SHARES = ((1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2))
+_SPLITS = (1, 2, 4, 8)
+# A typical size for rows that are known at run time only.
+_UNKNOWN_ROWS = 1024
+# Of one multiprocessor of an H100, in nanoseconds, fitted to a thousand measured kernels: to begin
+# and end a block; for a tile whose predecessors hide nothing; to agree with other blocks, once and
+# for 4096 of another block's sums. Per nanosecond: sums written, bytes from the second-level
+# cache, products of half-width numbers by wgmma and by mma.
+_BLOCK_NS, _TILE_NS, _CLUSTER_NS, _SHARE_NS = 2073.0, 70.0, 785.0, 183.0
+_SUMS, _BYTES, _JOINT_PRODUCTS, _WARP_PRODUCTS = 6.6, 45.0, 2070.0, 1260.0
+
+# The same for those that are streamed, fitted to five hundred: once; for a tile however small. Per
+# nanosecond: sums, bytes by the copy engine and by threads, products.
+_STREAMED_NS, _STREAMED_TILE_NS = 1014.0, 334.0
+_STREAMED_SUMS, _FETCHED_BYTES, _COPIED_BYTES, _STREAMED_PRODUCTS = 5.0, 57.0, 26.0, 3386.0
+
+
+def choose_tiling(
+    rows: int | None,
+    columns: int,
+    depth: int,
+    batch: int,
+    gpu: Gpu,
+    mode: Precision,
+    packed: bool,
+    is_matrix: bool = False,
+) -> Tiling:
+    """The tiling with which the busiest multiprocessor is done first.
+
+    Args:
+        rows, columns, depth: of the product; None for rows that are known at run time only.
+        batch: how many such products.
+        gpu: the architecture.
+        mode: how products are computed.
+        packed: whether the right operand is packed, as `pack_weights` does.
+        is_matrix: whether the left one lies in memory as a matrix, in whole vectors.
+    """
+    if rows is not None and packed and batch == 1 and gpu.has_joint_products:
+        found = _measured().get((rows, columns, depth))
+        # A product and a convolution may have the same sizes.
+        is_fetched = found is not None and _needs_matrix(found)
+        if found and element_bytes(mode) == 2 and (is_matrix or not is_fetched):
+            return found
+    rows = _UNKNOWN_ROWS if rows is None else rows
+    is_half = element_bytes(mode) == 2
+    tiles = -(-depth * element_bytes(mode) // 128)
+    # Two, or six times as many instructions, for two TF32 numbers and for products of pairs.
+    slowness = {"float32": 6.0, "tf32": 2.0}.get(mode, 1.0)
+
+    def nanoseconds(t: Tiling) -> float:
+        if t.is_streamed:
+            return _streamed_nanoseconds(t, rows, columns, tiles, gpu, is_matrix)
+        blocks = -(-rows // t.rows) * -(-columns // t.columns) * batch * t.split
+        busy = -(-blocks // gpu.multiprocessors)
+        threads = min(2048 // t.threads, 65536 // (t.threads * 128))
+        beside = max(1, min(threads, gpu.shared_bytes // t.shared_bytes))
+        products = t.rows * t.columns * (64 if is_half else 32)
+        rate = _JOINT_PRODUCTS if t.is_joint else _WARP_PRODUCTS
+        step = max((t.rows + t.columns) * 128 / _BYTES, slowness * products / rate)
+        share = -(-tiles // t.split)
+        ends = t.rows * t.columns / _SUMS
+        alone = _BLOCK_NS + ends + share * max(step, _TILE_NS)
+        if t.split > 1:
+            alone += _CLUSTER_NS + _SHARE_NS * (t.split - 1) * t.rows * t.columns / 4096
+        return max(-(-busy // beside) * alone, busy * (share * step + ends) + _BLOCK_NS)
+
+    joint = _JOINT if is_half and packed and gpu.has_joint_products else ()
+    candidates = [*joint, *_TILINGS]
+    if gpu.has_clusters and columns % 4 == 0:
+        splits = [s for s in _SPLITS if s <= tiles]
+        candidates = [replace(t, split=s) for t in candidates for s in splits]
+    if joint and batch == 1 and columns % 8 == 0:
+        candidates += _streamed(is_matrix)
+    usable: list[Tiling] = [t for t in candidates if t.shared_bytes <= gpu.shared_bytes]
+    return min(usable, key=nanoseconds)
+
+
+def resident_clusters(tiling: Tiling, gpu: Gpu) -> int:
+    """How many clusters run at the same time.
+
+    A cluster lies within one part of the GPU: large ones leave multiprocessors over. On an H100,
+    clusters of four and of eight fit on 112 of its 132.
+    """
+    usable = gpu.multiprocessors if tiling.cluster <= 2 else gpu.multiprocessors // 16 * 14
+    return max(1, usable // tiling.cluster)
+
+
+def _streamed_nanoseconds(
+    t: Tiling, rows: int, columns: int, tiles: int, gpu: Gpu, is_matrix: bool
+) -> float:
+    steps = -(-rows // (t.rows * t.share_rows)) * -(-columns // (t.columns * t.share_columns))
+    rounds = -(-steps // resident_clusters(t, gpu))
+    fetched = t.rows * 128 / t.share_columns / (_FETCHED_BYTES if is_matrix else _COPIED_BYTES)
+    fetched += t.columns * 128 / t.share_rows / _FETCHED_BYTES
+    step = max(fetched, t.rows * t.columns * 64 / _STREAMED_PRODUCTS, _STREAMED_TILE_NS)
+    return _STREAMED_NS + rounds * (tiles * step + t.rows * t.columns / _STREAMED_SUMS)
+
+
+def _needs_matrix(t: Tiling) -> bool:
+    """Whether only the copy engine will do: it serves several blocks, and takes no registers."""
+    return t.is_streamed and (t.share_columns > 1 or t.teams > 2)
+
+
+@functools.cache
+def _streamed(is_matrix: bool) -> list[Tiling]:
+    return [
+        replace(t, share_rows=m, share_columns=n)
+        for t in _STREAMED
+        for m, n in _SHARES
+        if is_matrix or not _needs_matrix(replace(t, share_rows=m, share_columns=n))
+    ]
+
+
+@functools.cache
+def _measured() -> dict[tuple[int, int, int], Tiling]:
+    """The fastest of the likely tilings, measured for products of well-known networks."""
+    text = (_HERE / "measured_tilings.json").read_text(encoding="utf-8")
+    *_, table = json.loads(text).values()
+    found = {}
+    for key, (m, n, warp_m, warp_n, stages, is_joint, *cluster) in table.items():
+        rows, columns, depth = map(int, key.split("x"))
+        found[rows, columns, depth] = Tiling(m, n, warp_m, warp_n, stages, bool(is_joint), *cluster)
+    return found
