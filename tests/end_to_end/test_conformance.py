@@ -1,51 +1,58 @@
-"""ONNX's backend suite: every node case passes or is refused; none is wrong."""
+"""ONNX's backend suite: nearly every case passes, the others are refused; none is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
-from onnx.backend.test.loader import load_model_tests
+from conformance import describe, engine, judge, run_all, suite
+from conformance_page import Result, read, table
 
-from relaxc.measure.conformance import run
+# One of so many cases belongs to the default tests.
+_EVERY = 80
+# The reference's own rounding exceeds the tolerance: it computes in single precision.
+_IMPRECISE = {"test_dft_inverse", "test_dft_inverse_opset19"}
 
-# Random by definition, or of ONNX's training domain.
-_EXCLUDED = ("bernoulli", "training_dropout", "adagrad", "adam", "momentum", "gradient")
+
+def test_a_sample_of_the_suite() -> None:
+    run = engine("relaxc")
+    sample = suite()[::_EVERY]
+    assert len(sample) > 20
+    failures = {case.name: judge(run, case) for _, case in sample}
+    assert {n: r for n, r in failures.items() if r[0] != "pass"} == {}
 
 
-def _value(item: Any) -> Any:
-    return numpy_helper.to_array(item) if isinstance(item, onnx.TensorProto) else item
+def test_what_differs_is_noticed() -> None:
+    _, case = next((k, c) for k, c in suite() if c.name == "test_abs")
+    assert judge(lambda model, inputs: [-inputs[0]], case)[0] == "mismatch"
+    assert judge(lambda model, inputs: [abs(inputs[0]).astype(float)], case)[0] == "mismatch"
+    assert judge(lambda model, inputs: [abs(inputs[0])], case) == ("pass", "")
+    assert judge(lambda model, inputs: [inputs[0][0] / None], case)[0] == "error"
+
+
+def test_the_page_counts_what_the_logs_hold() -> None:
+    ours = [
+        Result("test_abs", "node", "Abs", False, "pass"),
+        Result("test_abs_expanded", "node", "Abs", True, "refused", "`Foo` | is not supported"),
+    ]
+    page = table(ours, [Result("test_abs", "node", "Abs", False, "mismatch")])
+    assert "| nodes, direct | 1 | 1 (100.0 %) | 0 | 0 | 0 | 0 (0.0 %) |" in page
+    assert "| Abs | 1/1 | 0/1 | 0/1 | 0/1 |" in page
+    assert "| test_abs_expanded | refused | `Foo` \\| is not supported |" in page
+
+
+def test_an_expanded_case_is_about_its_operator() -> None:
+    cases = {c.name: (k, c) for k, c in suite()}
+    kind, case = cases["test_elu_expanded_ver18"]
+    assert describe(kind, case, {"test_elu": "Elu"}) == ("Elu", True)
 
 
 @pytest.mark.long
-def test_most_cases_pass() -> None:
-    counts: Counter[str] = Counter()
-    for case in load_model_tests(kind="node"):
-        if any(word in case.name for word in _EXCLUDED):
-            continue
-        for inputs, outputs in case.data_sets:
-            try:
-                results = run(case.model, [_value(i) for i in inputs])
-            except NotImplementedError:
-                counts["refused"] += 1
-                continue
-            except Exception:
-                counts["unclean"] += 1
-                continue
-            counts["passed" if _agree(results, outputs, case) else "wrong"] += 1
-    assert counts["passed"] >= 0.75 * sum(counts.values()), counts
-
-
-def _agree(results: list[Any], outputs: list[Any], case: Any) -> bool:
-    for actual, item in zip(results, outputs):
-        expected = np.asarray(_value(item))
-        if actual.shape != expected.shape or actual.dtype != expected.dtype:
-            return False
-        given, wanted = (np.asarray(a, np.float64) for a in (actual, expected))
-        if not np.allclose(given, wanted, rtol=case.rtol, atol=case.atol, equal_nan=True):
-            return False
-    return True
+def test_nearly_all_cases_pass(tmp_path: Path) -> None:
+    log = tmp_path / "relaxc.jsonl"
+    run_all("relaxc", log, jobs=2, limit_s=300, only="")
+    results = read(log)
+    counts = Counter(r.status for r in results)
+    assert counts["pass"] >= 0.97 * len(results), counts
+    assert {r.name for r in results if r.status not in ("pass", "refused")} <= _IMPRECISE

@@ -13,6 +13,8 @@ from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 
 _LOWEST = float("-inf")
+# The kernel writes every tap out; more of them than this would take minutes to compile.
+_MOST_TAPS = 8192
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class PoolSpec:
             return None
         padding = [int(p) for p in attrs.padding]
         is_max = "max" in str(call.op.name)
-        return PoolSpec(
+        spec = PoolSpec(
             "max" if is_max else "average",
             int(x[0]) if isinstance(x[0], tirx.IntImm) else x[0],
             int(x[1]),
@@ -70,6 +72,7 @@ class PoolSpec:
             (padding[0], padding[1], padding[2], padding[3]),
             bool(attrs.count_include_pad) and not is_max,
         )
+        return spec if _written_taps(spec) <= _MOST_TAPS else None
 
     @property
     def out_dims(self) -> tuple[Any, int, int, int]:
@@ -101,6 +104,13 @@ def _interior(spec: PoolSpec) -> tuple[int, int]:
     high = (spec.in_width - 1 - reach + spec.padding[1]) // spec.stride[1] + 1
     low = min(low, spec.out_width)
     return low, max(low, min(high, spec.out_width))
+
+
+def _written_taps(spec: PoolSpec) -> int:
+    """How many loads the code of the kernel has."""
+    low, high = _interior(spec)
+    area = spec.window[0] * spec.window[1]
+    return (low + spec.out_width - high) * area + (8 * area if high > low else 0)
 
 
 def _neutral(b: KernelBuilder, spec: PoolSpec) -> Expr:

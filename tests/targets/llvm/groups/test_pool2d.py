@@ -32,3 +32,13 @@ def test_matches_onnxruntime(op: str, attributes: str, kernel: str, target: str)
     # Negative everywhere: padding with zeros instead of nothing would show.
     x = -np.abs(rng.standard_normal((2, 20, 13, 11)).astype(np.float32)) + 0.1
     check_model(model, {"x": x}, target, kernels={kernel})
+
+
+def test_windows_too_large_to_write_out_are_left_to_the_loop_nests() -> None:
+    model = onnx_model(
+        """g (float[1,1,300,300] x) => (float[n,c,h,w] y) {
+            y = MaxPool <kernel_shape=[60,80], strides=[30,30], dilations=[3,2], pads=[9,9,9,9]> (x)
+        }"""
+    )
+    x = np.random.default_rng(0).standard_normal((1, 1, 300, 300)).astype(np.float32)
+    check_model(model, {"x": x}, TARGETS[0], kernels=set())

@@ -1,0 +1,118 @@
+"""The page of what passes of ONNX's backend suite, out of the logs of `conformance.py`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
+_HEAD = """\
+ONNX's own backend suite, run by `benchmarks/conformance.py`, which also writes this page.
+A case passes if every output has the expected type, shape and numbers, within the case's own
+tolerance. A refusal names what is not supported; errors are failures that do not. Expanded cases
+are function bodies of operators, as graphs. Left out: cases whose results depend on random numbers,
+and ONNX's training domain.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case.
+
+    Attributes:
+        name, kind: of the case.
+        op: the operator that it is about; expanded cases are about the one that was expanded.
+        is_expanded: whether it is the function body of an operator.
+        status: `pass`, `mismatch`, `refused`, `error`, `crash` or `timeout`.
+        message: why it did not pass.
+    """
+
+    name: str
+    kind: str
+    op: str
+    is_expanded: bool
+    status: str
+    message: str = ""
+
+
+def read(log: Path) -> list[Result]:
+    """The results of a log."""
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return [Result(**json.loads(line)) for line in lines]
+
+
+def table(ours: list[Result], theirs: list[Result]) -> str:
+    """The page of both logs."""
+    other = {r.name: r for r in theirs}
+    lines = [
+        "# Conformance",
+        "",
+        _HEAD,
+        *_totals(ours, other),
+        "",
+        "## By operator",
+        "",
+        "Cases that pass, of how many: direct ones and expanded ones.",
+        "",
+        "| operator | relaxc | ONNX Runtime | relaxc, expanded | ONNX Runtime, expanded |",
+        "|---|---|---|---|---|",
+        *_by_operator(ours, other),
+        "",
+        "## What does not pass",
+        "",
+        "| case | status | why |",
+        "|---|---|---|",
+        *(
+            f"| {r.name} | {r.status} | {_cell(r.message)} |"
+            for r in sorted(ours, key=lambda r: r.name)
+            if r.status != "pass"
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _totals(ours: list[Result], other: dict[str, Result]) -> list[str]:
+    lines = [
+        "| cases | number | relaxc passes | refuses | wrong | errors, crashes, timeouts "
+        "| ONNX Runtime passes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups = {
+        "nodes, direct": [r for r in ours if r.kind == "node" and not r.is_expanded],
+        "nodes, expanded": [r for r in ours if r.is_expanded],
+        **{kind: [r for r in ours if r.kind == kind] for kind in KINDS if kind != "node"},
+        "**all**": ours,
+    }
+    for name, members in groups.items():
+        counts = Counter(r.status for r in members)
+        broken = counts["error"] + counts["crash"] + counts["timeout"]
+        passed = counts["pass"]
+        theirs = sum(other[r.name].status == "pass" for r in members if r.name in other)
+        share = [f"{n} ({100 * n / max(1, len(members)):.1f} %)" for n in (passed, theirs)]
+        lines.append(
+            f"| {name} | {len(members)} | {share[0]} | {counts['refused']} | {counts['mismatch']} "
+            f"| {broken} | {share[1]} |"
+        )
+    return lines
+
+
+def _by_operator(ours: list[Result], other: dict[str, Result]) -> Iterable[str]:
+    by_op: dict[str, list[Result]] = defaultdict(list)
+    for result in ours:
+        if result.kind == "node":
+            by_op[result.op].append(result)
+    for op, members in sorted(by_op.items()):
+        cells = []
+        for is_expanded in (False, True):
+            chosen = [r for r in members if r.is_expanded == is_expanded]
+            for results in (chosen, [other[r.name] for r in chosen if r.name in other]):
+                passed = sum(r.status == "pass" for r in results)
+                cells.append(f"{passed}/{len(chosen)}" if chosen else "")
+        yield f"| {op} | {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")[:160]
