@@ -23,7 +23,7 @@ CalibrationData = Iterable[Feed] | Callable[[Sequence[TensorInfo]], Iterable[Fee
 _lock = threading.Lock()
 
 
-def observe(artifact: Path, data: CalibrationData) -> tuple[dict[int, Histogram], int]:
+def observe(artifact: Path, data: CalibrationData) -> dict[int, Histogram]:
     """Run an instrumented artifact on every feed.
 
     Args:
@@ -31,7 +31,7 @@ def observe(artifact: Path, data: CalibrationData) -> tuple[dict[int, Histogram]
         data: feeds, or a function that gives them when told the model's inputs.
 
     Returns:
-        The histogram of each observer, and the number of feeds.
+        The histogram of each observer.
 
     Raises:
         InputError: a feed does not fit the model, there is none, or it leads to NaN or infinity.
@@ -62,7 +62,7 @@ def observe(artifact: Path, data: CalibrationData) -> tuple[dict[int, Histogram]
             tvm_ffi.registry.remove_global_func(OBSERVE)
     if not count:
         raise InputError("there is no calibration data; give at least one sample")
-    return dict(seen), count
+    return dict(seen)
 
 
 def recovery_samples(

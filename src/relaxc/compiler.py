@@ -33,11 +33,11 @@ from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.prune_channels import PruneReport
 from relaxc.passes.prune.segments import Arrays
-from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.pruning import pruning_passes, require_samples
 from relaxc.quantizing import Correction, Remembered, is_calibrated, quantization_passes
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.session import Model, TensorInfo, load
+from relaxc.statistics import Histograms, measured_once
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.registry import backend_for
 from relaxc.tuning.recorded import recorded_backend
@@ -147,13 +147,18 @@ def compile_for(
     remembered = Remembered(calibration)
     errors: list[LayerError] = []
 
-    def collect(instrumented: IRModule) -> dict[int, Histogram]:
-        histograms = _observe(imported, instrumented, backend, remembered, warnings)
-        if remembered.is_constant:
-            warnings.append(
-                "the inputs of every calibration sample hold one number only: ranges fit nothing "
-                "else; give samples of real inputs"
-            )
+    def collect(instrumented: IRModule) -> Histograms:
+        def measure(feeds: Iterable[Feed]) -> Histograms:
+            return _observe(imported, instrumented, backend, feeds)
+
+        infos = [
+            TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in describe_inputs(imported)
+        ]
+        feeds, is_held = remembered(infos), isinstance(calibration_data, list | tuple)
+        histograms = measured_once(
+            instrumented, backend.describe(), feeds, is_held, measure, warnings
+        )
+        remembered.warn(warnings)
         return histograms
 
     def shown() -> list[Arrays]:
@@ -324,12 +329,8 @@ def _load_probe(
 
 
 def _observe(
-    imported: ImportedModel,
-    instrumented: IRModule,
-    backend: Backend,
-    data: CalibrationData,
-    warnings: list[str],
-) -> dict[int, Histogram]:
+    imported: ImportedModel, instrumented: IRModule, backend: Backend, data: Iterable[Feed]
+) -> Histograms:
     """Build an instrumented module and run it on the calibration data."""
     results = len(instrumented["main"].ret_ty.fields)
     outputs = tuple(f"relaxc.result{i}" for i in range(results))
@@ -337,17 +338,7 @@ def _observe(
     with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
         path = Path(folder) / "instrumented.rxc"
         write_probe(path, observed, backend)
-        histograms, count = observe(path, data)
-    if count < _FEW_SAMPLES:
-        warnings.append(
-            f"{count} calibration samples are few: ranges may be too narrow; "
-            f"{_ENOUGH_SAMPLES} are usually enough"
-        )
-    return histograms
-
-
-# Fewer calls than this say little about the range of an activation.
-_FEW_SAMPLES, _ENOUGH_SAMPLES = 8, 128
+        return observe(path, data)
 
 
 def _build(backend: Backend, mod: IRModule, listing: bool) -> CompiledModule:

@@ -83,7 +83,11 @@ class Remembered:
     Attributes:
         feeds: those that were kept; how many does not grow with the data.
         is_constant: whether every input that was read holds one number only.
+        count: how many were read.
     """
+
+    # Fewer calls than this say little about the range of an activation.
+    _FEW, _ENOUGH = 8, 128
 
     # More of them hardly change the mean of an error.
     _CALLS, _BYTES = 64, 64 << 20
@@ -92,6 +96,7 @@ class Remembered:
         self._data = data
         self.feeds: list[Feed] = []
         self.is_constant = True
+        self.count = 0
         self._left = self._BYTES
 
     def first(self, inputs: Sequence[TensorInfo]) -> list[Feed]:
@@ -106,11 +111,25 @@ class Remembered:
         """Read the data."""
         data: Iterable[Feed] = self._data(inputs) if callable(self._data) else self._data
         for feed in data:
+            self.count += 1
             self.is_constant = self.is_constant and all(map(_is_constant, feed.values()))
             if len(self.feeds) < self._CALLS and self._left > 0:
                 self._left -= sum(np.asarray(array).nbytes for array in feed.values())
                 self.feeds.append(feed)
             yield feed
+
+    def warn(self, warnings: list[str]) -> None:
+        """Say so where ranges of the data that were read will not fit others."""
+        if self.count < self._FEW:
+            warnings.append(
+                f"{self.count} calibration samples are few: ranges may be too narrow; "
+                f"{self._ENOUGH} are usually enough"
+            )
+        if self.is_constant:
+            warnings.append(
+                "the inputs of every calibration sample hold one number only: ranges fit nothing "
+                "else; give samples of real inputs"
+            )
 
 
 def _is_constant(value: object) -> bool:

@@ -1,0 +1,92 @@
+"""Statistics of activations outlive a compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from builders import conv_model
+
+import relaxc
+from relaxc import calibrate
+from relaxc.options import CompileOptions, QuantizeOptions
+
+
+def samples(seed: int = 0) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
+
+
+Compile = Callable[..., relaxc.CompileResult]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """One entry for each calibration that ran; the cache is empty before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    runs: list[int] = []
+    inner = calibrate.observe
+
+    def observe(*args: object) -> object:
+        runs.append(1)
+        return inner(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("relaxc.compiler.observe", observe)
+    return runs
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Compile:
+    def compile_(
+        model: onnx.ModelProto, data: object, method: str = "minmax"
+    ) -> relaxc.CompileResult:
+        quantize = QuantizeOptions(calibration=method, speed_gate=False)  # type: ignore[arg-type]
+        path = tmp_path / "m.rxc"
+        options = CompileOptions(quantize=quantize)
+        return relaxc.compile(model, path, options, calibration_data=data)  # type: ignore[arg-type]
+
+    return compile_
+
+
+def test_equal_model_and_data_are_measured_once(measured: list[int], build: Compile) -> None:
+    first = build(conv_model(), samples()).path.read_bytes()
+    second = build(conv_model(), samples())
+    assert second.path.read_bytes() == first
+    assert second.warnings == ()
+    build(conv_model(), iter(samples()))
+    for method in ("percentile", "mse", "entropy"):
+        build(conv_model(), lambda _inputs: iter(samples()), method)
+    assert len(measured) == 1
+
+
+def test_other_data_and_models_are_measured(measured: list[int], build: Compile) -> None:
+    build(conv_model(), samples())
+    build(conv_model(), samples(1))
+    changed = conv_model()
+    weight = changed.graph.initializer[0]
+    weight.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, weight.name)
+    )
+    build(changed, samples())
+    assert len(measured) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_entry_is_measured_again(
+    damage: str, measured: list[int], build: Compile, tmp_path: Path
+) -> None:
+    good = build(conv_model(), samples()).path.read_bytes()
+    (entry,) = (tmp_path / "cache/relaxc/statistics").glob("*.stats")
+    content = bytearray(entry.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 0xFF
+    damaged = {"cut": content[:99], "flip": content, "empty": b""}[damage]
+    entry.write_bytes(bytes(damaged))
+    result = build(conv_model(), samples())
+    assert any("are damaged" in warning for warning in result.warnings)
+    assert result.path.read_bytes() == good
+    assert build(conv_model(), samples()).warnings == ()
+    assert len(measured) == 2
