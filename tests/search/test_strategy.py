@@ -18,6 +18,7 @@ def run(
     precisions: Sequence[Precision] = (),
     integers: bool = True,
     prunable: bool = False,
+    is_small: bool = False,
 ) -> list[Recipe]:
     """Play a search in which a recipe loses what `drop_of` says; without those that prune, if all
     of those would fail.
@@ -26,6 +27,7 @@ def run(
     space = Space(
         precisions=precisions,
         has_integers=integers,
+        is_small=is_small,
         drop=lambda trial: drops[trial.number] if trial.is_ok else float("inf"),
         allowed=lambda: 0.01,
         best=lambda: next(
@@ -105,3 +107,8 @@ def test_channels_go_until_the_accuracy_does() -> None:
 
 def test_models_without_channels_to_remove() -> None:
     assert shares(run(lambda r: 10.0 if r.prune else 0.0, integers=False, prunable=True)) == [0.15]
+
+
+def test_weights_alone_are_rounded_where_size_counts() -> None:
+    schemes = [r.quantize.scheme for r in run(lambda _r: 0.0, is_small=True) if r.quantize]
+    assert schemes[4:] == ["int8-weights", "int4-weights"]

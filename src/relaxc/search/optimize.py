@@ -246,6 +246,7 @@ class Search:
         return Space(
             precisions=[p for p in _PRECISIONS if self._has_precision(p)],
             has_integers=self._backend.has_integer_kernels,
+            is_small=self.options.goal.max_size_bytes is not None,
             drop=self.drop,
             allowed=self.allowed_drop,
             best=lambda: next(self._ranked(self._done(), self._loss)).recipe,

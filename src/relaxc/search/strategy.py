@@ -10,13 +10,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from relaxc.layout import Precision
-from relaxc.options import CALIBRATION_METHODS, PruneOptions, QuantizeOptions
+from relaxc.options import CALIBRATION_METHODS, PruneOptions, QuantizeOptions, Scheme
 from relaxc.search.journal import Trial
 from relaxc.search.recipe import Recipe
 
 Strategy = Generator[Recipe, Trial, None]
 # Every further step leaves so many times more layers in float.
 _GROWTH = 2
+# Only the weights of products, for memory: seldom faster than int8 that computes.
+_SMALL: tuple[Scheme, ...] = ("int8-weights", "int4-weights")
 # Of the multiplications, to be saved by removing channels.
 _SHARES = (0.15, 0.3, 0.45, 0.6, 0.75)
 
@@ -28,6 +30,7 @@ class Space:
     Attributes:
         precisions: besides float32.
         has_integers: whether it computes on integers.
+        is_small: whether the artifact's size is limited.
         drop: how much worse a trial is than the float build; infinite where it failed.
         allowed: the drop that is allowed; known once the float build is.
         best: the recipe of the fastest trial that keeps the accuracy.
@@ -37,6 +40,7 @@ class Space:
 
     precisions: Sequence[Precision]
     has_integers: bool
+    is_small: bool
     drop: Callable[[Trial], float]
     allowed: Callable[[], float]
     best: Callable[[], Recipe]
@@ -54,6 +58,9 @@ def default_strategy(space: Space) -> Strategy:
         yield Recipe(precision=precision)
     if space.has_integers:
         yield from _integers(space)
+    if space.has_integers and space.is_small:
+        for scheme in _SMALL:
+            yield Recipe(quantize=QuantizeOptions(scheme=scheme))
     yield from _fewer_channels(space.best(), space)
 
 
