@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -38,6 +39,20 @@ def identifier(name: str) -> str:
     """`name` as a Relax variable name."""
     clean = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     return clean if clean and not clean[0].isdigit() else f"n_{clean}"
+
+
+# Beyond any memory, and far enough from the limit of int64 for sums and products of sizes.
+_MAX_ELEMENTS = 1 << 40
+
+
+def _refuse_impossible_size(value: onnx.ValueInfoProto) -> None:
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value]
+    # Symbolic and empty dimensions aside: strides are computed of the others, even of nothing.
+    if math.prod(sizes) > _MAX_ELEMENTS:
+        raise ModelError(
+            f"input `{value.name}` has impossible dimensions: {sizes}; at most 2**40 elements are "
+            "supported"
+        )
 
 
 class GraphConverter:
@@ -83,6 +98,12 @@ class GraphConverter:
             tensor = value.type.tensor_type
             if not value.type.HasField("tensor_type"):
                 raise ModelError(f"input `{value.name}` is not a tensor, which is not supported")
+            if tensor.elem_type not in helper.get_all_tensor_dtypes():
+                raise ModelError(
+                    f"input `{value.name}` has element type {tensor.elem_type}, which ONNX does "
+                    "not know; declare a type"
+                )
+            _refuse_impossible_size(value)
             dims = []
             for dim in tensor.shape.dim:
                 if dim.HasField("dim_value"):

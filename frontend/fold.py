@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from relaxc.frontend.branches import with_branches_chosen
 from relaxc.frontend.load import OnnxModel
+from relaxc.frontend.slopes import refuse_wide_slopes
 
 # A fold may not blow the model up: a result above this size must not exceed its inputs.
 _MAX_GROWN_BYTES = 1 << 20
@@ -27,9 +28,13 @@ def fold_constants(model: OnnxModel) -> None:
     """Replace nodes with known results by initializers, in place.
 
     Values with non-finite results or failing evaluation are left to the runtime.
+
+    Raises:
+        ModelError: the slope of a PRelu does not fit its data, so that inferred shapes are wrong.
     """
     for _ in range(_MAX_ROUNDS):
         infer_shapes(model)
+        refuse_wide_slopes(model.proto)
         if not _fold_once(model):
             return
 

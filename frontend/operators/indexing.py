@@ -88,6 +88,9 @@ def valid_indices(
     if isinstance(indices, GenericConst) and all(isinstance(n, tirx.IntImm) for n in limits):
         return _checked_constant(indices.value.numpy(), [int(n) for n in limits], axis)
     shape = dims(indices)
+    if any(isinstance(n, tirx.IntImm) and int(n) == 0 for n in shape):
+        # Nothing to check; and a reshape would take the 0 for "the old dimension".
+        return ctx.bb.emit(relax.op.zeros(relax.ShapeExpr(shape), "int64"))
     if dtype(indices) != "int64":
         indices = ctx.bb.emit(relax.op.astype(indices, "int64"))
     period = len(limits)

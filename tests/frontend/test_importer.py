@@ -174,3 +174,27 @@ def test_a_model_that_contradicts_itself(graph: str, weight: np.ndarray, reason:
     model = onnx_model(f"g (float[4] x) => (float[4] y) {{ {graph} }}", w=weight)
     with pytest.raises(UnsupportedOpError, match=rf"\(node `y`, opset 18\) cannot .*: {reason}$"):
         from_onnx(model)
+
+
+def test_impossible_sizes() -> None:
+    model = relu_model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ModelError, match="impossible dimensions"):
+        from_onnx(model)
+
+
+def test_an_input_of_no_type() -> None:
+    model = onnx_model("g (float[2] x, float[2] unused) => (float[2] y) { y = Relu(x) }")
+    model.graph.input[1].type.tensor_type.elem_type = 0
+    with pytest.raises(ModelError, match="`unused` has element type 0"):
+        from_onnx(model)
+
+
+def test_a_slope_that_makes_its_data_grow() -> None:
+    """ONNX Runtime lets it; inferred shapes, which follow the standard, would be wrong."""
+    model = onnx_model(
+        "g (float[2,1,1] x, float[m,k] s) => (int64[3] y) { t = PRelu(x, s) y = Shape(t) }"
+    )
+    with pytest.raises(ModelError, match="slope of shape .* does not broadcast"):
+        from_onnx(model)

@@ -29,6 +29,11 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(2)}],
         {"c": numbers(2, 1)},
     ),
+    "no indices, of several empty axes": (
+        "g (float[3,n,n,k] x) => (float[a,b,c,d] y) { y = GatherElements<axis=2>(x, c) }",
+        [{"x": numbers(3, 2, 2, 4)}],
+        {"c": np.zeros((0, 0, 1, 2), np.int64)},
+    ),
     "a product of no columns": (
         "g (float[n,4] x) => (float[a,b] y) { y = MatMul(x, c) }",
         [{"x": numbers(2, 4)}],
