@@ -145,7 +145,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
 #pragma unroll
   for (int s = 0; s < AHEAD; ++s) {
     if (s < tiles) {
-      load_a(shared + s * STAGE_BYTES, mine, a, first + s);
+      load_a(shared + s * STAGE_BYTES, mine, a, first + s, threadIdx.x);
       load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, first + s);
     }
     commit();
@@ -165,7 +165,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
     int next = tile + AHEAD;
     if (next < tiles) {
       unsigned to = shared + next % STAGES * STAGE_BYTES;
-      load_a(to, mine, a, first + next);
+      load_a(to, mine, a, first + next, threadIdx.x);
       load_b(to + A_BYTES, b, n0, first + next);
     }
     commit();

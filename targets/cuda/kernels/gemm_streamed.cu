@@ -100,7 +100,7 @@ __device__ __forceinline__ void produce(
         expect(full + place.stage * 8, B_BYTES);
         fetch_b(to + A_BYTES, b, at.n_tile, tile, full + place.stage * 8);
       }
-      load_a(to, mine, a, tile);
+      load_a(to, mine, a, tile, threadIdx.x % 128);
       commit();
       if (pending == LATE) {
         wait<LATE>();

@@ -36,8 +36,8 @@ __device__ __forceinline__ const TA* element_of(const Row& row, int k) {
 #endif
 }
 
-__device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA* a, int tile) {
-  int worker = threadIdx.x % (ROWS_PER_PASS * 8), chunk = worker % 8, first = worker / 8, k = tile * BK + chunk * E;
+__device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA* a, int tile, unsigned worker) {
+  int chunk = worker % 8, first = worker / 8, k = tile * BK + chunk * E;
 #ifdef A_SCALAR
   // Read everything before the first store: stores keep the compiler from moving reads.
   Chunk<T> values[A_ROWS];
