@@ -159,6 +159,14 @@ def celu(ctx: NodeContext) -> relax.Expr:
     return ctx.emit_te(compute, ctx.input(0))
 
 
+def equal(ctx: NodeContext) -> relax.Expr:
+    """Equal; of booleans by Xor, because LLVM refuses comparisons of bits with bytes."""
+    a, b = ctx.input(0), ctx.input(1)
+    if dtype(a) != "bool":
+        return relax.op.equal(a, b)
+    return relax.op.logical_not(ctx.bb.emit(relax.op.logical_xor(a, b)))
+
+
 def prelu(ctx: NodeContext) -> relax.Expr:
     """PRelu with a slope that broadcasts."""
     x, slope = ctx.input(0), ctx.input(1)
@@ -171,6 +179,7 @@ CONVERTERS: dict[str, Converter] = {
     "BitShift": bit_shift,
     "Celu": celu,
     "Elu": elu,
+    "Equal": equal,
     "IsInf": is_infinite,
     "Mod": modulo,
     "PRelu": prelu,

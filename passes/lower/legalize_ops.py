@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tvm import IRModule, relax, tirx, topi
+from tvm import IRModule, ir, relax, tirx, topi
 
 from relaxc.passes.base import Pass
 from relaxc.passes.lower.extremum_ops import EXTREMUM_RULES
@@ -35,6 +35,7 @@ class LegalizeOps(Pass):
     def apply(self, mod: IRModule) -> IRModule:
         """Legalize every function."""
         rules = {"relax.reshape": _keep, "relax.quantize": quantize, **EXTREMUM_RULES}
+        rules["relax.mean"] = _mean
         rules |= dict.fromkeys(_VIEWS, _as_reshape)
         return relax.transform.LegalizeOps(rules)(mod)
 
@@ -50,3 +51,16 @@ def _as_reshape(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         # A reshape would read 0 as "the dimension that was there".
         return bb.call_te(topi.full, list(call.ty.shape.values), str(call.ty.dtype.dtype), 0)
     return relax.op.reshape(call.args[0], call.ty.shape)
+
+
+def _mean(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    shape, listed = call.args[0].ty.shape, call.attrs.axis
+    if isinstance(shape, relax.ShapeExpr) and isinstance(call.ty.shape, relax.ShapeExpr):
+        axes = range(len(shape.values)) if listed is None else [int(a) for a in listed]
+        sizes = [shape.values[a] for a in axes]
+        if any(isinstance(n, tirx.IntImm) and int(n) == 0 for n in sizes):
+            # TVM divides by the size while it builds the loops; of nothing, the mean is 0 / 0.
+            dtype = str(call.ty.dtype.dtype)
+            value = tirx.const(float("nan"), dtype)
+            return bb.call_te(topi.full, list(call.ty.shape.values), dtype, value)
+    return ir.Op.get("relax.mean").get_attr("FLegalize")(bb, call)

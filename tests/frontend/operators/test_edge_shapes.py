@@ -34,6 +34,16 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(3, 2, 2, 4)}],
         {"c": np.zeros((0, 0, 1, 2), np.int64)},
     ),
+    "booleans that equal a constant": (
+        "g (float[n,5] x) => (bool[a,b] y) { t = Greater(x, c) y = Equal(t, no) }",
+        [{"x": numbers(2, 5)}],
+        {"c": np.array(3, np.float32), "no": np.array(False)},
+    ),
+    "the mean of nothing": (
+        "g (float[0,n,0] x) => (float[a,b,c] y) { y = GlobalAveragePool(x) }",
+        [{"x": numbers(0, 3, 0)}],
+        {},
+    ),
     "a product of no columns": (
         "g (float[n,4] x) => (float[a,b] y) { y = MatMul(x, c) }",
         [{"x": numbers(2, 4)}],
