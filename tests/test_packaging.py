@@ -53,6 +53,7 @@ def test_the_wheel_holds_every_source_file(wheel: Path) -> None:
         for path in (ROOT / top).rglob("*.py"):
             assert f"relaxc/{path.relative_to(ROOT)}" in names
     sources = {"relaxc/measure/peaks.c", "relaxc/targets/llvm/threadpool.c"}
+    sources |= {"relaxc/cpp/relaxc-config.cmake", "relaxc/cpp/include/relaxc.hpp"}
     assert {"relaxc/py.typed"} | sources <= names
     assert "relaxc/licenses/TVM-LICENSE.txt" in names
     assert not any(name.startswith("tests/") or "__pycache__" in name for name in names)

@@ -9,6 +9,7 @@ from relaxc.cli.bench import bench
 from relaxc.cli.cache import cache
 from relaxc.cli.check import check
 from relaxc.cli.compile import compile_
+from relaxc.cli.cpp_runtime import cpp_runtime
 from relaxc.cli.fetch_runtime import fetch_runtime
 from relaxc.cli.inspect import inspect
 from relaxc.cli.optimize import optimize
@@ -36,5 +37,6 @@ for _command in (
     sensitivity,
     report,
     fetch_runtime,
+    cpp_runtime,
 ):
     cli.add_command(_command)
