@@ -68,7 +68,7 @@ def test_unknown_passes_are_refused_everywhere() -> None:
 
 
 def test_a_pass_that_crashes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaxc.compiler.default_passes", lambda *_args, **_options: [Crashing()])
+    monkeypatch.setattr("relaxc.preparing.default_passes", lambda *_args, **_options: [Crashing()])
     message = "pass `crashing` failed: .*out of range; this is a bug of relaxc, please report"
     with pytest.raises(PassError, match=message):
         compile(relu_model(), tmp_path / "a.rxc")

@@ -34,7 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         runs.append(1)
         return inner(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("relaxc.compiler.observe", observe)
+    monkeypatch.setattr("relaxc.emitting.observe", observe)
     return runs
 
 

@@ -1,45 +1,32 @@
-"""compile(): frontend -> passes -> target -> artifact. The only file that knows all of them."""
+"""compile(): frontend -> passes -> target -> artifact."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-import tvm
-from tvm import IRModule
 
 from relaxc import manifest, program, tvm_patches
 from relaxc.artifact import Manifest, write_artifact
-from relaxc.calibrate import CalibrationData, Feed, observe, recovery_samples
-from relaxc.errors import OptionError, OutputError, RelaxcError
-from relaxc.frontend.extension import Extension
-from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
+from relaxc.calibrate import CalibrationData
+from relaxc.emitting import build, write
+from relaxc.errors import OutputError
+from relaxc.frontend.importer import ImportedProgram
 from relaxc.gate.speed_gate import GateReport
-from relaxc.gating import Peeked, gate_pass, has_speed_gate
-from relaxc.manifest import describe_inputs
 from relaxc.options import CompileOptions, Diagnostics
-from relaxc.pass_runner import PassRecord, PassRunner, pass_error, select_passes
+from relaxc.pass_runner import PassRecord, PassRunner, select_passes
 from relaxc.passes.analysis.kernels import kernel_costs
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.prune_channels import PruneReport
-from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.quantize.layer_errors import LayerError
-from relaxc.pruning import pruning_passes, require_samples
-from relaxc.quantizing import Correction, Remembered, is_calibrated, quantization_passes
-from relaxc.runtime.session import Model, TensorInfo, load
-from relaxc.statistics import Histograms, measured_once
-from relaxc.targets.base import Backend, CompiledModule
-from relaxc.targets.registry import backend_for
+from relaxc.preparing import prepare
+from relaxc.targets.base import Backend
 from relaxc.tuning.recorded import recorded_backend
 
 tvm_patches.apply()
@@ -126,99 +113,24 @@ def compile_for(
     diagnostics = diagnostics or Diagnostics()
     output = Path(output)
     require_writable(output)
-    if options.quantize is not None and not backend.has_integer_kernels:
-        raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
-    if is_calibrated(options) and calibration_data is None:
-        raise OptionError("quantization needs calibration data; give samples of real inputs")
-    require_samples(options, recovery_data is not None)
-    backend.require_tools()
-    warnings: list[str] = []
-    reports: list[PruneReport] = []
-    gated: list[GateReport] = []
-    calibration = Peeked(calibration_data)
-
-    # On this CPU, whatever the target: numbers are the same, and the target may be elsewhere.
-    def run(piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-        return run_piece(imported, piece, backend_for("llvm"), arguments)
-
-    def samples() -> list[Arrays]:
-        return recovery_samples(describe_inputs(imported), recovery_data or ())
-
-    remembered = Remembered(calibration)
-    errors: list[LayerError] = []
-
-    def collect(instrumented: IRModule) -> Histograms:
-        def measure(feeds: Iterable[Feed]) -> Histograms:
-            return _observe(imported, instrumented, backend, feeds)
-
-        infos = [
-            TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in describe_inputs(imported)
-        ]
-        feeds, is_held = remembered(infos), isinstance(calibration_data, list | tuple)
-        histograms = measured_once(
-            instrumented, backend.describe(), feeds, is_held, measure, warnings
-        )
-        remembered.warn(warnings)
-        return histograms
-
-    def shown() -> list[Arrays]:
-        if calibration_data is None:
-            return []
-        return recovery_samples(describe_inputs(imported), remembered.first)
-
-    def build(stack: ExitStack, finished: IRModule, costs: list[dict[str, Any]]) -> Model:
-        return _load_probe(stack, imported, finished, backend, costs)
-
-    def feed() -> Feed:
-        return calibration.first(describe_inputs(imported))
-
-    correction = Correction(run, shown, errors.extend)
-    quantization = quantization_passes(options.quantize, collect, correction)
-    if has_speed_gate(options, backend, warnings):
-        gate = gate_pass(options, backend, quantization_passes, feed, build, gated.append)
-        quantization.insert(0, gate)
-    passes = select_passes(
-        default_passes(
-            backend.kernels,
-            quantization,
-            options.precision,
-            pruning_passes(
-                options,
-                backend,
-                run,
-                samples,
-                reports.append,
-                diagnostics.on_phase,
-                diagnostics.checkpoint,
-            ),
-            rounds_rows=options.quantize is not None and options.quantize.scheme == "int8-dynamic",
-        ),
-        options,
-        diagnostics,
-    )
     clock = _Clock(diagnostics.on_phase)
-    clock.start("import")
-    extension = Extension.parse(options.preprocess, options.postprocess)
-    diagnostics.on_step("the cleaning up of the graph")
-    found = import_model(model, options.input_shapes, extension, diagnostics.on_step)
-    if isinstance(found, ImportedProgram):
-        return _compile_program(output, found, backend, options, diagnostics, clock)
-    imported = found
-    clock.start("passes")
     runner = PassRunner(diagnostics)
-    runner.dump("imported", imported.mod)
-    mod = runner.run(passes, imported.mod)
+    prepared = prepare(
+        backend, model, options, runner, calibration_data, recovery_data, clock.start
+    )
+    if isinstance(prepared, ImportedProgram):
+        return _compile_program(output, prepared, backend, options, diagnostics, clock)
+    imported = prepared.imported
+    mod = runner.run(prepared.left(backend), prepared.mod)
     weights = mod["main"].attrs[WEIGHTS]
-    if reports:  # What is described from here on is the smaller model.
-        imported = replace(imported, mod=reports[0].mod)
     kernels = kernel_costs(imported.mod, mod)
     mod = runner.lower(backend, mod)
     clock.start("codegen")
     diagnostics.on_step("code generation")
-    compiled = _build(backend, mod, listing=diagnostics.dump_dir is not None)
+    compiled = build(backend, mod, listing=diagnostics.dump_dir is not None)
     clock.start("write")
     names = [record.name for record in runner.records]
-    written = _write(output, imported, backend, compiled, weights, options, names, kernels)
+    written = write(output, imported, backend, compiled, weights, options, names, kernels)
     clock.stop()
     runner.dump_text("assembly.s", compiled.listing)
     runner.dump_text("manifest.json", json.dumps(written, indent=1, sort_keys=True))
@@ -227,10 +139,10 @@ def compile_for(
         written,
         tuple(runner.records),
         clock.laps,
-        (*imported.warnings, *warnings),
-        reports[0] if reports else None,
-        gated[0] if gated else None,
-        tuple(errors),
+        (*imported.warnings, *prepared.warnings),
+        prepared.pruned,
+        prepared.gate,
+        prepared.quantized,
     )
 
 
@@ -256,7 +168,7 @@ def _compile_program(
         mod = runner.run(select_passes(passes, options, own), piece.mod)
         weights = mod["main"].attrs[WEIGHTS]
         kernels = kernel_costs(piece.mod, mod)
-        compiled = _build(backend, runner.lower(backend, mod), listing=folder is not None)
+        compiled = build(backend, runner.lower(backend, mod), listing=folder is not None)
         runner.dump_text("assembly.s", compiled.listing)
         pieces.append(manifest.body(piece, compiled, weights, kernels))
         records += runner.records
@@ -266,88 +178,6 @@ def _compile_program(
     written = write_artifact(output, top | described, members | manifest.licenses())
     clock.stop()
     return CompileResult(output, written, tuple(records), clock.laps, imported.warnings)
-
-
-def _write(
-    output: Path,
-    imported: ImportedModel,
-    backend: Backend,
-    compiled: CompiledModule,
-    weights: Iterable[tvm.runtime.Tensor],
-    options: CompileOptions,
-    passes: list[str],
-    kernels: list[dict[str, Any]],
-) -> Manifest:
-    """Write the artifact of a compiled module, and return its manifest."""
-    described, members = manifest.body(imported, compiled, weights, kernels)
-    top = manifest.header(imported, backend, options, passes)
-    return write_artifact(output, top | described, members | manifest.licenses())
-
-
-def run_piece(
-    imported: ImportedModel, mod: IRModule, backend: Backend, arguments: Iterable[Arrays]
-) -> Iterator[list[np.ndarray]]:
-    """Build a part of a model, and run it on each set of arguments."""
-    inputs = tuple(f"relaxc.argument{i}" for i in range(len(mod["main"].params)))
-    outputs = tuple(f"relaxc.result{i}" for i in range(len(mod["main"].ret_ty.fields)))
-    part = replace(imported, mod=mod, inputs=inputs, outputs=outputs, narrow={})
-    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
-        path = Path(folder) / "piece.rxc"
-        write_probe(path, part, backend)
-        session = load(path)
-        for arrays in arguments:
-            results = session.run(dict(zip(inputs, arrays, strict=True)))
-            yield [results[name] for name in outputs]
-
-
-def write_probe(path: Path, part: ImportedModel, backend: Backend) -> None:
-    """Build a module that is only run here, without a report of its costs."""
-    mod = PassRunner(Diagnostics()).run(default_passes(backend.kernels), part.mod)
-    _write_finished(path, part, mod, backend, [])
-
-
-def _write_finished(
-    path: Path, part: ImportedModel, mod: IRModule, backend: Backend, kernels: list[dict[str, Any]]
-) -> None:
-    weights = mod["main"].attrs[WEIGHTS]
-    compiled = _build(backend, PassRunner(Diagnostics()).lower(backend, mod), listing=False)
-    _write(path, part, backend, compiled, weights, CompileOptions(), [], kernels)
-
-
-def _load_probe(
-    stack: ExitStack,
-    imported: ImportedModel,
-    mod: IRModule,
-    backend: Backend,
-    kernels: list[dict[str, Any]],
-) -> Model:
-    """Build a module that all passes have run on, and load it until the stack is left."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="relaxc-"))
-    path = Path(folder) / "timed.rxc"
-    _write_finished(path, imported, mod, backend, kernels)
-    return load(path)
-
-
-def _observe(
-    imported: ImportedModel, instrumented: IRModule, backend: Backend, data: Iterable[Feed]
-) -> Histograms:
-    """Build an instrumented module and run it on the calibration data."""
-    results = len(instrumented["main"].ret_ty.fields)
-    outputs = tuple(f"relaxc.result{i}" for i in range(results))
-    observed = replace(imported, mod=instrumented, outputs=outputs)
-    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
-        path = Path(folder) / "instrumented.rxc"
-        write_probe(path, observed, backend)
-        return observe(path, data)
-
-
-def _build(backend: Backend, mod: IRModule, listing: bool) -> CompiledModule:
-    try:
-        return backend.build(mod, listing)
-    except RelaxcError:
-        raise
-    except Exception as err:
-        raise pass_error("code generation failed", err) from err
 
 
 def require_writable(path: Path) -> None:

@@ -71,13 +71,13 @@ class PassRunner:
         self.diagnostics = diagnostics
         self.records: list[PassRecord] = []
         self._dumped = 0
+        self._seen: dict[str, int] = {}
 
     def run(self, passes: Sequence[Pass], mod: IRModule) -> IRModule:
-        """Run our passes; a name that repeats is numbered."""
-        seen: dict[str, int] = {}
+        """Run our passes; a name that repeats is numbered, also over several calls."""
         for item in passes:
-            seen[item.name] = seen.get(item.name, 0) + 1
-            label = item.name if seen[item.name] == 1 else f"{item.name}-{seen[item.name]}"
+            number = self._seen[item.name] = self._seen.get(item.name, 0) + 1
+            label = item.name if number == 1 else f"{item.name}-{number}"
             if item.name in self.diagnostics.print_ir_before:
                 self.diagnostics.echo(f"# IR before {label}\n{mod.script()}")
             mod = self._step(label, item.as_tvm(), mod)

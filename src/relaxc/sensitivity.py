@@ -15,7 +15,8 @@ import numpy as np
 from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData, recovery_samples
-from relaxc.compiler import require_writable, run_piece, write_probe
+from relaxc.compiler import require_writable
+from relaxc.emitting import run_piece, write_probe
 from relaxc.errors import OptionError, OutputError
 from relaxc.frontend.importer import ImportedModel, from_onnx
 from relaxc.manifest import describe_inputs

@@ -18,7 +18,7 @@ import relaxc.compiler
 def build(*_args, **_options):
     tempfile.mkdtemp()
     os.kill(os.getpid(), int(os.environ["SIGNAL"]))
-relaxc.compiler._build = build
+relaxc.compiler.build = build
 sys.exit(main())
 """
 
