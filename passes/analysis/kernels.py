@@ -17,7 +17,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.ir import GlobalVar
 
-from relaxc.layout import TASK
+from relaxc.layout import SPARSITY, TASK
 from relaxc.passes.analysis.cost import macs, size
 from relaxc.passes.analysis.expression import as_text
 
@@ -39,8 +39,9 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
     Returns:
         Entries of `name` (the PrimFunc's), `nodes` (what the importer called them), `flops` (of
         matrix products and convolutions, as if computed directly), `bytes` (arguments and results,
-        each once), `dtype` (of the arithmetic) and, where tuning has a say, `task`. Both numbers
-        may be expressions of symbolic dimensions, or None where they cannot be written down.
+        each once), `dtype` (of the arithmetic), where tuning has a say `task`, and where weights
+        have many zeros `sparsity`: how many, and what becomes of them. Both numbers may be
+        expressions of symbolic dimensions, or None where they cannot be written down.
     """
     graph = _Graph(imported, {b.var.name for b in all_bindings(final["main"].body)})
     entries = []
@@ -54,7 +55,7 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
                 "flops": as_text(2 * sum((macs(imported, m.value) for m in members), 0)),
                 "bytes": as_text(_traffic(call, members)),
                 "dtype": _arithmetic(call),
-                **_task(final[call.args[0]]),
+                **_attributes(final[call.args[0]]),
             }
         )
     return entries
@@ -142,8 +143,18 @@ def _traffic(call: relax.Call, members: list[relax.Binding]) -> Any:
     return sum(read, result)
 
 
-def _task(func: tvm.tirx.PrimFunc) -> dict[str, str]:
-    return {"task": str(func.attrs[TASK])} if func.attrs and TASK in func.attrs else {}
+def _attributes(func: tvm.tirx.PrimFunc) -> dict[str, Any]:
+    """What the target's library has to say about a kernel."""
+    found: dict[str, Any] = {}
+    if func.attrs and TASK in func.attrs:
+        found["task"] = str(func.attrs[TASK])
+    if func.attrs and SPARSITY in func.attrs:
+        stated = func.attrs[SPARSITY]
+        found["sparsity"] = {
+            str(k): round(float(v), 3) for k, v in stated.items() if k != "is_used"
+        }
+        found["sparsity"]["is_used"] = bool(stated["is_used"])
+    return found
 
 
 def _arithmetic(call: relax.Call) -> str:

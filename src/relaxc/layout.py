@@ -176,6 +176,8 @@ CHECKS_INDICES = "relaxc.checks_indices"
 ROUNDS_ROWS = "rounds_rows"
 # Attribute of a finished kernel: the key of the tuning task that it is.
 TASK = "relaxc.task"
+# Attribute of a finished kernel whose weights have many zeros: how many, and whether it uses them.
+SPARSITY = "relaxc.sparsity"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
 # A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.

@@ -167,7 +167,7 @@ class LlvmKernels:
         task = None if self.tuning is None else self.tuning.task(_BY_NAME[name], Group.of(func))
         if task is None:
             return kernel
-        return replace(kernel, func=kernel.func.with_attr(TASK, task.key))
+        return kernel.with_attr(TASK, task.key)
 
     def sites(self, mod: IRModule) -> list[Site]:
         """The places in a module of groups with layouts that tuning has a say in, in order."""

@@ -12,7 +12,7 @@ import tvm
 from relaxc.layout import Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.kernels.kernel import Kernel
-from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.llvm.machine import Machine, machine_of
 from relaxc.targets.llvm.target import enabled_features
 from relaxc.targets.tuning.history import Decider, Decision, same_choice
 from relaxc.targets.tuning.records import Fields
@@ -71,6 +71,7 @@ class Tuning:
         self, decider: Decider, target: tvm.target.Target, threads: int | None = None
     ) -> None:
         self._decider = decider
+        self._machine = machine_of(target)
         self._machine_facts = {
             "mcpu": str(target.attrs["mcpu"]),
             "mtriple": str(target.attrs["mtriple"]),
@@ -88,7 +89,7 @@ class Tuning:
 
     def task(self, kernel: GroupKernel, group: Group) -> Task | None:
         """The task that a group is; None if its kernel leaves nothing to choose."""
-        workload = kernel.workload(group)
+        workload = kernel.workload(group, self._machine)
         return None if workload is None else Task(workload, self.context(kernel))
 
     def choice(self, kernel: GroupKernel, group: Group, machine: Machine) -> Choice | None:

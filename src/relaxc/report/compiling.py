@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from relaxc.report import units
+from relaxc.report.sparsity import sparse_layers
 from relaxc.report.tables import facts, table
 from relaxc.report.target import spelled
 
@@ -30,6 +31,7 @@ def as_text(result: CompileResult) -> str:
         *(("Input", units.tensor(entry)) for entry in manifest["inputs"]),
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
         *_pruned(result),
+        *sparse_layers(manifest["kernels"]),
         *_gated(result),
         *_quantized(result),
         ("Compiled in", f"{total} ({phases})"),

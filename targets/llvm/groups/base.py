@@ -98,7 +98,7 @@ class GroupKernel(abc.ABC):
         """How parameters must be stored to be multiplied as bfloat16; others may be as they are."""
         return {}
 
-    def workload(self, group: Group) -> dict[str, Any] | None:
+    def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
         """What the group computes, as far as it matters for speed; None if tuning has no choice.
 
         Names of fields and values go into records: a change needs a new version of the space.

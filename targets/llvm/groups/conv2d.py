@@ -18,6 +18,7 @@ from relaxc.targets.llvm.groups.base import (
     epilogue_signature,
     operand_demands,
 )
+from relaxc.targets.llvm.groups.sparse import Product, Sparsity, is_float
 from relaxc.targets.llvm.kernels import (
     conv_banded,
     conv_columns,
@@ -31,6 +32,7 @@ from relaxc.targets.llvm.kernels.builder import Buffer
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.sparse_plan import Window
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.kernels.winograd_plan import Plan, winograd_plan
 from relaxc.targets.llvm.machine import Machine
@@ -53,7 +55,7 @@ class Conv2d(GroupKernel):
     def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
         """Padding as a border; few channels are read as they come."""
         spec = _spec(group)
-        plan = _plan(group, spec, machine)
+        plan = None if _is_sparse(group, spec, machine) else _plan(group, spec, machine)
         border = plan.border(spec) if plan else spec.padding
         lanewise = _algorithm(spec, plan, machine) in ("depthwise", "packed")
         few = spec.in_channels < machine.lanes and not lanewise
@@ -67,10 +69,12 @@ class Conv2d(GroupKernel):
             group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
         )
 
-    def workload(self, group: Group) -> dict[str, Any] | None:
-        """Static convolutions of floats."""
+    def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
+        """Static convolutions of floats, by dense weights."""
         spec, element = _spec(group), group.element(group.anchor.args[0])
         if not isinstance(spec.batch, int) or element not in ("float32", "bfloat16"):
+            return None
+        if _is_sparse(group, spec, machine):
             return None
         fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
         fields["taps"] = fields.pop("kernel")
@@ -98,8 +102,21 @@ class Conv2d(GroupKernel):
         return {group.anchor.args[0]: "bfloat16" if has_pairs else "float32"}
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
-        """Write the kernel of the algorithm that suits the shape."""
+        """Write the kernel that suits the weights."""
         spec = _spec(group)
+        sparsity = _sparsity(group, spec, machine)
+        if sparsity is None or not sparsity.is_used:
+            kernel = self._dense(group, spec, layouts, machine)
+            return kernel if sparsity is None else sparsity.mark(kernel)
+        domain = self.domain(group.result_shape)
+        frame = KernelFrame("conv2d_sparse", group, domain, layouts, machine)
+        x = frame.views[group.anchor.args[0]]
+        return sparsity.mark(_product(group, spec, machine).emit(frame, x, machine))
+
+    def _dense(
+        self, group: Group, spec: ConvSpec, layouts: Sequence[Layout], machine: Machine
+    ) -> Kernel:
+        """Write the kernel of the algorithm that suits the shape."""
         weight = array_of(group.anchor.args[1])
         plan = _plan(group, spec, machine)
         algorithm = _algorithm(spec, plan, machine)
@@ -144,6 +161,24 @@ class Conv2d(GroupKernel):
         return frame.finish()
 
 
+def _product(group: Group, spec: ConvSpec, machine: Machine) -> Product:
+    plan = _method(spec, "float32", machine)
+    saving = 1.0 if plan is None else _saving(spec, plan)
+    return Product(array_of(group.anchor.args[1]), Window.of(spec), saving)
+
+
+def _sparsity(group: Group, spec: ConvSpec, machine: Machine) -> Sparsity | None:
+    """What zeros of the weight are good for, where there are many."""
+    if spec.groups > 1 or not is_float(group):
+        return None
+    return _product(group, spec, machine).sparsity(machine)
+
+
+def _is_sparse(group: Group, spec: ConvSpec, machine: Machine) -> bool:
+    sparsity = _sparsity(group, spec, machine)
+    return sparsity is not None and sparsity.is_used
+
+
 def _is_quantized(group: Group) -> bool:
     return Quantization.of(group.element(group.anchor.args[0])) is not None
 
@@ -173,9 +208,13 @@ def _method(spec: ConvSpec, element: Element, machine: Machine) -> Plan | None:
     plan = winograd_plan(spec, machine)
     if plan is None or element != "bfloat16":
         return plan
+    return plan if _saving(spec, plan) > 3 else None
+
+
+def _saving(spec: ConvSpec, plan: Plan) -> float:
+    """By how much Winograd's method multiplies less than direct convolution."""
     outputs = plan.rows.outputs * plan.columns.outputs
-    saving = outputs * spec.kernel[0] * spec.kernel[1] / plan.positions
-    return plan if saving > 3 else None
+    return outputs * spec.kernel[0] * spec.kernel[1] / plan.positions
 
 
 def _algorithm(spec: ConvSpec, plan: Plan | None, machine: Machine) -> str:

@@ -17,6 +17,7 @@ from relaxc.targets.llvm.groups.base import (
     epilogue_signature,
     operand_demands,
 )
+from relaxc.targets.llvm.groups.sparse import Product, Sparsity, is_float
 from relaxc.targets.llvm.kernels import matmul, matmul_dynamic, matmul_weight_only
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.constants import (
@@ -29,6 +30,7 @@ from relaxc.targets.llvm.kernels.constants import (
 )
 from relaxc.targets.llvm.kernels.domain import Domain, RowDomain, as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.sparse_plan import Window
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.task import Choice
 
@@ -67,13 +69,16 @@ class Matmul(GroupKernel):
         """Row-major."""
         return PLAIN
 
-    def workload(self, group: Group) -> dict[str, Any] | None:
-        """Products of floats with a known number of rows."""
+    def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
+        """Products of floats with a known number of rows, by dense weights."""
         data, weight = group.anchor.args
         domain = self.domain(group.result_shape)
         rows, element = domain.dims[3], group.element(data)
-        is_float = isinstance(weight, GenericConst) and element in ("float32", "bfloat16")
-        if not isinstance(rows, int) or not is_float:
+        has_floats = isinstance(weight, GenericConst) and element in ("float32", "bfloat16")
+        if not isinstance(rows, int) or not has_floats:
+            return None
+        sparsity = _sparsity(group, domain, machine)
+        if sparsity is not None and sparsity.is_used:
             return None
         depth, columns = (int(d) for d in weight.ty.shape.values)
         return {
@@ -110,6 +115,23 @@ class Matmul(GroupKernel):
             return self._dynamic(group, weights, layouts, machine)
         if weights is not None:
             return self._weight_only(group, weights, layouts, machine)
+        sparsity = _sparsity(group, domain, machine)
+        if sparsity is not None and sparsity.is_used:
+            frame = KernelFrame("matmul_sparse", group, domain, layouts, machine)
+            x = frame.views[group.anchor.args[0]]
+            return sparsity.mark(_product(group, domain).emit(frame, x, machine))
+        kernel = self._dense(group, domain, integers, layouts, machine)
+        return kernel if sparsity is None else sparsity.mark(kernel)
+
+    def _dense(
+        self,
+        group: Group,
+        domain: Domain,
+        integers: QuantizedArray | None,
+        layouts: Sequence[Layout],
+        machine: Machine,
+    ) -> Kernel:
+        """Write the kernel that multiplies by all weights."""
         weight = array_of(group.anchor.args[1])
         name = "matmul" if integers is None else "matmul_integer"
         frame = KernelFrame(name, group, domain, layouts, machine)
@@ -176,3 +198,16 @@ def _integers(group: Group, machine: Machine) -> QuantizedArray | None:
         return None
     depth = as_int(data.ty.shape.values[-1])
     return quantized(weight, 1) if depth is not None and depth % 4 == 0 else None
+
+
+def _product(group: Group, domain: Domain) -> Product:
+    weight = array_of(group.anchor.args[1]).T
+    return Product(weight[:, :, None, None], Window(1, 1, domain.dims[3]))
+
+
+def _sparsity(group: Group, domain: Domain, machine: Machine) -> Sparsity | None:
+    """What zeros of the weight are good for, where there are many."""
+    if not is_float(group):
+        return None
+    product = _product(group, domain)
+    return product.sparsity(machine, product.depth)

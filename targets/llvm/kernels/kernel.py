@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -23,3 +24,7 @@ class Kernel:
     func: tirx.PrimFunc
     constants: list[np.ndarray] = field(default_factory=list)
     scalars: list[int] = field(default_factory=list)
+
+    def with_attr(self, name: str, value: Any) -> Kernel:
+        """The same, its code with an attribute."""
+        return replace(self, func=self.func.with_attr(name, value))

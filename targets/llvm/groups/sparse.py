@@ -1,0 +1,100 @@
+"""Products and convolutions whose weights are mostly zero: whether zeros are left out, and how."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from tvm.ir import GenericConst
+
+from relaxc.layout import SPARSITY
+from relaxc.targets.llvm.groups.base import Group, KernelFrame
+from relaxc.targets.llvm.kernels import sparse
+from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.sparse_plan import Window, choose_tile, relative_cost
+from relaxc.targets.llvm.kernels.view import View
+from relaxc.targets.llvm.machine import Machine
+
+# Of the dense kernel's time: estimates are not exact.
+WORTHWHILE = 0.9
+# Weights with fewer zeros than that are dense.
+_FEWEST_ZEROS = 0.3
+_SAMPLE = 1 << 14
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What the zeros of a layer's weights are good for.
+
+    Attributes:
+        zeros: the share of weights that are zero.
+        zero_blocks: the share of blocks, of one input and a vector of outputs, that are all zero.
+        cost: estimated time of the sparse kernel relative to the dense one.
+        is_used: whether zeros are left out.
+    """
+
+    zeros: float
+    zero_blocks: float
+    cost: float
+    is_used: bool
+
+    def mark(self, kernel: Kernel) -> Kernel:
+        """A kernel that says so, for reports."""
+        return kernel.with_attr(SPARSITY, asdict(self))
+
+
+@dataclass(frozen=True)
+class Product:
+    """A group as the sparse kernel sees it.
+
+    Attributes:
+        weight: [out, in, kh, kw].
+        window: which pixels of the data it reads.
+        saving: by how much the dense kernel multiplies less than it would directly.
+    """
+
+    weight: np.ndarray
+    window: Window
+    saving: float = 1.0
+
+    @property
+    def depth(self) -> int:
+        """Channels of the data."""
+        return int(self.weight.shape[1])
+
+    def vectors(self, lanes: int) -> int:
+        """Of outputs."""
+        return -(-len(self.weight) // lanes)
+
+    def sparsity(self, machine: Machine, pixel: int | None = None) -> Sparsity | None:
+        """What there is to gain; None where weights are dense.
+
+        Args:
+            machine: the CPU.
+            pixel: elements from one pixel of the data to the next, if known.
+        """
+        sample = self.weight.reshape(-1)[:: max(1, self.weight.size // _SAMPLE)]
+        if np.count_nonzero(sample) > (1 - _FEWEST_ZEROS / 2) * sample.size:
+            return None
+        zeros = 1 - np.count_nonzero(self.weight) / self.weight.size
+        if zeros < _FEWEST_ZEROS:
+            return None
+        kept = float(sparse.kept_blocks(self.weight, machine.lanes).mean())
+        vectors = self.vectors(machine.lanes)
+        cost = relative_cost(self.window, self.depth, vectors, kept, self.saving, machine, pixel)
+        return Sparsity(zeros, 1 - kept, cost, cost < WORTHWHILE)
+
+    def emit(self, frame: KernelFrame, x: View, machine: Machine) -> Kernel:
+        """Write the kernel that leaves zeros out."""
+        tile = choose_tile(self.window, self.depth, self.vectors(machine.lanes), machine, x.pixel)
+        packed = sparse.pack(self.weight, self.window, x, tile, machine.lanes)
+        buffers = {f.name: frame.constant(f.name, getattr(packed, f.name)) for f in fields(packed)}
+        operands, y = frame.operands(), frame.result()
+        sparse.emit(frame.b, self.window, tile, x, sparse.Weights(**buffers), y, operands)
+        return frame.finish()
+
+
+def is_float(group: Group) -> bool:
+    """Whether a group's weight and data are float32."""
+    data, weight = group.anchor.args
+    return isinstance(weight, GenericConst) and group.element(data) == "float32"
