@@ -142,7 +142,8 @@ class Kernels:
 
 def _seconds(model: Model) -> float:
     (info,) = model.inputs
-    data = np.random.default_rng(2).standard_normal(info.shape).astype(np.float32)
+    shape = [int(dim) for dim in info.shape]
+    data = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
     kernels = profile(model, {info.name: data}, _RUNS).kernels
     return sum(kernel.min_s for kernel in kernels if kernel.nodes)
 
