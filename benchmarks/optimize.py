@@ -1,7 +1,7 @@
 """Let `relaxc optimize` find the fastest artifact of four models, and race it against the peers.
 
     pip install -e .[bench,report] pillow tokenizers
-    python benchmarks/optimize.py FOLDER [--only NAME ...] [--time-budget 15m] [--keep DIR] [--json FILE]
+    python benchmarks/optimize.py FOLDER [--only NAME] [--time-budget 15m] [--keep DIR] [--json F]
 
 FOLDER holds trained models and `data` (see `accuracy_tasks.py`). Each model is searched by the
 command that a user types, with `--max-drop 1%`; what is lost is measured on samples that the search
@@ -101,7 +101,7 @@ def measure(name: str, folder: Path, budget: str, keep: Path) -> dict[str, Any]:
     model, output = folder / subject.path, keep / f"{name}.rxc"
     arrays, labels = subject.samples(folder)
     data = keep / f"{name}.npz"
-    np.savez(data, **arrays)
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # names of inputs, not of options
     shapes = ",".join(
         f"{key}:[{','.join(map(str, (1, *a.shape[1:])))}]" for key, a in arrays.items()
     )

@@ -45,10 +45,10 @@ class Extension:
         Raises:
             OptionError: what is asked for does not fit the model.
         """
+        for after in self.after:  # first: it may ask for the size of the network's own input
+            add_postprocess(proto, after)
         for wanted in self.before:
             add_preprocess(proto, inputs, wanted)
-        for after in self.after:
-            add_postprocess(proto, after)
 
 
 NOTHING = Extension()

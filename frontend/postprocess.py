@@ -3,6 +3,7 @@
     softmax         scores to probabilities
     argmax          to the number of the best class (int64)
     topk=5          to the best five: outputs `NAME.values` and `NAME.indices`
+    nms=0.45        rows of a YOLO head to boxes, see detection.py
 
 Classes lie along axis 1 of images and maps (rank 4), along the last axis otherwise; `argmax@1`,
 `softmax@-1` and `topk@1=5` say it outright.
@@ -18,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from relaxc.errors import OptionError, near_matches
+from relaxc.frontend.detection import Detection, add_detection, parse_detection
 from relaxc.frontend.rewire import rename_result
 
 _STEPS = ("softmax", "argmax", "topk")
@@ -43,7 +45,8 @@ class Postprocess:
     """What is done to an output, in order; the only one where `name` is None."""
 
     name: str | None
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    detection: Detection | None = None
 
 
 def parse_postprocess(text: str) -> Postprocess:
@@ -53,7 +56,10 @@ def parse_postprocess(text: str) -> Postprocess:
         OptionError: a word is unknown, or its value makes no sense.
     """
     name, colon, rest = text.rpartition(":")
-    steps = tuple(_step(word.strip()) for word in rest.split(",") if word.strip())
+    words = [word.strip() for word in rest.split(",") if word.strip()]
+    if any(word.partition("=")[0] == "nms" for word in words):
+        return Postprocess(name if colon else None, detection=parse_detection(words))
+    steps = tuple(_step(word) for word in words)
     if not steps:
         raise OptionError(f"`{text}` is no postprocessing; write for example `softmax,topk=5`")
     for step in steps[:-1]:
@@ -67,7 +73,8 @@ def _step(word: str) -> Step:
     if found is None or found["op"] not in _STEPS:
         raise OptionError(
             f"unknown word `{word}` in postprocessing{near_matches(word, _STEPS)}; words are "
-            "`softmax`, `argmax` and `topk=N`, each with `@AXIS` where it is not the usual one"
+            "`softmax`, `argmax` and `topk=N`, each with `@AXIS` where it is not the usual one, "
+            "and `nms=OVERLAP`"
         )
     if (found["op"] == "topk") != (found["count"] is not None):
         raise OptionError(f"`{word}` in postprocessing: `topk` takes a number, as `topk=5`")
@@ -100,6 +107,9 @@ def add_postprocess(proto: onnx.ModelProto, wanted: Postprocess) -> None:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         raise OptionError(f"output `{name}` has no known rank, which postprocessing needs")
+    if wanted.detection is not None:
+        add_detection(graph, value, wanted.detection)
+        return
     rank = len(tensor.shape.dim)
     inner = f"{name}.scores"
     rename_result(graph, name, inner)

@@ -52,34 +52,39 @@ def _loops(shape: tuple[Any, Any, Any], is_centered: bool) -> tirx.PrimFunc:
         found: T.Buffer((1,), "int64"),
     ):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        alive = T.alloc_buffer((count,), "int8")
+        left = T.alloc_buffer((count,), "int64")
+        size = T.alloc_buffer((1,), "int64")
+        kept = T.alloc_buffer((1,), "int64")
+        taken = T.alloc_buffer((1,), "int64")
         best = T.alloc_buffer((1,), "int64")
-        common = T.alloc_buffer((1,), "float32")
         found[0] = T.int64(0)
         for n in range(batch):
             for c in range(classes):
+                # Few boxes score enough: only they are looked at again and again.
+                size[0] = T.int64(0)
                 for i in range(count):
-                    alive[i] = T.if_then_else(scores[n, c, i] > least[0], T.int8(1), T.int8(0))
-                for _step in range(T.min(limit[0], count)):
-                    best[0] = T.int64(-1)
-                    for i in range(count):
-                        if alive[i] > T.int8(0):
-                            if best[0] < T.int64(0):
-                                best[0] = T.Cast("int64", i)
-                            else:
-                                if scores[n, c, i] > scores[n, c, best[0]]:
-                                    best[0] = T.Cast("int64", i)
-                    if best[0] >= T.int64(0):
-                        selected[found[0], 0] = T.Cast("int64", n)
-                        selected[found[0], 1] = T.Cast("int64", c)
-                        selected[found[0], 2] = best[0]
-                        found[0] = found[0] + T.int64(1)
-                        alive[best[0]] = T.int8(0)
-                        for i in range(count):
-                            if alive[i] > T.int8(0):
-                                common[0] = _shared(boxes, n, best[0], i, is_centered)
-                                if common[0] > overlap[0]:
-                                    alive[i] = T.int8(0)
+                    if scores[n, c, i] > least[0]:
+                        left[size[0]] = T.Cast("int64", i)
+                        size[0] = size[0] + T.int64(1)
+                taken[0] = T.int64(0)
+                while tirx.all(size[0] > T.int64(0), taken[0] < limit[0]):
+                    best[0] = left[0]
+                    for i in range(size[0] - T.int64(1)):
+                        if scores[n, c, left[i + 1]] > scores[n, c, best[0]]:
+                            best[0] = left[i + 1]
+                    selected[found[0], 0] = T.Cast("int64", n)
+                    selected[found[0], 1] = T.Cast("int64", c)
+                    selected[found[0], 2] = best[0]
+                    found[0] = found[0] + T.int64(1)
+                    taken[0] = taken[0] + T.int64(1)
+                    kept[0] = T.int64(0)
+                    for i in range(size[0]):
+                        if left[i] != best[0]:
+                            shared = _shared(boxes, n, best[0], left[i], is_centered)
+                            if tirx.Not(shared > overlap[0]):
+                                left[kept[0]] = left[i]
+                                kept[0] = kept[0] + T.int64(1)
+                    size[0] = kept[0]
 
     return suppress
 
