@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
+from typing import Any
 
 from relaxc.compiler import CompileResult
 from relaxc.errors import OptionError
@@ -33,3 +35,46 @@ def pass_seconds(built: CompileResult) -> dict[str, float]:
     phases = {name: s for name, s in built.seconds.items() if name != "passes"}
     passes = {record.name: record.seconds for record in built.passes}
     return {"import": phases.pop("import"), **passes, **phases}
+
+
+def layers_of(built: CompileResult) -> list[dict[str, Any]]:
+    """What quantization did to each layer: how exact and how fast it is, and what was chosen.
+
+    Returns:
+        Per layer `nodes`, `sqnr_db` and `cosine` (None where they were not measured), `float_us`
+        and `integer_us` (None without a speed gate), `is_integer` and `reason`.
+    """
+    errors = {error.node: error for error in built.quantized}
+
+    def entry(nodes: tuple[str, ...]) -> dict[str, Any]:
+        known = [errors.pop(node) for node in nodes if node in errors]
+        worst = min(known, key=lambda error: error.sqnr_db, default=None)
+        return {
+            "nodes": list(nodes),
+            # Of layers that lost nothing it is infinite, which JSON cannot say.
+            "sqnr_db": worst.sqnr_db if worst and math.isfinite(worst.sqnr_db) else None,
+            "cosine": None if worst is None else worst.cosine,
+            "float_us": None,
+            "integer_us": None,
+            "is_integer": True,
+            "reason": "",
+        }
+
+    found = []
+    for layer in built.gate.layers if built.gate else ():
+        found.append(
+            {
+                **entry(layer.nodes),
+                "float_us": layer.float_s * 1e6,
+                "integer_us": layer.integer_s * 1e6,
+                "is_integer": layer.is_kept,
+                "reason": layer.reason,
+            }
+        )
+    return [*found, *(entry((node,)) for node in list(errors))]
+
+
+def channels_of(built: CompileResult) -> list[dict[str, Any]]:
+    """What pruning left of each group of channels: `name`, `before`, `after`."""
+    groups = built.pruned.groups if built.pruned else ()
+    return [{"name": g.name, "before": g.before, "after": g.after} for g in groups]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ class Trial:
         size_bytes: of the artifact.
         seconds: what the trial took.
         passes: seconds of every pass and phase of the compilation.
+        layers: what quantization did to each layer, see `builds.layers_of`.
+        channels: what pruning left of each group, see `builds.channels_of`.
         code: digest of the artifact's code and weights.
         error: why there is no artifact; empty where there is one.
     """
@@ -46,6 +48,8 @@ class Trial:
     size_bytes: int | None = None
     seconds: float = 0.0
     passes: Mapping[str, float] = field(default_factory=dict, compare=False)
+    layers: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
+    channels: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
     code: str = ""
     error: str = ""
 

@@ -20,7 +20,7 @@ from relaxc.errors import OutputError, RelaxcError
 from relaxc.layout import Precision
 from relaxc.manifest import versions
 from relaxc.replacing import replacing
-from relaxc.search.builds import code_of, pass_seconds, require_new
+from relaxc.search.builds import channels_of, code_of, layers_of, pass_seconds, require_new
 from relaxc.search.dataset import Dataset, feeds_of, split
 from relaxc.search.journal import Journal, Trial, open_journal
 from relaxc.search.judge import Judge
@@ -224,6 +224,8 @@ class Search:
                 size_bytes=artifact.stat().st_size,
                 seconds=time.monotonic() - start,
                 passes=pass_seconds(built),
+                layers=layers_of(built),
+                channels=channels_of(built),
             )
         self._longest_s = max(self._longest_s, trial.seconds)
         journal.add(trial)

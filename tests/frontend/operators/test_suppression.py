@@ -13,7 +13,7 @@ def test_batches_and_classes(is_centered: int, limit: int) -> None:
     rng = np.random.default_rng(limit)
     boxes = rng.uniform(0, 10, (2, 50, 4)).astype(np.float32)
     scores = rng.uniform(0, 1, (2, 3, 50)).astype(np.float32)
-    inputs = {
+    inputs: dict[str, np.ndarray | None] = {
         "boxes": boxes,
         "scores": scores,
         "limit": np.array([limit], np.int64),

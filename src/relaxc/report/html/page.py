@@ -97,14 +97,19 @@ def _contents(
 ) -> dict[str, Any]:
     from markupsafe import Markup
 
-    from relaxc.report.html import timing
+    from relaxc.report.html import layers, timing
     from relaxc.report.html.pareto import pareto_chart
 
     timings = [timing.Timing(build.name, build.profile) for build in builds]
     last = builds[-1]
     live = last.manifest["memory"].get("live", [])
     names, sizes = [name for name, _ in live], [size for _, size in live]
+    rounded = None if result is None else layers.quantized_trial(result)
+    quantized = () if rounded is None else rounded.layers
+    channels = () if result is None else result.best.channels
     charts = {
+        "exactness": layers.exactness_chart(quantized),
+        "channels": layers.channels_chart(channels),
         "pareto": None if result is None else pareto_chart(result),
         "waterfall": timing.waterfall_chart(timings),
         "roofline": None if roofline is None else timing.roofline_chart(timings, roofline),
@@ -117,6 +122,9 @@ def _contents(
         "charts": {name: svg and Markup(svg) for name, svg in charts.items()},
         "trials": [] if result is None else [_trial(trial, result) for trial in result.trials],
         "result": result,
+        "rounded": "" if rounded is None else str(rounded.recipe),
+        "layers": layers.layer_rows(quantized),
+        "channels": channels,
         "builds": [_build(build, roofline) for build in builds],
         "live": [(name, units.size(size)) for name, size in live],
         "passes": [(name, f"{seconds:.3f}") for name, seconds in last.passes.items()],
