@@ -41,7 +41,7 @@ class Matmul(GroupKernel):
     name = "matmul"
     is_product = True
     # Bumped whenever a field of a tiling comes to mean other code.
-    space_version = 1
+    space_version = 2
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether the right side is a constant matrix and the left one float32 of known depth."""
@@ -93,9 +93,10 @@ class Matmul(GroupKernel):
     def space(self, group: Group, machine: Machine) -> list[Choice]:
         """Register tiles that spill nothing, tasks, and how far to look ahead."""
         rows = self.domain(group.result_shape).dims[3]
-        columns = int(group.anchor.args[1].ty.shape.values[1])
-        first = matmul.choose_tiling(rows, columns, machine.lanes, machine.registers)
-        tilings = [first, *matmul.tilings(rows, columns, machine.lanes, machine.registers)]
+        depth, columns = (int(d) for d in group.anchor.args[1].ty.shape.values)
+        steps = depth // (2 if group.element(group.anchor.args[0]) == "bfloat16" else 1)
+        size = (rows, columns, machine.lanes, machine.registers, steps)
+        tilings = [matmul.choose_tiling(*size), *matmul.tilings(*size)]
         return [asdict(tiling) for tiling in dict.fromkeys(tilings)]
 
     def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
@@ -136,11 +137,17 @@ class Matmul(GroupKernel):
         name = "matmul" if integers is None else "matmul_integer"
         frame = KernelFrame(name, group, domain, layouts, machine)
         rows = frame.dims[3]
-        tiling = matmul.choose_tiling(rows, weight.shape[1], machine.lanes, machine.registers)
-        if group.choice is not None:
-            tiling = matmul.Tiling(**group.choice)  # type: ignore[arg-type]
         x = frame.views[group.anchor.args[0]]
         arithmetic = arithmetic_of(x)
+        tiling = matmul.choose_tiling(
+            rows,
+            weight.shape[1],
+            machine.lanes,
+            machine.registers,
+            weight.shape[0] // arithmetic.group,
+        )
+        if group.choice is not None:
+            tiling = matmul.Tiling(**group.choice)  # type: ignore[arg-type]
         if integers is not None:
             width = tiling.vectors * machine.lanes
             weight, padded = integers.integers, -(-weight.shape[1] // width) * width

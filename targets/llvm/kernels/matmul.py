@@ -1,9 +1,11 @@
 """Matrix product with constant weights: rows of data by panels of packed weights.
 
-A register tile of rows by vectors accumulates over the whole depth; weights are packed in panels
-of a few vectors, [panel][depth][columns], read once per row tile in order. While a panel is in use
-the lines ahead are prefetched, which matters once weights come from memory. The number of rows may
-be symbolic: the last tile then overlaps its neighbour.
+A register tile of rows by vectors accumulates over the depth; weights are packed in panels of a
+few vectors, [panel][depth][columns], read once per row tile in order. A deep panel is used in parts
+that stay in L1, by all rows after each other; sums wait in between. Weights come from memory: the
+tiles that share a part of a panel fetch the next one, each a piece of it, evenly over their steps.
+Where tiles are too few for that, lines ahead in the panel itself are fetched. The number of rows
+may be symbolic: the last tile then overlaps its neighbour.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from tvm import tirx
 
 from relaxc.targets.llvm.kernels.arithmetic import Arithmetic, Registers
-from relaxc.targets.llvm.kernels.builder import Buffer, Index, KernelBuilder, even_tiles
+from relaxc.targets.llvm.kernels.builder import PARTS, Buffer, Index, KernelBuilder, even_tiles
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 
@@ -33,6 +35,8 @@ class Tiling:
         prefetch: steps of depth ahead in the panel that are fetched meanwhile; 0 fetches none.
         unroll: steps of depth per iteration of the innermost loop.
         rows_outer: whether threads share out rows first, and panels of weights second.
+        parts: parts of the depth that are added up one after the other.
+        fetch_next: whether tiles fetch the part of a panel that comes next, if they are enough.
     """
 
     rows: int
@@ -41,10 +45,28 @@ class Tiling:
     prefetch: int = 32
     unroll: int = 1
     rows_outer: bool = False
+    parts: int = 1
+    fetch_next: bool = True
 
 
-def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling:
-    """A tile that keeps at least eight multiply-adds in flight and spills nothing."""
+# Rows that one task takes at most where panels are enough for all threads; sums of so many rows
+# stay in L2.
+_ROWS_OF_TASK = 256
+# Steps of depth above which a panel is used in parts, and steps of a part at most.
+_DEEP, _PART = 1024, 384
+
+
+def choose_tiling(
+    rows: Any, columns: int, lanes: int, registers: int, steps: int | None = None
+) -> Tiling:
+    """A tile that keeps at least eight multiply-adds in flight and spills nothing.
+
+    Args:
+        rows: rows of the data, which may be symbolic.
+        columns: columns of the weights.
+        lanes, registers: of the machine.
+        steps: steps of depth, where the kernel can add them up in parts.
+    """
     blocks = -(-columns // lanes)
     if isinstance(rows, int) and rows < 4:
         # Few rows: bound by reading weights; several vectors hide the latency of the adds.
@@ -55,13 +77,27 @@ def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling
     if not isinstance(rows, int):
         return Tiling(largest, vectors, 16 * largest)
     largest = max(size for _, size, _ in even_tiles(rows, largest))
+    is_tall = rows > _ROWS_OF_TASK or blocks < PARTS * vectors
     # More data than weights: a core reads rows that it wrote before, and keeps weights in L2.
-    return Tiling(largest, vectors, 16 * largest, rows_outer=rows > columns)
+    return Tiling(
+        largest,
+        vectors,
+        16 * largest if is_tall else rows,
+        rows_outer=rows > columns,
+        parts=_depth_parts(steps or 0),
+    )
 
 
-def tilings(rows: int, columns: int, lanes: int, registers: int) -> Iterator[Tiling]:
+def _depth_parts(steps: int) -> int:
+    """Equal parts of the depth, each of which leaves room in L1 for what else a tile reads."""
+    if steps < _DEEP:
+        return 1
+    return next((n for n in range(-(-steps // _PART), 17) if steps % n == 0), 1)
+
+
+def tilings(rows: int, columns: int, lanes: int, registers: int, steps: int) -> Iterator[Tiling]:
     """All tilings that spill nothing, of which one may be faster than the chosen one."""
-    blocks = -(-columns // lanes)
+    blocks, parts = -(-columns // lanes), _depth_parts(steps)
     for vectors in (1, 2, 3, 4, 6, 8):
         largest = min((registers - 1 - vectors) // vectors, rows, 14)
         if vectors > blocks or largest < 1:
@@ -69,10 +105,12 @@ def tilings(rows: int, columns: int, lanes: int, registers: int) -> Iterator[Til
         sizes = {max(size for _, size, _ in even_tiles(rows, n)) for n in range(1, largest + 1)}
         for size in sorted(sizes)[-4:]:
             chunks = {min(size * steps, rows) for steps in (4, 16, 64)} | {16 * size}
-            for chunk, prefetch, unroll in itertools.product(
-                sorted(chunks), (32, 0, 8, 128), (1, 2, 4)
+            for chunk, (prefetch, fetch_next), unroll in itertools.product(
+                sorted(chunks), ((32, True), (32, False), (0, False), (8, False)), (1, 2, 4)
             ):
-                yield Tiling(size, vectors, chunk, prefetch, unroll, rows > columns)
+                yield Tiling(
+                    size, vectors, chunk, prefetch, unroll, rows > columns, parts, fetch_next
+                )
 
 
 def pack_weights(
@@ -100,6 +138,24 @@ def emit(
     `x` and `y` are channels-last views with rows as pixels; their number may be symbolic.
     """
     Writer(b, arithmetic.view(b, x), weight, y, operands, tiling, arithmetic).write()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a tile does of a panel, and when.
+
+    Attributes:
+        turn, turns: its place among the tiles that use a part of a panel one after the other.
+        part: the part of the depth that it adds.
+        sums: what holds sums between parts, [row][column of the panel].
+        row: its first row in `sums`.
+    """
+
+    turn: Index = 0
+    turns: int = 1
+    part: int = 0
+    sums: Buffer | None = None
+    row: Index = 0
 
 
 @dataclass(frozen=True)
@@ -135,13 +191,31 @@ class Writer:
                 panel, first = b.let(t % self.panels), b.let(t // self.panels * chunk)
             else:
                 panel, first = b.let(t // chunks), b.let(t % chunks * chunk)
-            for start, size, count in even_tiles(min(chunk, rows), self.tiling.rows):
-                with b.loop(count) as i:
-                    row = b.let(first + i * size + start)
-                    exists = row + size <= rows if rows > chunk and rows % chunk else None
-                    with b.when(exists):
-                        self._panel(panel, row, size)
+            sums = None
+            if self._parts > 1:
+                sums = b.workspace(min(chunk, rows) * self.tiling.vectors * b.lanes)
+            tiles = even_tiles(min(chunk, rows), self.tiling.rows)
+            turns = sum(count for _, _, count in tiles)
+            for part in range(self._parts):
+                before = 0
+                for start, size, count in tiles:
+                    with b.loop(count) as i:
+                        row = b.let(first + i * size + start)
+                        exists = row + size <= rows if rows > chunk and rows % chunk else None
+                        visit = Visit(i + before, turns, part, sums, i * size + start)
+                        with b.when(exists):
+                            self._panel(panel, row, size, visit)
+                    before += count
             self._remainder(panel, first, rows)
+
+    @property
+    def _parts(self) -> int:
+        """Parts of the depth: whole steps each, and tasks of equally many rows."""
+        rows, parts = self.x.width, self.tiling.parts
+        steps = self.x.channels // self.arithmetic.group
+        is_even = rows <= self.tiling.chunk or rows % self.tiling.chunk == 0
+        can_wait = self.arithmetic.accumulator == "float32"
+        return parts if is_even and can_wait and steps % parts == 0 else 1
 
     def _remainder(self, panel: Index, first: Index, rows: int) -> None:
         """What whole tiles leave over in the last chunk."""
@@ -168,41 +242,73 @@ class Writer:
             with b.when(rows < size), b.loop(count) as i:
                 self._panel(panel, b.let(first + i), 1)
 
-    def _panel(self, panel: Index, row: Index, size: int) -> None:
+    def _panel(self, panel: Index, row: Index, size: int, visit: Visit = Visit()) -> None:
         """One register tile of a panel."""
         b, vectors, panels = self.b, self.tiling.vectors, self.panels
         last = self.y.channels - (panels - 1) * vectors * b.lanes
         if last == vectors * b.lanes:
-            self._tile(panel, row, size, vectors, b.lanes)
+            self._tile(panel, row, size, vectors, b.lanes, visit)
             return
         blocks, tail = -(-last // b.lanes), last % b.lanes or b.lanes
         with b.when(panel < panels - 1 if panels > 1 else None):
             if panels > 1:
-                self._tile(panel, row, size, vectors, b.lanes)
+                self._tile(panel, row, size, vectors, b.lanes, visit)
         with b.when(panel >= panels - 1 if panels > 1 else None):
-            self._tile(panel, row, size, blocks, tail)
+            self._tile(panel, row, size, blocks, tail, visit)
 
-    def _tile(self, panel: Index, row: Index, size: int, blocks: int, tail: int) -> None:
+    def _tile(
+        self, panel: Index, row: Index, size: int, blocks: int, tail: int, visit: Visit
+    ) -> None:
         """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
         b, lanes, x = self.b, self.b.lanes, self.x
-        depth, width = x.channels // self.arithmetic.group, self.tiling.vectors * lanes
+        parts, width = self._parts if visit.sums else 1, self.tiling.vectors * lanes
+        depth = x.channels // self.arithmetic.group // parts
         first = b.let(panel * self.tiling.vectors)
         acc = self.arithmetic.accumulators(b, size, first, blocks)
-        start, base = b.let(panel * (depth * width)), b.let(x.at(0, 0, 0, row))
-        unroll = 1 if depth % self.tiling.unroll else self.tiling.unroll
-        with b.loop(depth // unroll) as step:
-            for u in range(unroll):
-                k = step * unroll + u
+        waiting = []
+        if visit.sums is not None:
+            for r, v in itertools.product(range(size), range(blocks)):
+                waiting.append((acc[v][r], visit.sums, (visit.row + r) * width + v * lanes))
+        if visit.part:
+            for register, sums, where in waiting:
+                register.set(b.load(sums, where))
+        start = b.let((panel * parts + visit.part) * (depth * width))
+        base = b.let(x.at(0, 0, 0, row) + visit.part * depth)
+        unroll = self._steps_per_line(depth, visit.turns)
+        prefetch = 0 if unroll else self.tiling.prefetch
+        steps = unroll or (1 if depth % self.tiling.unroll else self.tiling.unroll)
+        # Once all of it is there, the last piece again: those are hits.
+        lines = tirx.min(visit.turn * (depth // steps), depth * (width // lanes) - depth // steps)
+        ahead = b.let(start + depth * width + lines * lanes) if unroll else None
+        with b.loop(depth // steps) as step:
+            if unroll:
+                b.prefetch(self.weight, ahead + step * lanes)
+            for u in range(steps):
+                k = step * steps + u
                 at = b.let(start + k * width)
                 loaded = [b.let(b.load(self.weight, at + v * lanes)) for v in range(blocks)]
-                for v in range(blocks if self.tiling.prefetch else 0):
-                    b.prefetch(self.weight, at + (self.tiling.prefetch * width + v * lanes), 3)
+                for v in range(blocks if prefetch else 0):
+                    b.prefetch(self.weight, at + (prefetch * width + v * lanes), 3)
                 for r in range(size):
                     value = b.let(b.broadcast(x.buffer, base + r * x.pixel + k))
                     for v in range(blocks):
                         total = acc[v][r]
                         total.set(self.arithmetic.multiply_add(b, total.get(), value, loaded[v]))
+        if visit.part + 1 < parts:
+            for register, sums, where in waiting:
+                b.store(sums, where, register.get())
+            return
         self._store(acc, first, row, tail)
+
+    def _steps_per_line(self, depth: int, turns: int) -> int:
+        """Steps after which a tile fetches a line, so that all fetch a panel; 0 for too few tiles.
+
+        A line is a vector, of which a step reads several.
+        """
+        if not self.tiling.fetch_next:
+            return 0
+        sizes = (n for n in (8, 4, 2, 1) if depth % n == 0 and n * self.tiling.vectors <= turns)
+        return next(sizes, 0)
 
     def _store(self, acc: Registers, first: Index, row: Index, tail: int) -> None:
         """Apply the epilogue to a tile of sums, [block][row], and store it."""

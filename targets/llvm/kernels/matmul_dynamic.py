@@ -168,7 +168,9 @@ class _Writer(matmul.Writer):
     weights: Weights
     rounded: _Rounded
 
-    def _tile(self, panel: Index, row: Index, size: int, blocks: int, tail: int) -> None:
+    def _tile(
+        self, panel: Index, row: Index, size: int, blocks: int, tail: int, visit: matmul.Visit
+    ) -> None:
         """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
         b, weights = self.b, self.weights
         first = b.let(panel * self.tiling.vectors)

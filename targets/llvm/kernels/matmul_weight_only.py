@@ -118,7 +118,9 @@ def emit(
 class _Writer(matmul.Writer):
     weights: Weights
 
-    def _tile(self, panel: Index, row: Index, size: int, blocks: int, tail: int) -> None:
+    def _tile(
+        self, panel: Index, row: Index, size: int, blocks: int, tail: int, visit: matmul.Visit
+    ) -> None:
         """`size` rows by `blocks` vectors, the last of which has `tail` columns."""
         b = self.b
         first = b.let(panel * self.tiling.vectors)

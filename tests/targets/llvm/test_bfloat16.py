@@ -57,7 +57,9 @@ def test_weights_are_packed_in_pairs() -> None:
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("rows, depth, columns", [(1, 6, 7), (49, 96, 31), (130, 10, 16)])
+@pytest.mark.parametrize(
+    "rows, depth, columns", [(1, 6, 7), (49, 96, 31), (130, 10, 16), (64, 2112, 20)]
+)
 def test_matmul(rows: int, depth: int, columns: int) -> None:
     x, w, c = _random(rows, depth), _random(depth, columns), _random(columns)
     model = onnx_model(

@@ -19,6 +19,13 @@ def test_static_rows(rows: int, depth: int, columns: int, target: str) -> None:
     check_model(model, feed, target, kernels={"matmul"})
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("rows, columns", [(9, 530), (128, 40), (256, 20), (200, 20)])
+def test_deep_products_add_up_in_parts(rows: int, columns: int, target: str) -> None:
+    model, feed = _model(rows, 1056, columns)
+    check_model(model, feed, target, kernels={"matmul"})
+
+
 @pytest.mark.parametrize("rows", [1, 3, 7, 8, 9, 33, 200])
 def test_symbolic_rows(rows: int) -> None:
     model, feed = _model(rows, 24, 70, symbolic=True)
