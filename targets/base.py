@@ -44,6 +44,11 @@ class Backend(abc.ABC):
         """Counts of channels that kernels like are multiples of it."""
 
     @property
+    def block_outputs(self) -> int | None:
+        """Outputs whose weights for an input are left out together where all are zero."""
+        return None
+
+    @property
     @abc.abstractmethod
     def kernels(self) -> Any:
         """The kernel library that the grouping, layout and lowering passes ask."""

@@ -94,6 +94,7 @@ def test_excluded_nodes_are_patterns() -> None:
 def test_pruning_is_read() -> None:
     assert parse_pruning("macs=0.5") == ("macs", 0.5)
     assert parse_pruning("unstructured=0.9") == ("unstructured", 0.9)
+    assert parse_pruning("block=0.8") == ("block", 0.8)
     assert parse_pruning("2:4") == (2, 4)
 
 
@@ -133,6 +134,8 @@ def test_bad_pruning_options_are_refused(options: dict[str, Any], message: str) 
         ({}, "weights that become zero must be between 0 and 1, not 0"),
         ({"pattern": (4, 4)}, "a pattern keeps some of several weights, as 2:4 does, not 4:4"),
         ({"pattern": (2, 4), "share": 0.5}, "not 2:4 with a share"),
+        ({"pattern": (2, 4), "blocks": True}, "not 2:4 in blocks"),
+        ({"share": 1.2, "blocks": True}, "share of blocks that become zero must be between 0 and"),
         ({"share": 0.5, "criterion": "wonda"}, r"unknown criterion `wonda` \(did you mean `wanda`"),
     ],
 )

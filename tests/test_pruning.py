@@ -14,6 +14,9 @@ import relaxc
 from relaxc.cli import main
 from relaxc.errors import InputError, OptionError
 from relaxc.options import CompileOptions, PruneOptions, QuantizeOptions, SparsifyOptions
+from relaxc.pruning import pruning_passes
+from relaxc.targets.llvm.backend import LlvmBackend
+from relaxc.targets.registry import backend_for
 
 HALF = PruneOptions(saving="channels", share=0.5, round_to=1)
 
@@ -125,6 +128,38 @@ def test_weights_become_zero(tmp_path: Path) -> None:
     plain = CompileOptions(sparsify=SparsifyOptions(pattern=(2, 4)))
     relaxc.compile(model(), tmp_path / "b.rxc", plain)
     assert 0 < error < 0.2 * np.abs(result(tmp_path / "b.rxc") - expected).mean()
+
+
+def test_blocks_are_left_out(command: Run, tmp_path: Path) -> None:
+    """The layer that gains by it, and no other; the numbers are those of the zeros."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((64, 48, 1, 1)), "v": rng.standard_normal((8, 64, 1, 1))}
+    graph = """g (float[1,48,9,9] x) => (float[1,8,1,1] y) {
+        first = Conv(x, w)  m = GlobalAveragePool(first)  y = Conv(m, v)
+    }"""
+    file, artifact = tmp_path / "model.onnx", tmp_path / "model.rxc"
+    onnx.save(onnx_model(graph, 18, **{k: w.astype(np.float32) for k, w in weights.items()}), file)
+    done = command("compile", file, "-o", artifact, "--prune", "block=0.75", "--keep", "y")
+    assert done.code == 0, done.err
+    assert "Zeros left out: first (75% of blocks," in " ".join(done.out.split())
+    x = rng.standard_normal((1, 48, 9, 9)).astype(np.float32)
+    lanes = backend_for("llvm").block_outputs
+    matrix = weights["w"][:, :, 0, 0]
+    norms = (matrix**2).reshape(-1, lanes, 48).sum(1)
+    kept = norms > np.sort(norms, axis=None)[int(0.75 * norms.size) - 1]
+    matrix = matrix * np.repeat(kept, lanes, axis=0)
+    expected = weights["v"][:, :, 0, 0] @ matrix @ x.mean((2, 3))[0]
+    np.testing.assert_allclose(relaxc.load(artifact)(x).ravel(), expected, rtol=0, atol=1e-4)
+
+
+def test_blocks_need_kernels_that_leave_them_out() -> None:
+    class Other(LlvmBackend):
+        block_outputs = None  # type: ignore[assignment]
+
+    options = CompileOptions(sparsify=SparsifyOptions(share=0.5, blocks=True))
+    backend = Other(backend_for("llvm").target)
+    with pytest.raises(OptionError, match="no kernel leaves out blocks of zeros on this target"):
+        pruning_passes(options, backend, lambda *_: iter(()), list, print, print)
 
 
 def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:

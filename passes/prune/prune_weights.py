@@ -10,8 +10,9 @@ Before:                              After, 2:4:
 | `obs` | those that cost the least error when later rows make up for it (SparseGPT, Frantar & Alistarh, ICML 2023); at last all that are left are fitted by least squares |
 
 Fires when: a convolution of one group or a product has a constant float32 weight.
-Leaves alone: excluded nodes; weights whose rows do not divide into groups of an N:M pattern.
-Changes results: yes. The model stays dense to kernels: nothing gets faster by itself.
+Leaves alone: excluded nodes; weights whose rows do not divide into groups of an N:M pattern;
+with blocks, layers whose kernels would not be faster.
+Changes results: yes. Kernels leave out blocks that are zero; single zeros are multiplied.
 Must run after: canonicalization, prune-channels. Must run before: quantization.
 """  # noqa: E501
 
@@ -90,7 +91,32 @@ class NOfM:
         return rows % self.m == 0
 
 
-Pattern = Unstructured | NOfM
+@dataclass(frozen=True)
+class Blocks:
+    """Runs of neighbouring columns of a row, a share of every weight tensor.
+
+    Attributes:
+        share: of the blocks that become zero.
+        columns: how many outputs of an input a block holds; the last ones of a row may be fewer.
+    """
+
+    share: float
+    columns: int
+
+    def mask(self, scores: Matrix) -> Mask:
+        """Which weights stay."""
+        width = scores.shape[1]
+        padded = np.pad(scores, ((0, 0), (0, -width % self.columns)))
+        sums = padded.reshape(len(scores), -1, self.columns).sum(axis=2)
+        kept = Unstructured(self.share).mask(sums)
+        return np.repeat(kept, self.columns, axis=1)[:, :width]
+
+    def fits(self, _rows: int) -> bool:
+        """Any weight does."""
+        return True
+
+
+Pattern = Unstructured | NOfM | Blocks
 
 
 @dataclass(frozen=True)
@@ -106,6 +132,7 @@ class PruneWeights(Pass):
         samples: gives arguments of `main`.
         progress: told how far the work is.
         distillation: how to train the weights that are left, at last; None: not.
+        pays: whether a product gets faster by its zeros; others stay dense.
     """
 
     pattern: Pattern
@@ -116,6 +143,7 @@ class PruneWeights(Pass):
     samples: Callable[[], list[Arrays]] = list
     progress: Callable[[str], None] = lambda _text: None
     distillation: Distillation | None = None
+    pays: Callable[[relax.Call], bool] = lambda _call: True
 
     name: ClassVar[str] = "prune-weights"
     required: ClassVar[bool] = True
@@ -165,23 +193,24 @@ class PruneWeights(Pass):
             p
             for p in products
             if self.pattern.fits(len(p.matrix()))
+            and self.pays(p.call)
             and not any(_matches(pattern, _node(p)) for pattern in self.exclude)
         ]
         if not found:
             raise OptionError(
                 "no weight can be pruned: the model has no convolution or product with constant "
-                "weights that the pattern fits, or all are excluded"
+                "weights that the pattern fits and whose kernel gains by it, or all are excluded"
             )
         return found
 
     def _pruned(self, product: Product, grams: Mapping[relax.Var, Matrix]) -> Matrix:
         weight = product.matrix()
         if self.criterion == "magnitude":
-            return weight * self.pattern.mask(np.abs(weight))
+            return weight * self.pattern.mask(weight**2)
         gram = grams[product.var]
         if self.criterion == "wanda":
             norms = np.sqrt(np.diag(gram))[:, None]
-            return weight * self.pattern.mask(np.abs(weight) * norms)
+            return weight * self.pattern.mask((weight * norms) ** 2)
         return refitted(weight, compensated(weight, gram, self.pattern), gram)
 
 
@@ -200,7 +229,7 @@ def compensated(weight: Matrix, gram: Matrix, pattern: Pattern) -> Matrix:
     factor = np.linalg.cholesky(inverse).T
     scale = np.diag(factor)[:, None]
     weight = weight.copy()
-    block = _BLOCK if isinstance(pattern, Unstructured) else pattern.m
+    block = pattern.m if isinstance(pattern, NOfM) else _BLOCK
     for start in range(0, rows, block):
         end = min(start + block, rows)
         keep = pattern.mask((weight[start:end] / scale[start:end]) ** 2)

@@ -127,6 +127,8 @@ class SparsifyOptions:
 
     Attributes:
         share: of the weights of every layer, between 0 and 1; not with a pattern.
+        blocks: the share is of blocks, of one input and as many outputs as a vector of the target
+            holds, which kernels leave out; layers that would not be faster stay dense.
         pattern: (2, 4) keeps two of every four neighbours that are summed.
         criterion: how weights are judged; `wanda` and `obs` need samples, and with `obs` the
             weights that are left make up for the others.
@@ -136,6 +138,7 @@ class SparsifyOptions:
     """
 
     share: float = 0.0
+    blocks: bool = False
     pattern: tuple[int, int] | None = None
     criterion: Criterion = "magnitude"
     exclude: tuple[str, ...] = ()
@@ -150,14 +153,16 @@ class SparsifyOptions:
             )
         if self.pattern is not None:
             kept, of = self.pattern
-            if not 0 < kept < of or self.share:
+            if not 0 < kept < of or self.share or self.blocks:
                 raise OptionError(
                     f"a pattern keeps some of several weights, as 2:4 does, not {kept}:{of}"
                     + (" with a share" if self.share else "")
+                    + (" in blocks" if self.blocks else "")
                 )
         elif not 0 < self.share < 1:
             raise OptionError(
-                f"the share of weights that become zero must be between 0 and 1, not {self.share:g}"
+                f"the share of {'blocks' if self.blocks else 'weights'} that become zero must be "
+                f"between 0 and 1, not {self.share:g}"
             )
         _check_patterns(self.exclude)
 
@@ -167,15 +172,20 @@ class SparsifyOptions:
         return self.recover or self.distill is not None or self.criterion != "magnitude"
 
 
-def parse_pruning(text: str) -> tuple[Saving | Literal["unstructured"], float] | tuple[int, int]:
-    """Parse `macs=0.5`, `unstructured=0.5` or `2:4`.
+# Which weights become zero.
+Zeros = Literal["unstructured", "block"]
+ZEROS: tuple[Zeros, ...] = get_args(Zeros)
+
+
+def parse_pruning(text: str) -> tuple[Saving | Zeros, float] | tuple[int, int]:
+    """Parse `macs=0.5`, `unstructured=0.5`, `block=0.8` or `2:4`.
 
     Raises:
         OptionError: the text is not in one of these forms.
     """
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         return int(match[1]), int(match[2])
-    names = (*SAVINGS, _UNSTRUCTURED)
+    names = (*SAVINGS, *ZEROS)
     name, equals, number = text.partition("=")
     if name not in names or not equals:
         raise OptionError(
@@ -186,9 +196,6 @@ def parse_pruning(text: str) -> tuple[Saving | Literal["unstructured"], float] |
         return name, float(number)
     except ValueError as err:
         raise OptionError(f"`{number}` in `{text}` is not a number") from err
-
-
-_UNSTRUCTURED: Literal["unstructured"] = "unstructured"
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from relaxc.errors import OptionError
-from relaxc.options import CompileOptions, DistillOptions
+from relaxc.options import CompileOptions, DistillOptions, SparsifyOptions
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget
 from relaxc.passes.prune.distill import Distillation
 from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
-from relaxc.passes.prune.prune_weights import NOfM, PruneWeights, Unstructured
+from relaxc.passes.prune.prune_weights import Blocks, NOfM, Pattern, PruneWeights, Unstructured
 from relaxc.passes.prune.segments import Arrays, Run
 from relaxc.targets.base import Backend
 
@@ -75,11 +76,9 @@ def pruning_passes(
             )
         )
     if sparsify is not None:
-        share, pattern = sparsify.share, sparsify.pattern
-        shape = Unstructured(share) if pattern is None else NOfM(*pattern)
         passes.append(
             PruneWeights(
-                shape,
+                _pattern(sparsify, backend),
                 sparsify.criterion,
                 sparsify.exclude,
                 sparsify.recover,
@@ -87,9 +86,26 @@ def pruning_passes(
                 samples,
                 progress,
                 _distillation(sparsify.distill, _second(checkpoint, prune is not None)),
+                *([_pays(sparsify.share, backend)] if sparsify.blocks else []),
             )
         )
     return passes
+
+
+def _pattern(options: SparsifyOptions, backend: Backend) -> Pattern:
+    if options.pattern is not None:
+        return NOfM(*options.pattern)
+    if not options.blocks:
+        return Unstructured(options.share)
+    if backend.block_outputs is None:
+        raise OptionError(
+            "no kernel leaves out blocks of zeros on this target; pruning by blocks is for CPUs"
+        )
+    return Blocks(options.share, backend.block_outputs)
+
+
+def _pays(share: float, backend: Backend) -> Callable[[Any], bool]:
+    return lambda call: bool(backend.kernels.gains_from_blocks(call, share))
 
 
 def _distillation(options: DistillOptions | None, checkpoint: Path | None) -> Distillation | None:

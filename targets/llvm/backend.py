@@ -55,6 +55,11 @@ class LlvmBackend(Backend):
         return self.kernels.lanes
 
     @property
+    def block_outputs(self) -> int:
+        """A vector of outputs."""
+        return self.kernels.lanes
+
+    @property
     def kernels(self) -> LlvmKernels:
         """The kernels for this CPU."""
         return LlvmKernels(machine_of(self.target), self.tuning)

@@ -95,6 +95,11 @@ class LlvmKernels:
             return False
         return _BY_NAME[kernel].is_epilogue(call, anchor)
 
+    def gains_from_blocks(self, call: relax.Call, share: float) -> bool:
+        """Whether a product's kernel is faster with this share of blocks of weights at zero."""
+        found = next((k for k in _KERNELS if k.anchors(call, self.machine)), None)
+        return found is not None and found.gains_from_blocks(call, share, self.machine)
+
     def has_attention(self, func: relax.Function) -> bool:
         """Whether an attention group has a kernel."""
         return attention.has_attention(func)

@@ -35,7 +35,8 @@ def pruning(command: _Command) -> _Command:
             multiple=True,
             metavar="WHAT=SHARE",
             help="Remove channels: `channels=0.5`, `macs=0.3` or `params=0.4` less than before; or "
-            "set weights to zero: `unstructured=0.5` or `2:4`. May be given for each.",
+            "set weights to zero: `unstructured=0.5`, `2:4` or, in blocks that kernels leave out, "
+            "`block=0.8`. May be given for each.",
         ),
         click.option(
             "--importance",
@@ -148,7 +149,7 @@ def read_pruning(
             f"`--importance {importance}` needs samples; give them with `--recover` or `--samples`"
         )
     for what, amount in map(parse_pruning, texts):
-        if isinstance(what, int) or what == "unstructured":
+        if isinstance(what, int) or what == "unstructured" or what == "block":
             if options.sparsify is not None:
                 raise OptionError("weights can be pruned in one way only; give `--prune` once")
             if importance == "activation":
@@ -158,6 +159,7 @@ def read_pruning(
                 criterion = importance
             sparsify = SparsifyOptions(
                 share=0.0 if isinstance(what, int) else amount,
+                blocks=what == "block",
                 pattern=(what, int(amount)) if isinstance(what, int) else None,
                 criterion=criterion,
                 exclude=keep,

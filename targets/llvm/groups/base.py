@@ -109,6 +109,10 @@ class GroupKernel(abc.ABC):
         """All parameters that the kernel may be written with; the first are its own choice."""
         return []
 
+    def gains_from_blocks(self, call: relax.Call, share: float, machine: Machine) -> bool:
+        """Whether the kernel is faster with this share of blocks of weights at zero."""
+        return False
+
     # Bumped whenever a choice comes to mean other code.
     space_version: ClassVar[int] = 0
 

@@ -91,6 +91,15 @@ class Conv2d(GroupKernel):
             return []  # its tile is that of another convolution
         return space.conv2d_space(spec, plan, element, machine)
 
+    def gains_from_blocks(self, call: relax.Call, share: float, machine: Machine) -> bool:
+        """Whether leaving out zeros is estimated to be faster."""
+        spec = ConvSpec.of(call)
+        return (
+            spec is not None
+            and spec.groups == 1
+            and _product(call, spec, machine).gains(1 - share, machine)
+        )
+
     def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
         """Pairs of neighbouring channels, where convolution is direct."""
         spec = _spec(group)
@@ -111,7 +120,7 @@ class Conv2d(GroupKernel):
         domain = self.domain(group.result_shape)
         frame = KernelFrame("conv2d_sparse", group, domain, layouts, machine)
         x = frame.views[group.anchor.args[0]]
-        return sparsity.mark(_product(group, spec, machine).emit(frame, x, machine))
+        return sparsity.mark(_product(group.anchor, spec, machine).emit(frame, x, machine))
 
     def _dense(
         self, group: Group, spec: ConvSpec, layouts: Sequence[Layout], machine: Machine
@@ -161,17 +170,17 @@ class Conv2d(GroupKernel):
         return frame.finish()
 
 
-def _product(group: Group, spec: ConvSpec, machine: Machine) -> Product:
+def _product(call: relax.Call, spec: ConvSpec, machine: Machine) -> Product:
     plan = _method(spec, "float32", machine)
     saving = 1.0 if plan is None else _saving(spec, plan)
-    return Product(array_of(group.anchor.args[1]), Window.of(spec), saving)
+    return Product(array_of(call.args[1]), Window.of(spec), saving)
 
 
 def _sparsity(group: Group, spec: ConvSpec, machine: Machine) -> Sparsity | None:
     """What zeros of the weight are good for, where there are many."""
     if spec.groups > 1 or not is_float(group):
         return None
-    return _product(group, spec, machine).sparsity(machine)
+    return _product(group.anchor, spec, machine).sparsity(machine)
 
 
 def _is_sparse(group: Group, spec: ConvSpec, machine: Machine) -> bool:

@@ -77,7 +77,7 @@ class Matmul(GroupKernel):
         has_floats = isinstance(weight, GenericConst) and element in ("float32", "bfloat16")
         if not isinstance(rows, int) or not has_floats:
             return None
-        sparsity = _sparsity(group, domain, machine)
+        sparsity = _sparsity(group, machine)
         if sparsity is not None and sparsity.is_used:
             return None
         depth, columns = (int(d) for d in weight.ty.shape.values)
@@ -99,6 +99,10 @@ class Matmul(GroupKernel):
         tilings = [matmul.choose_tiling(*size), *matmul.tilings(*size)]
         return [asdict(tiling) for tiling in dict.fromkeys(tilings)]
 
+    def gains_from_blocks(self, call: relax.Call, share: float, machine: Machine) -> bool:
+        """Whether leaving out zeros is estimated to be faster."""
+        return _product(call).gains(1 - share, machine)
+
     def elements(self, group: Group, machine: Machine) -> dict[relax.Var, Element]:
         """Pairs of neighbours in a row, where weights are float."""
         data, weight = group.anchor.args
@@ -116,11 +120,11 @@ class Matmul(GroupKernel):
             return self._dynamic(group, weights, layouts, machine)
         if weights is not None:
             return self._weight_only(group, weights, layouts, machine)
-        sparsity = _sparsity(group, domain, machine)
+        sparsity = _sparsity(group, machine)
         if sparsity is not None and sparsity.is_used:
             frame = KernelFrame("matmul_sparse", group, domain, layouts, machine)
             x = frame.views[group.anchor.args[0]]
-            return sparsity.mark(_product(group, domain).emit(frame, x, machine))
+            return sparsity.mark(_product(group.anchor).emit(frame, x, machine))
         kernel = self._dense(group, domain, integers, layouts, machine)
         return kernel if sparsity is None else sparsity.mark(kernel)
 
@@ -207,14 +211,12 @@ def _integers(group: Group, machine: Machine) -> QuantizedArray | None:
     return quantized(weight, 1) if depth is not None and depth % 4 == 0 else None
 
 
-def _product(group: Group, domain: Domain) -> Product:
-    weight = array_of(group.anchor.args[1]).T
-    return Product(weight[:, :, None, None], Window(1, 1, domain.dims[3]))
+def _product(call: relax.Call) -> Product:
+    weight = array_of(call.args[1]).T
+    rows = RowDomain(tuple(call.ty.shape.values)).dims[3]
+    return Product(weight[:, :, None, None], Window(1, 1, rows), pixel=len(weight[0]))
 
 
-def _sparsity(group: Group, domain: Domain, machine: Machine) -> Sparsity | None:
+def _sparsity(group: Group, machine: Machine) -> Sparsity | None:
     """What zeros of the weight are good for, where there are many."""
-    if not is_float(group):
-        return None
-    product = _product(group, domain)
-    return product.sparsity(machine, product.depth)
+    return _product(group.anchor).sparsity(machine) if is_float(group) else None

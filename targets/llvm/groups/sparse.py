@@ -51,11 +51,13 @@ class Product:
         weight: [out, in, kh, kw].
         window: which pixels of the data it reads.
         saving: by how much the dense kernel multiplies less than it would directly.
+        pixel: elements from one pixel of the data to the next, if known.
     """
 
     weight: np.ndarray
     window: Window
     saving: float = 1.0
+    pixel: int | None = None
 
     @property
     def depth(self) -> int:
@@ -66,13 +68,19 @@ class Product:
         """Of outputs."""
         return -(-len(self.weight) // lanes)
 
-    def sparsity(self, machine: Machine, pixel: int | None = None) -> Sparsity | None:
-        """What there is to gain; None where weights are dense.
+    def cost(self, kept: float, machine: Machine) -> float:
+        """Estimated time relative to the dense kernel, when this share of blocks is not zero."""
+        vectors = self.vectors(machine.lanes)
+        return relative_cost(
+            self.window, self.depth, vectors, kept, self.saving, machine, self.pixel
+        )
 
-        Args:
-            machine: the CPU.
-            pixel: elements from one pixel of the data to the next, if known.
-        """
+    def gains(self, kept: float, machine: Machine) -> bool:
+        """Whether it would be worthwhile to leave out the other blocks."""
+        return self.cost(kept, machine) < WORTHWHILE
+
+    def sparsity(self, machine: Machine) -> Sparsity | None:
+        """What there is to gain; None where weights are dense."""
         sample = self.weight.reshape(-1)[:: max(1, self.weight.size // _SAMPLE)]
         if np.count_nonzero(sample) > (1 - _FEWEST_ZEROS / 2) * sample.size:
             return None
@@ -80,8 +88,7 @@ class Product:
         if zeros < _FEWEST_ZEROS:
             return None
         kept = float(sparse.kept_blocks(self.weight, machine.lanes).mean())
-        vectors = self.vectors(machine.lanes)
-        cost = relative_cost(self.window, self.depth, vectors, kept, self.saving, machine, pixel)
+        cost = self.cost(kept, machine)
         return Sparsity(zeros, 1 - kept, cost, cost < WORTHWHILE)
 
     def emit(self, frame: KernelFrame, x: View, machine: Machine) -> Kernel:

@@ -15,6 +15,7 @@ from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
 from relaxc.passes.prune.prune_weights import (
     CRITERIA,
+    Blocks,
     Criterion,
     NOfM,
     Pattern,
@@ -73,6 +74,29 @@ def test_half_of_the_weights_become_zero(criterion: Criterion, pattern: Pattern)
         np.testing.assert_array_equal(product, V)  # six rows are no groups of four
     else:
         assert (product == 0).sum() == 15
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_blocks_become_zero_as_a_whole(criterion: Criterion) -> None:
+    options: dict[str, Any] = {"run": run, "samples": samples}
+    pruned = PruneWeights(Blocks(0.5, 4), criterion, **options).apply(network())
+    conv, product = weights(pruned)
+    for matrix in (conv.reshape(6, -1).T, product):
+        left = matrix != 0
+        blocks = [left[:, :4], left[:, 4:]]
+        assert all((b.all(axis=1) | ~b.any(axis=1)).all() for b in blocks)
+        assert sum(int((~b.any(axis=1)).sum()) for b in blocks) == len(matrix)
+
+
+def test_only_what_pays_is_pruned() -> None:
+    def pays(call: relax.Call) -> bool:
+        return str(call.op.name) == "relax.matmul"
+
+    conv, product = weights(PruneWeights(Blocks(0.5, 4), pays=pays).apply(network()))
+    np.testing.assert_array_equal(conv, W)
+    assert (product == 0).any()
+    with pytest.raises(OptionError, match="that the pattern fits and whose kernel gains by it"):
+        PruneWeights(Blocks(0.5, 4), pays=lambda _call: False).apply(network())
 
 
 def test_the_smallest_go() -> None:
