@@ -144,6 +144,7 @@ def test_blocks_are_left_out(command: Run, tmp_path: Path) -> None:
     assert "Zeros left out: first (75% of blocks," in " ".join(done.out.split())
     x = rng.standard_normal((1, 48, 9, 9)).astype(np.float32)
     lanes = backend_for("llvm").block_outputs
+    assert lanes is not None
     matrix = weights["w"][:, :, 0, 0]
     norms = (matrix**2).reshape(-1, lanes, 48).sum(1)
     kept = norms > np.sort(norms, axis=None)[int(0.75 * norms.size) - 1]
