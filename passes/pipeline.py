@@ -14,6 +14,7 @@ from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from relaxc.passes.canonicalize.fold_constant import FoldConstant
+from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
 from relaxc.passes.canonicalize.raise_activations import RaiseActivations
 from relaxc.passes.canonicalize.sink_permute import SinkPermute
@@ -84,6 +85,8 @@ def default_passes(
         # Before operators are moved or copied: the formulas are still in one piece.
         RaiseActivations(),
         FlattenMaps(),
+        # Weights change their shape: before anything measures, prunes or rounds them.
+        FoldSpaceToDepth(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         SinkPermute(),
