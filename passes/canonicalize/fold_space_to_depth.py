@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -49,16 +50,13 @@ class FoldSpaceToDepth(Pass):
         builder = relax.BlockBuilder(mod)
         for gvar, func in mod.functions_items():
             if isinstance(func, relax.Function):
-                uses = use_counts(func)
-                builder.update_func(
-                    gvar,
-                    rewrite_blocks(builder, func, lambda block, u=uses: _block(builder, block, u)),
-                )
+                rewrite = partial(_block, builder, use_counts(func))
+                builder.update_func(gvar, rewrite_blocks(builder, func, rewrite))
         return relax.transform.DeadCodeElimination()(builder.get())
 
 
 def _block(
-    builder: relax.BlockBuilder, block: relax.BindingBlock, uses: Mapping[relax.Expr, int]
+    builder: relax.BlockBuilder, uses: Mapping[relax.Expr, int], block: relax.BindingBlock
 ) -> list[relax.Binding]:
     if not isinstance(block, relax.DataflowBlock):
         return list(block.bindings)

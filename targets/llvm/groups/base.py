@@ -11,6 +11,7 @@ import numpy as np
 from tvm import relax
 
 from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
+from relaxc.targets.llvm.kernels import piecewise
 from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_constant
@@ -239,7 +240,8 @@ class KernelFrame:
         is_rounded = self._result.element == "bfloat16" or (
             stored is not None and stored.scale > _COARSE
         )
-        epilogue = replace(self._group.epilogue, is_rounded=is_rounded)
+        looks_up = is_rounded and self.b.lanes == piecewise.LANES
+        epilogue = replace(self._group.epilogue, is_rounded=is_rounded, looks_up=looks_up)
         operands, constants = declare_operands(self.b, epilogue, self._domain, self.views)
         self.constants.extend(constants)
         return operands

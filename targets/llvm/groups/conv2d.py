@@ -23,6 +23,7 @@ from relaxc.targets.llvm.kernels import (
     conv_banded,
     conv_columns,
     conv_depthwise,
+    conv_depthwise_bytes,
     conv_direct,
     conv_packed,
     conv_winograd,
@@ -60,7 +61,7 @@ class Conv2d(GroupKernel):
         lanewise = _algorithm(spec, plan, machine) in ("depthwise", "packed")
         few = spec.in_channels < machine.lanes and not lanewise
         kinds: tuple[Kind, ...] = ("plain", "blocked") if few else ("blocked", "last")
-        if _is_quantized(group) and (few or spec.in_channels % 4):
+        if _is_quantized(group) and (few or spec.in_channels % 4 or spec.is_depthwise):
             kinds = ("blocked",)  # four neighbours in memory must be channels of a pixel
         wanted = Demand(kinds, border)
         if group.element(group.anchor.args[0]) == "bfloat16" and conv_columns.applies(spec):
@@ -129,8 +130,10 @@ class Conv2d(GroupKernel):
         weight = array_of(group.anchor.args[1])
         plan = _plan(group, spec, machine)
         algorithm = _algorithm(spec, plan, machine)
-        integers = _integers(group, algorithm, machine)
-        name = f"conv2d_{algorithm}" if integers is None else "conv2d_integer"
+        integers = _integers(group, spec, algorithm, machine)
+        name = f"conv2d_{algorithm}"
+        if integers is not None:
+            name = "conv2d_integer" if algorithm == "direct" else f"{name}_integer"
         frame = KernelFrame(name, group, self.domain(group.result_shape), layouts, machine)
         x = frame.views[group.anchor.args[0]]
         if algorithm == "winograd":
@@ -138,6 +141,15 @@ class Conv2d(GroupKernel):
             packed = frame.constant("w", conv_winograd.pack_weights(weight, plan, machine.lanes))
             operands, y = frame.operands(), frame.result()
             conv_winograd.emit(frame.b, spec, plan, x, packed, y, operands)
+        elif algorithm == "depthwise" and integers is not None:
+            cut = conv_depthwise.choose_tile(spec, machine.lanes)
+            places = conv_depthwise_bytes.arrangements(spec, cut)
+            width = -(-spec.out_channels // machine.lanes) * machine.lanes
+            arithmetic = frame.integer_arithmetic(integers, x, width)
+            words = conv_depthwise_bytes.pack_weights(integers.integers, places, machine.lanes)
+            packed = frame.constant("w", words)
+            operands, y = frame.operands(), frame.result()
+            conv_depthwise_bytes.emit(frame.b, spec, cut, x, packed, y, operands, arithmetic)
         elif algorithm == "depthwise":
             cut = conv_depthwise.choose_tile(spec, machine.lanes)
             cut = cut if group.choice is None else space.depthwise_tile_of(group.choice)
@@ -192,9 +204,17 @@ def _is_quantized(group: Group) -> bool:
     return Quantization.of(group.element(group.anchor.args[0])) is not None
 
 
-def _integers(group: Group, algorithm: str, machine: Machine) -> QuantizedArray | None:
+def _integers(
+    group: Group, spec: ConvSpec, algorithm: str, machine: Machine
+) -> QuantizedArray | None:
     """The weight, if it can be multiplied as integers."""
-    if algorithm != "direct" or not _is_quantized(group) or machine.byte_products is None:
+    if not _is_quantized(group) or machine.byte_products is None:
+        return None
+    if algorithm == "depthwise":
+        tile = conv_depthwise.choose_tile(spec, machine.lanes)
+        if not conv_depthwise_bytes.applies(spec, tile):
+            return None
+    elif algorithm != "direct":
         return None
     return quantized(group.anchor.args[1], 0)
 

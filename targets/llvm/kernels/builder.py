@@ -21,7 +21,11 @@ from tvm import tirx
 from tvm.tirx import BufferLoad, BufferStore, ForKind, IntImm, Ramp
 
 from relaxc.layout import Quantization
-from relaxc.targets.llvm.kernels import intrinsics
+from relaxc.targets.llvm.kernels import intrinsics, piecewise
+
+# Integers of up to 22 bits are the low bits of their sums with it.
+_ROUND = 1.5 * 2**23
+_ROUND_BITS = 0x4B400000
 
 # Tasks of a parallel loop; the thread pool gives each thread an equal share of neighbours.
 PARTS = 16
@@ -307,11 +311,16 @@ class KernelBuilder:
         return (whole - zero) * scale if params.zero_point else whole * scale
 
     def quantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
-        """Rounded to the nearest integer, ties to even, and saturated, as int32."""
-        scaled = value * self.splat(1 / params.scale, lanes)
-        rounded = tirx.nearbyint(scaled) + self.splat(params.zero_point, lanes)
-        bounded = tirx.min(tirx.max(rounded, self.splat(0.0, lanes)), self.splat(255.0, lanes))
-        return tirx.Cast(vector("int32", lanes), bounded)
+        """Rounded to the nearest integer, ties to even, and saturated, as int32.
+
+        Adding 1.5 * 2**23 rounds, and leaves the integer in the low bits.
+        """
+        zero, first = params.zero_point, _ROUND - params.zero_point
+        shifted = value * self.splat(1 / params.scale, lanes) + self.splat(_ROUND, lanes)
+        low, high = self.splat(first, lanes), self.splat(first + 255, lanes)
+        bits = tirx.reinterpret(vector("int32", lanes), tirx.min(high, tirx.max(low, shifted)))
+        # By its bits, because TVM's simplifier would cancel the numbers.
+        return bits - self.splat(_ROUND_BITS - zero, lanes, "int32")
 
     def dot_uint8(self, total: Expr, a: Expr, b: Expr) -> Expr:
         """`intrinsics.dot_uint8`."""
@@ -333,6 +342,11 @@ class KernelBuilder:
         """`intrinsics.to_bfloat16`."""
         self._definitions[intrinsics.bfloat16_rounding(lanes)] = None
         return intrinsics.to_bfloat16(value, lanes)
+
+    def activation(self, name: str, x: Expr) -> Expr:
+        """`piecewise.activation`."""
+        self._definitions[piecewise.definition(name)] = None
+        return piecewise.activation(name, x)
 
     def nibble(self, bits: Expr, zero_point: int) -> Expr:
         """The lowest four bits of each int32, less a zero point, as float32."""

@@ -17,6 +17,7 @@ from tvm.ir import GenericConst
 
 from relaxc.targets.llvm.kernels import vector_math as vm
 from relaxc.targets.llvm.kernels.builder import Expr, KernelBuilder
+from relaxc.targets.llvm.kernels.piecewise import ACTIVATIONS
 
 
 def _power(x: Expr, y: Expr) -> Expr:
@@ -70,6 +71,8 @@ _ROUNDED: dict[str, Callable[[Expr], Expr]] = {
     "relax.erf": vm.erf_rounded,
     "relax.nn.gelu": vm.gelu_rounded,
 }
+# The same by look-up.
+_TABLES = {f"relax.nn.{name}": name for name in ACTIVATIONS}
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "relax.add": lambda x, y: x + y,
     "relax.divide": lambda x, y: x / y,
@@ -123,12 +126,14 @@ class Epilogue:
         bindings: variable and call, each reading `start`, operands or earlier bindings.
         operands: the other tensors, in order of first use; scalars are inlined instead.
         is_rounded: whether the result is stored in 8 bits, so that shorter polynomials will do.
+        looks_up: whether activations of such results come from tables.
     """
 
     start: relax.Var
     bindings: tuple[tuple[relax.Var, relax.Call], ...]
     operands: tuple[Operand, ...]
     is_rounded: bool = False
+    looks_up: bool = False
 
     @staticmethod
     def of(start: relax.Var, bindings: list[tuple[relax.Var, relax.Call]]) -> Epilogue:
@@ -147,7 +152,10 @@ class Epilogue:
     @property
     def is_heavy(self) -> bool:
         """Whether it is long enough to be looped over instead of unrolled for every register."""
-        return any(str(call.op.name) in _HEAVY for _, call in self.bindings)
+        return any(str(c.op.name) in _HEAVY and not self._table(c) for _, c in self.bindings)
+
+    def _table(self, call: relax.Call) -> str | None:
+        return _TABLES.get(str(call.op.name)) if self.looks_up else None
 
     def apply(self, b: KernelBuilder, value: Expr, loaded: Mapping[int, Expr]) -> Expr:
         """The group's result for a vector of the anchor's.
@@ -171,7 +179,11 @@ class Epilogue:
 
         result = value
         for var, call in self.bindings:
-            result = b.let(apply_operator(call, read, self.is_rounded))
+            table = self._table(call)
+            if table is not None and lanes == b.lanes:
+                result = b.let(b.activation(table, read(call.args[0])))
+            else:
+                result = b.let(apply_operator(call, read, self.is_rounded))
             known[var] = result
         return result
 

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import tvm
 
+from relaxc import cpu
 from relaxc.targets.llvm.kernels import vector_math
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.targets.llvm.kernels.piecewise import ACTIVATIONS
 from relaxc.targets.registry import backend_for
 
 
-def evaluate(function: Callable[[Any], Any], x: np.ndarray, lanes: int) -> np.ndarray:
-    b = KernelBuilder("f", lanes)
+def evaluate(
+    function: Callable[[Any], Any], x: np.ndarray, lanes: int, b: KernelBuilder | None = None
+) -> np.ndarray:
+    b = KernelBuilder("f", lanes) if b is None else b
     source, result = b.param("x", x.shape), b.param("y", x.shape)
     with b.loop(x.size // lanes) as i:
         value = function(b.let(b.load(source, i * lanes)))
@@ -76,3 +80,17 @@ def test_activations_and_error_function(
     difference = np.abs(evaluate(function, x, 8) - expected)
     assert np.max(difference / np.maximum(np.abs(x), 1)) < error
     assert np.isnan(evaluate(function, np.full(8, np.nan, np.float32), 8)).all()
+
+
+@pytest.mark.skipif("avx512f" not in cpu.features(), reason="needs AVX-512")
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_by_look_up(name: str) -> None:
+    x = np.linspace(-50, 50, 1 << 14, dtype=np.float32)
+    expected = ACTIVATIONS[name].function(x.astype(np.float64))
+    b = KernelBuilder("f", 16)
+    found = evaluate(lambda value: b.activation(name, value), x, 16, b)
+    assert np.max(np.abs(found - expected)) < 6e-4
+    b = KernelBuilder("f", 16)
+    edges = np.array([np.nan, 1e30, -1e30, 0] * 4, np.float32)
+    found = evaluate(lambda value: b.activation(name, value), edges, 16, b)
+    np.testing.assert_allclose(found, [np.nan, 1e30, 0, 0] * 4, atol=5e-4)
