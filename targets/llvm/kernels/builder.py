@@ -21,11 +21,7 @@ from tvm import tirx
 from tvm.tirx import BufferLoad, BufferStore, ForKind, IntImm, Ramp
 
 from relaxc.layout import Quantization
-from relaxc.targets.llvm.kernels import intrinsics, piecewise
-
-# Integers of up to 22 bits are the low bits of their sums with it.
-_ROUND = 1.5 * 2**23
-_ROUND_BITS = 0x4B400000
+from relaxc.targets.llvm.kernels import intrinsics, piecewise, rounding
 
 # Tasks of a parallel loop; the thread pool gives each thread an equal share of neighbours.
 PARTS = 16
@@ -251,7 +247,7 @@ class KernelBuilder:
         where = Ramp(index(at), index(1), lanes) if lanes > 1 else index(at)
         value = BufferLoad(buffer.data, [where])
         if buffer.quantization is not None:
-            return self._dequantized(value, buffer.quantization, lanes)
+            return rounding.dequantized(value, buffer.quantization, lanes)
         return intrinsics.from_bfloat16(value, lanes) if buffer.is_bfloat16 else value
 
     def broadcast(self, buffer: Buffer, at: Index, lanes: int | None = None) -> Expr:
@@ -267,7 +263,7 @@ class KernelBuilder:
         if buffer.is_bfloat16:
             value = self.to_bfloat16(value, lanes)
         if buffer.quantization is not None:
-            stored = self.quantized(value, buffer.quantization, lanes)
+            stored = rounding.quantized(value, buffer.quantization, lanes)
             value = tirx.Cast(vector("uint8", lanes), stored)
         self.emit(BufferStore(buffer.data, value, [where]))
 
@@ -303,24 +299,6 @@ class KernelBuilder:
         zeros = self.splat(0.0)
         lanes = [i if i < count else self.lanes + i for i in range(self.lanes)]
         return tirx.Shuffle([value, zeros], [IntImm("int32", i) for i in lanes])
-
-    def _dequantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
-        """scale * (value - zero_point)."""
-        whole = tirx.Cast(vector("float32", lanes), tirx.Cast(vector("int32", lanes), value))
-        scale, zero = self.splat(params.scale, lanes), self.splat(params.zero_point, lanes)
-        return (whole - zero) * scale if params.zero_point else whole * scale
-
-    def quantized(self, value: Expr, params: Quantization, lanes: int) -> Expr:
-        """Rounded to the nearest integer, ties to even, and saturated, as int32.
-
-        Adding 1.5 * 2**23 rounds, and leaves the integer in the low bits.
-        """
-        zero, first = params.zero_point, _ROUND - params.zero_point
-        shifted = value * self.splat(1 / params.scale, lanes) + self.splat(_ROUND, lanes)
-        low, high = self.splat(first, lanes), self.splat(first + 255, lanes)
-        bits = tirx.reinterpret(vector("int32", lanes), tirx.min(high, tirx.max(low, shifted)))
-        # By its bits, because TVM's simplifier would cancel the numbers.
-        return bits - self.splat(_ROUND_BITS - zero, lanes, "int32")
 
     def dot_uint8(self, total: Expr, a: Expr, b: Expr) -> Expr:
         """`intrinsics.dot_uint8`."""

@@ -8,6 +8,7 @@ from tvm import tirx
 
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
 from relaxc.targets.llvm.kernels.domain import simple
+from relaxc.targets.llvm.kernels.rounding import quantized
 from relaxc.targets.llvm.kernels.view import View
 
 # Bytes that are stored at once.
@@ -139,7 +140,7 @@ def _store_words(b: KernelBuilder, y: View, words: Buffer, at: Index, rows: list
     word = b.splat(0, dtype="int32")
     for c in range(_WORD):
         byte = (
-            b.quantized(rows[c], params, lanes)
+            quantized(rows[c], params, lanes)
             if c < len(rows)
             else b.splat(params.zero_point, dtype="int32")
         )
