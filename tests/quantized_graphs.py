@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
+import tvm
+from tvm import IRModule, relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -133,3 +137,11 @@ class Quantized:
             y = R.sigmoid(d)
             R.output(y)
         return y
+
+
+def run(mod: IRModule, arguments: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+    """With TVM's defaults."""
+    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    for arrays in arguments:
+        result = vm["main"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays))
+        yield [np.asarray(tensor.numpy()) for tensor in result]

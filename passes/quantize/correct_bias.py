@@ -41,12 +41,14 @@ class CorrectBias(Pass):
         run: compiles a module and runs it.
         samples: gives arguments of `main`.
         report: told the error of every layer before it is corrected.
+        corrects: whether biases change; else errors are only measured.
     """
 
     teacher: Callable[[], IRModule]
     run: Run
     samples: Callable[[], Sequence[Arrays]]
     report: Callable[[list[LayerError]], None] = lambda _errors: None
+    corrects: bool = True
 
     name: ClassVar[str] = "correct-bias"
     opt_level: ClassVar[int] = 2
@@ -59,7 +61,7 @@ class CorrectBias(Pass):
         errors = layer_errors(self.teacher(), mod, self.run, samples)
         self.report(errors)
         shifts = {e.name: e.shift.astype(np.float32) for e in errors if np.any(e.shift)}
-        if not shifts:
+        if not shifts or not self.corrects:
             return mod
 
         def correct(block: relax.BindingBlock) -> Sequence[relax.Binding]:

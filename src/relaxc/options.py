@@ -211,6 +211,10 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 
+# What makes up for rounding, in the order in which it is done.
+ErrorCorrection = Literal["equalize", "smooth", "bias"]
+ERROR_CORRECTIONS: tuple[ErrorCorrection, ...] = get_args(ErrorCorrection)
+
 # int8: activations too, with ranges that are measured before. int8-dynamic: the data of products
 # with constant weights, as the model runs. The others: weights of products only.
 Scheme = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights"]
@@ -222,9 +226,12 @@ class QuantizeOptions:
     """How convolutions and matrix products become integer arithmetic.
 
     Attributes:
-        scheme: what becomes integers; only `int8` needs calibration data, and the next three
+        scheme: what becomes integers; only `int8` needs calibration data, and the next four
             options are for it.
         calibration: how the range of an activation is read off the calibration data.
+        correct: what makes up for rounding: `equalize` lets the weights of consecutive layers share
+            their ranges, `smooth` moves differences between channels from the data of products into
+            the weights, `bias` takes back what rounding adds in the mean.
         per_channel: a scale per output channel of a weight, not one per weight.
         symmetric: the zero point of activations that may be negative is the middle of the range.
         exclude: ONNX nodes that stay float: names, or regular expressions that match whole names.
@@ -236,6 +243,7 @@ class QuantizeOptions:
 
     scheme: Scheme = "int8"
     calibration: CalibrationMethod = "minmax"
+    correct: tuple[ErrorCorrection, ...] = ("smooth", "bias")
     per_channel: bool = True
     symmetric: bool = False
     exclude: tuple[str, ...] = ()
@@ -258,6 +266,12 @@ class QuantizeOptions:
                 f"{near_matches(self.calibration, CALIBRATION_METHODS)}; methods are "
                 + ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
             )
+        for word in self.correct:
+            if word not in ERROR_CORRECTIONS:
+                raise OptionError(
+                    f"unknown correction `{word}`{near_matches(word, ERROR_CORRECTIONS)}; use "
+                    + ", ".join(f"`{name}`" for name in ERROR_CORRECTIONS)
+                )
         _check_patterns(self.exclude)
 
 

@@ -16,9 +16,11 @@ from relaxc.passes.prune.segments import Arrays, Run
 from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.correct_bias import CorrectBias
+from relaxc.passes.quantize.equalize_layers import EqualizeLayers
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
+from relaxc.passes.quantize.smooth_activations import SmoothActivations
 from relaxc.runtime.session import TensorInfo
 
 # Weights of four bits that share a scale: with more of them, errors grow noticeably.
@@ -69,10 +71,15 @@ def quantization_passes(
     if correction is None:
         return [AnnotateQuantization(options.per_channel, options.exclude), calibrate, tables]
     teachers: list[IRModule] = []
+    run, samples = correction.run, correction.samples
     return [
+        *([EqualizeLayers()] if "equalize" in options.correct else []),
+        *([SmoothActivations(run, samples, options.exclude)] if "smooth" in options.correct else []),
         AnnotateQuantization(options.per_channel, options.exclude, teachers.append),
         calibrate,
-        CorrectBias(lambda: teachers[-1], correction.run, correction.samples, correction.report),
+        CorrectBias(
+            lambda: teachers[-1], run, samples, correction.report, "bias" in options.correct
+        ),
         tables,
     ]
 

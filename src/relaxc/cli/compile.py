@@ -65,6 +65,7 @@ def compile_(
     group_size: int | None,
     calibrate: str | None,
     calibration: CalibrationMethod,
+    correct: str,
     per_channel: bool,
     symmetric: bool,
     exclude: tuple[str, ...],
@@ -103,6 +104,7 @@ def compile_(
         quantization = QuantizeOptions(
             scheme=quantize,
             calibration=calibration,
+            correct=parameters.read_corrections(correct),
             per_channel=per_channel,
             symmetric=symmetric,
             exclude=exclude,

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -14,8 +14,11 @@ from relaxc.layout import Precision
 from relaxc.measure.feeds import FILL_MODES
 from relaxc.options import (
     CALIBRATION_METHODS,
+    ERROR_CORRECTIONS,
     SCHEMES,
     CompileOptions,
+    ErrorCorrection,
+    QuantizeOptions,
     Shape,
     parse_input_shapes,
 )
@@ -177,6 +180,15 @@ def quantizing(command: _Command) -> _Command:
             help="How the range of an activation is read off the samples.",
         ),
         click.option(
+            "--correct",
+            metavar="WORD,...",
+            default=",".join(QuantizeOptions().correct),
+            show_default=True,
+            help="What makes up for rounding with int8: "
+            + ", ".join(f"`{word}`" for word in ERROR_CORRECTIONS)
+            + "; `none` for nothing.",
+        ),
+        click.option(
             "--per-channel/--per-tensor",
             default=True,
             show_default=True,
@@ -205,6 +217,12 @@ def quantizing(command: _Command) -> _Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def read_corrections(text: str) -> tuple[ErrorCorrection, ...]:
+    """Read `--correct`; the options complain about words that are none."""
+    words = tuple(word.strip() for word in text.split(","))
+    return () if words == ("none",) else cast("tuple[ErrorCorrection, ...]", words)
 
 
 def read_shapes(texts: Iterable[str]) -> dict[str, Shape]:

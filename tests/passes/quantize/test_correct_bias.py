@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import pytest
-import tvm
-from quantized_graphs import Float, Quantized
-from tvm import IRModule, relax
+from quantized_graphs import Float, Quantized, run
+from tvm import IRModule
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -20,14 +17,6 @@ from relaxc.passes.quantize.correct_bias import CorrectBias
 from relaxc.passes.quantize.layer_errors import layer_errors
 
 BIAS = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
-
-
-def run(mod: IRModule, arguments: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-    """With TVM's defaults."""
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
-    for arrays in arguments:
-        result = vm["main"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays))
-        yield [np.asarray(tensor.numpy()) for tensor in result]
 
 
 def samples(count: int = 4) -> list[list[np.ndarray]]:
