@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 from accuracy_tasks import Run, Task, sqnr, tasks
@@ -27,16 +28,15 @@ from quantized_peers import onnxruntime_as
 
 import relaxc
 from relaxc.cli.quiet import quiet
-from relaxc.options import CALIBRATION_METHODS, CompileOptions, QuantizeOptions, Scheme
+from relaxc.options import (
+    CALIBRATION_METHODS,
+    ERROR_CORRECTIONS,
+    CompileOptions,
+    QuantizeOptions,
+    Scheme,
+)
 
 PEER = "ONNX Runtime"
-# The passes that correct errors, by scheme: an ablation leaves out each.
-CORRECTIONS: dict[Scheme, tuple[str, ...]] = {
-    "int8": ("correct-bias",),
-    "int8-dynamic": (),
-    "int8-weights": (),
-    "int4-weights": (),
-}
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,20 @@ class Row:
 
 
 def cases(scheme: Scheme) -> dict[str, CompileOptions]:
-    """Ways to quantize, the default first."""
-    found = {"default": CompileOptions(quantize=QuantizeOptions(scheme=scheme))}
-    for name in CORRECTIONS[scheme]:
-        found[f"without {name}"] = replace(found["default"], disabled_passes=(name,))
+    """Ways to quantize: all layers, but for the last, which is what users get without options."""
+
+    def case(**options: Any) -> CompileOptions:
+        return CompileOptions(quantize=QuantizeOptions(scheme=scheme, speed_gate=False, **options))
+
+    found = {"default": case()}
     if scheme == "int8":
-        found["bare"] = replace(found["default"], disabled_passes=CORRECTIONS[scheme])
+        found["bare"] = case(correct=())
+        for word in ERROR_CORRECTIONS:
+            found[f"only {word}"] = case(correct=(word,))
+        found["all corrections"] = case(correct=ERROR_CORRECTIONS)
         for method in CALIBRATION_METHODS:
-            options = QuantizeOptions(calibration=method)
-            found[f"bare, {method}"] = replace(found["bare"], quantize=options)
+            found[f"bare, {method}"] = case(correct=(), calibration=method)
+    found["with speed gate"] = CompileOptions(quantize=QuantizeOptions(scheme=scheme))
     return found
 
 

@@ -74,10 +74,11 @@ def _swept(bindings: list[relax.Binding]) -> tuple[list[relax.Binding], float]:
     largest = 1.0
     for index, binding in enumerate(bindings):
         users = list(dict.fromkeys(graph.users[index]))
-        readers = [edits.get(bindings[u].var, operator_call(bindings[u])) for u in users]
-        if not readers or graph.leaves[index]:
+        calls = [edits.get(bindings[u].var, operator_call(bindings[u])) for u in users]
+        readers = [c for c in calls if c is not None and reader_axis(c) is not None]
+        if not readers or len(readers) < len(calls) or graph.leaves[index]:
             continue
-        if any(reader_axis(r) is None or not r.args[0].same_as(binding.var) for r in readers):
+        if not all(reader.args[0].same_as(binding.var) for reader in readers):
             continue
         axis = channel_axis(readers[0])
         if any(channel_axis(reader) != axis for reader in readers):
@@ -106,6 +107,7 @@ def _made(
         return None
     while var in graph.index:
         call = edits.get(var, operator_call(graph.bindings[graph.index[var]]))
+        assert call is not None  # what is divided is computed by operators
         if reader_axis(call) is not None:
             weight = np.asarray(call.args[1].value.numpy(), np.float64)
             last = weight.ndim - 1 if str(call.op.name) == "relax.matmul" else 0

@@ -156,9 +156,7 @@ def _divided(constant: GenericConst, scales: np.ndarray, axis: int) -> GenericCo
     return relax.const(np.asarray(array / scales.reshape(shape), array.dtype))
 
 
-def _along(
-    constant: GenericConst, scales: np.ndarray, axis: int, ndim: int
-) -> GenericConst | None:
+def _along(constant: GenericConst, scales: np.ndarray, axis: int, ndim: int) -> GenericConst | None:
     """A constant that is added to or multiplied by a value, divided likewise."""
     array = np.asarray(constant.value.numpy())
     if array.dtype != np.float32 or array.ndim > ndim:

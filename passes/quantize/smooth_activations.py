@@ -138,15 +138,11 @@ def _smoothed(
                 relax.Call(c.op, [smooth, *c.args[1:]], c.attrs, c.ty_args, c.span) for c in calls
             ]
         for place, call in zip(places, calls):
-            edits[bindings[place].var] = _with_weight(call, scales)
+            edits[bindings[place].var] = multiplied(call, scales)
     result: list[relax.Binding] = []
     for index, binding in enumerate(applied(bindings, edits)):
         result += [*inserted.get(index, ()), binding]
     return result
-
-
-def _with_weight(call: relax.Call, scales: np.ndarray) -> relax.Call:
-    return multiplied(call, scales)
 
 
 def _division(var: relax.Var, axis: int, scales: np.ndarray) -> relax.Binding:

@@ -243,7 +243,7 @@ class QuantizeOptions:
 
     scheme: Scheme = "int8"
     calibration: CalibrationMethod = "minmax"
-    correct: tuple[ErrorCorrection, ...] = ("smooth", "bias")
+    correct: tuple[ErrorCorrection, ...] = ("bias",)
     per_channel: bool = True
     symmetric: bool = False
     exclude: tuple[str, ...] = ()

@@ -72,14 +72,15 @@ def quantization_passes(
         return [AnnotateQuantization(options.per_channel, options.exclude), calibrate, tables]
     teachers: list[IRModule] = []
     run, samples = correction.run, correction.samples
+    passes: list[Pass] = [EqualizeLayers()] if "equalize" in options.correct else []
+    if "smooth" in options.correct:
+        passes.append(SmoothActivations(run, samples, options.exclude))
+    is_corrected = "bias" in options.correct
     return [
-        *([EqualizeLayers()] if "equalize" in options.correct else []),
-        *([SmoothActivations(run, samples, options.exclude)] if "smooth" in options.correct else []),
+        *passes,
         AnnotateQuantization(options.per_channel, options.exclude, teachers.append),
         calibrate,
-        CorrectBias(
-            lambda: teachers[-1], run, samples, correction.report, "bias" in options.correct
-        ),
+        CorrectBias(lambda: teachers[-1], run, samples, correction.report, is_corrected),
         tables,
     ]
 
