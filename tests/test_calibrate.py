@@ -12,7 +12,13 @@ from builders import conv_model, onnx_model, relu_model
 
 import relaxc
 from relaxc.errors import InputError, OptionError
-from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.options import (
+    ERROR_CORRECTIONS,
+    CalibrationMethod,
+    CompileOptions,
+    ErrorCorrection,
+    QuantizeOptions,
+)
 from relaxc.quantizing import Remembered
 from relaxc.report import compiling
 
@@ -24,10 +30,20 @@ def samples(count: int) -> list[dict[str, np.ndarray]]:
     return [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
-def test_a_quantized_model_stays_close_to_float(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "correct"),
+    [
+        ("minmax", ERROR_CORRECTIONS),
+        ("percentile", ("bias",)),
+        ("entropy", ()),
+        ("mse", ("bias",)),
+    ],
+)
+def test_a_quantized_model_stays_close_to_float(
+    method: CalibrationMethod, correct: tuple[ErrorCorrection, ...], tmp_path: Path
+) -> None:
     model = conv_model()
-    quantize = QuantizeOptions(calibration=method, speed_gate=False)  # type: ignore[arg-type]
+    quantize = QuantizeOptions(calibration=method, correct=correct, speed_gate=False)
     options = CompileOptions(quantize=quantize)
     feeds = samples(16)
     result = relaxc.compile(model, tmp_path / "m.rxc", options, calibration_data=feeds)
@@ -94,6 +110,13 @@ def test_more_samples_take_no_more_memory() -> None:
     # 400 MiB went through; what is kept is bounded.
     assert len(remembered.feeds) == 64
     assert peak < 80 << 20
+
+
+def test_data_that_were_looked_at_are_read_with_the_others() -> None:
+    remembered = Remembered({"x": np.full((1, 4), i, np.float32)} for i in range(100))
+    assert [feed["x"][0, 0] for feed in remembered.first([])] == list(range(64))
+    assert [feed["x"][0, 0] for feed in remembered([])] == list(range(100))
+    assert remembered.count == 100
 
 
 def test_nothing_to_quantize(tmp_path: Path) -> None:

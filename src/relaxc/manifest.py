@@ -18,6 +18,7 @@ from relaxc.frontend.importer import ImportedModel, ImportedProgram
 from relaxc.options import CompileOptions
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.memory import live_bytes
+from relaxc.runtime.session import TensorInfo
 from relaxc.targets.base import Backend, CompiledModule
 
 Members = dict[str, Iterable[Buffer]]
@@ -88,6 +89,11 @@ def describe_inputs(imported: ImportedModel) -> list[dict[str, Any]]:
     """Name, dtype and shape of every input, as the manifest has them."""
     params = imported.mod["main"].params
     return [_tensor(n, var.ty, imported.narrow) for n, var in zip(imported.inputs, params)]
+
+
+def tensor_infos(imported: ImportedModel) -> list[TensorInfo]:
+    """Likewise, as a loaded model has them."""
+    return [TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in describe_inputs(imported)]
 
 
 def describe_outputs(imported: ImportedModel) -> list[dict[str, Any]]:

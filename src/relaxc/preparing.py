@@ -18,12 +18,12 @@ from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData, Feed, recovery_samples
 from relaxc.emitting import load_probe, observe_ranges, run_piece
-from relaxc.errors import OptionError
+from relaxc.errors import InputError, OptionError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
 from relaxc.gate.speed_gate import GateReport
 from relaxc.gating import Peeked, gate_pass, has_speed_gate
-from relaxc.manifest import describe_inputs
+from relaxc.manifest import describe_inputs, tensor_infos
 from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.base import Pass
@@ -34,7 +34,7 @@ from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.pruning import pruning_passes, require_samples
 from relaxc.quantizing import Correction, Remembered, is_calibrated, quantization_passes
-from relaxc.runtime.session import Model, TensorInfo
+from relaxc.runtime.session import Model
 from relaxc.statistics import Histograms, measured_once
 from relaxc.targets.base import Backend
 from relaxc.targets.registry import backend_for
@@ -126,10 +126,10 @@ def prepare(
         def measure(feeds: Iterable[Feed]) -> Histograms:
             return observe_ranges(imported, instrumented, backend, feeds)
 
-        infos = [
-            TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in describe_inputs(imported)
-        ]
-        feeds, is_held = remembered(infos), isinstance(calibration_data, list | tuple)
+        feeds, is_held = (
+            remembered(tensor_infos(imported)),
+            isinstance(calibration_data, list | tuple),
+        )
         histograms = measured_once(
             instrumented, backend.describe(), feeds, is_held, measure, warnings
         )
@@ -139,7 +139,9 @@ def prepare(
     def shown() -> list[Arrays]:
         if calibration_data is None:
             return []
-        return recovery_samples(describe_inputs(imported), remembered.first)
+        if not remembered.first(tensor_infos(imported)):
+            raise InputError("there is no calibration data; give at least one sample")
+        return recovery_samples(describe_inputs(imported), remembered.feeds)
 
     def build(stack: ExitStack, finished: IRModule, costs: list[dict[str, Any]]) -> Model:
         return load_probe(stack, imported, finished, backend, costs)

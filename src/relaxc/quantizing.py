@@ -102,26 +102,40 @@ class Remembered:
 
     def __init__(self, data: CalibrationData) -> None:
         self._data = data
+        self._source: Iterator[Feed] | None = None
         self.feeds: list[Feed] = []
         self.is_constant = True
         self.count = 0
         self._left = self._BYTES
 
     def first(self, inputs: Sequence[TensorInfo]) -> list[Feed]:
-        """Those that are kept; read now where nobody has read the data."""
-        if not self.feeds:
-            for _feed in self(inputs):
-                if len(self.feeds) == self._CALLS or self._left <= 0:
-                    break
+        """Those that are kept; as many as are missing are read now."""
+        source = self._started(inputs)
+        while not self._is_full and next(source, None) is not None:
+            pass
         return self.feeds
 
     def __call__(self, inputs: Sequence[TensorInfo]) -> Iterator[Feed]:
-        """Read the data."""
+        """All data: those that were read already, and then the others."""
+        source = self._started(inputs)
+        yield from list(self.feeds)
+        yield from source
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.feeds) == self._CALLS or self._left <= 0
+
+    def _started(self, inputs: Sequence[TensorInfo]) -> Iterator[Feed]:
+        if self._source is None:
+            self._source = self._read(inputs)
+        return self._source
+
+    def _read(self, inputs: Sequence[TensorInfo]) -> Iterator[Feed]:
         data: Iterable[Feed] = self._data(inputs) if callable(self._data) else self._data
         for feed in data:
             self.count += 1
             self.is_constant = self.is_constant and all(map(_is_constant, feed.values()))
-            if len(self.feeds) < self._CALLS and self._left > 0:
+            if not self._is_full:
                 self._left -= sum(np.asarray(array).nbytes for array in feed.values())
                 self.feeds.append(feed)
             yield feed

@@ -147,12 +147,14 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
     samples = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
     np.savez(data, x=samples)
     args = ["--quantize", "int8", "--calibrate", data, "--calibration", "mse"]
+    args += ["--correct", "smooth,bias"]
     done = relaxc("compile", conv_onnx, "-o", tmp_path / "a.rxc", *args)
     assert (done.code, done.err) == (0, "")
     manifest = read_artifact(tmp_path / "a.rxc").manifest
     assert manifest["options"]["quantize"] == {
         "scheme": "int8",
         "calibration": "mse",
+        "correct": ["smooth", "bias"],
         "per_channel": True,
         "symmetric": False,
         "exclude": [],
@@ -168,6 +170,7 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         (["--quantize", "int8"], "`--quantize int8` needs calibration data"),
         (["--calibrate", "data.npz"], "go with `--quantize`"),
         (["--quantize", "int8", "--calibrate", "data.npz"], "`data.npz` does not exist"),
+        (["--quantize", "int8", "--correct", "bais"], "unknown correction `bais` (did you mean"),
         (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),
         (["--group-size", "32"], "go with `--quantize`"),
     ],
