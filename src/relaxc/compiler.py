@@ -19,13 +19,12 @@ from relaxc.errors import OutputError
 from relaxc.frontend.importer import ImportedProgram
 from relaxc.gate.speed_gate import GateReport
 from relaxc.options import CompileOptions, Diagnostics
-from relaxc.pass_runner import PassRecord, PassRunner, select_passes
+from relaxc.pass_runner import PassRecord, PassRunner
 from relaxc.passes.analysis.kernels import kernel_costs
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
-from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.prune_channels import PruneReport
 from relaxc.passes.quantize.layer_errors import LayerError
-from relaxc.preparing import prepare
+from relaxc.preparing import prepare, prepare_piece
 from relaxc.targets.base import Backend
 from relaxc.tuning.recorded import recorded_backend
 
@@ -163,9 +162,8 @@ def _compile_program(
         folder = diagnostics.dump_dir
         own = replace(diagnostics, dump_dir=folder and folder / f"piece{number}")
         runner = PassRunner(own)
-        runner.dump("imported", piece.mod)
-        passes = default_passes(backend.kernels, precision=options.precision)
-        mod = runner.run(select_passes(passes, options, own), piece.mod)
+        prepared = prepare_piece(backend, piece, options, runner)
+        mod = runner.run(prepared.left(backend), prepared.mod)
         weights = mod["main"].attrs[WEIGHTS]
         kernels = kernel_costs(piece.mod, mod)
         compiled = build(backend, runner.lower(backend, mod), listing=folder is not None)

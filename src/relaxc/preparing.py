@@ -194,3 +194,13 @@ def prepare(
         gated[0] if gated else None,
         tuple(errors),
     )
+
+
+def prepare_piece(
+    backend: Backend, piece: ImportedModel, options: CompileOptions, runner: PassRunner
+) -> Prepared:
+    """Group the operators of a piece of a model that the host runs in steps."""
+    runner.dump("imported", piece.mod)
+    every = default_passes(backend.kernels, precision=options.precision)
+    passes = select_passes(every, options, runner.diagnostics)
+    return Prepared(piece, runner.run(_divided(passes)[0], piece.mod), options)

@@ -73,6 +73,11 @@ class LlvmBackend(Backend):
         """
         return replace(self, tuning=Tuning(decider, self.target, threads))
 
+    def with_cores(self, cores: int) -> LlvmBackend:
+        """This backend, for so many cores; without records."""
+        config = dict(self.target.export())
+        return LlvmBackend(tvm.target.Target({**config, "num-cores": cores}))
+
     @property
     def refused_records(self) -> list[str]:
         """Records of choices that their kernels do not offer."""

@@ -49,6 +49,7 @@ _KERNELS: tuple[GroupKernel, ...] = (
     Elementwise(),
 )
 _BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
+_TUNED: dict[str, GroupKernel] = {**_BY_NAME, ATTENTION: attention.Attention()}
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,8 @@ class LlvmKernels:
         """Write a group's kernel."""
         if name == "relayout":
             return lower_relayout(func, layouts, self.machine)
-        if name == ATTENTION:
-            return attention.lower(func, layouts, self.machine)
-        kernel = _BY_NAME[name].lower(self._group(func), layouts, self.machine)
-        task = None if self.tuning is None else self.tuning.task(_BY_NAME[name], Group.of(func))
+        kernel = _TUNED[name].lower(self._group(func), layouts, self.machine)
+        task = None if self.tuning is None else self.tuning.task(_TUNED[name], Group.of(func))
         if task is None:
             return kernel
         return kernel.with_attr(TASK, task.key)
@@ -182,7 +181,7 @@ class LlvmKernels:
         for block in mod["main"].body.blocks:
             for value in (b.value for b in block.bindings if isinstance(b, relax.VarBinding)):
                 func = _called(mod, value)
-                if func is None or str(func.attrs[KERNEL]) not in _BY_NAME:
+                if func is None or str(func.attrs[KERNEL]) not in _TUNED:
                     continue
                 task = self.tuning.task(_kernel(func), Group.of(func))
                 if task is not None:
@@ -205,7 +204,7 @@ def _is_empty(value: relax.Expr) -> bool:
 
 def space_versions() -> dict[str, int]:
     """Name of a template -> version of its parameters."""
-    return {kernel.name: kernel.space_version for kernel in _KERNELS if kernel.space_version}
+    return {name: kernel.space_version for name, kernel in _TUNED.items() if kernel.space_version}
 
 
 def _called(mod: IRModule, value: relax.Expr) -> relax.Function | None:
@@ -218,7 +217,7 @@ def _called(mod: IRModule, value: relax.Expr) -> relax.Function | None:
 
 
 def _kernel(func: relax.Function) -> GroupKernel:
-    return _BY_NAME[str(func.attrs[KERNEL])]
+    return _TUNED[str(func.attrs[KERNEL])]
 
 
 def is_concat(call: relax.Call, lanes: int) -> bool:

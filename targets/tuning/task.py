@@ -72,7 +72,7 @@ def _shape(told: dict[str, Any]) -> str:
         to = f"{told.pop('out_channels')}x{told.pop('out_height')}x{told.pop('out_width')}"
         told.pop("padding")
         return f"{_spelled(told.pop('taps'))} {maps} to {to}"
-    if "depth" in told:
+    if "rows" in told:
         return f"{told.pop('rows')}x{told.pop('depth')}x{told.pop('columns')}"
     return ""
 

@@ -16,14 +16,15 @@ from relaxc.targets.registry import backend_for
 from relaxc.targets.tuning.history import History
 from relaxc.targets.tuning.records import Fields, RecordStore
 from relaxc.targets.tuning.task import EPILOGUE, Task
-from relaxc.tuning.recorded import tuning_sites
+from relaxc.tuning.subject import Subject
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
     backend = backend_for("llvm")
     assert isinstance(backend, LlvmBackend)
-    _, sites = tuning_sites(backend.with_records(History([])), conv_model(), CompileOptions())
+    bound = backend.with_records(History([]))
+    sites = Subject.of(bound, conv_model(), CompileOptions()).sites(bound)
     return sites[0].task
 
 
@@ -103,7 +104,7 @@ def _space() -> list[dict[str, object]]:
     backend = backend_for("llvm")
     assert isinstance(backend, LlvmBackend)
     bound = backend.with_records(History([]))
-    _, sites = tuning_sites(bound, conv_model(), CompileOptions())
+    sites = Subject.of(bound, conv_model(), CompileOptions()).sites(bound)
     return [dict(choice) for choice in sites[0].space(machine_of(backend.target))]
 
 

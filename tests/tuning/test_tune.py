@@ -16,6 +16,7 @@ from relaxc.measure.reference import open_session
 from relaxc.targets.tuning.history import VERDICT, History
 from relaxc.targets.tuning.records import RecordStore
 from relaxc.tuning import tune as tuner
+from relaxc.tuning.subject import Subject
 from relaxc.tuning.tune import dry_run
 
 
@@ -55,7 +56,7 @@ def test_trials_are_counted_over_all_calls(
     assert all(k.share is not None and k.of_peak is not None for k in result.kernels)
     assert result.before_s and result.after_s
     monkeypatch.setattr(tuner, "Measurer", None)  # nothing may be measured
-    monkeypatch.setattr(tuner, "compile_for", None)
+    monkeypatch.setattr(Subject, "write", None)
     again = relaxc.tune(model, relaxc.TuneOptions(trials=3, records=records))
     assert (again.trials, again.known_trials) == (0, 3)
     assert again.kernels == result.kernels and again.ratio == result.ratio
@@ -68,7 +69,7 @@ def test_time_that_is_used_up_stays_so(
 ) -> None:
     options = relaxc.TuneOptions(time_budget_s=0.01, records=tmp_path / "r.jsonl")
     assert relaxc.tune(model, options).stopped == "time"
-    monkeypatch.setattr(tuner, "compile_for", None)
+    monkeypatch.setattr(Subject, "write", None)
     again = relaxc.tune(model, options)
     assert (again.stopped, again.trials) == ("time", 0)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
+from relaxc.cli.shaping import read_shaping, shaping
 from relaxc.measure.feeds import FeedOptions, FillMode
 
 
@@ -33,8 +35,8 @@ from relaxc.measure.feeds import FeedOptions, FillMode
 @click.option("--rpc-key", default="", metavar="KEY", help="What those devices are called there.")
 @click.option("--dry-run", is_flag=True, help="Show the kernels and an estimate; measure nothing.")
 @parameters.tuning_records
-@parameters.compiling
-@parameters.shapes
+@shaping
+@parameters.threads
 @parameters.feed
 @parameters.common
 def tune(
@@ -46,23 +48,19 @@ def tune(
     rpc_key: str,
     dry_run: bool,
     tuning_records: Path | None,
-    target: str,
-    opt_level: int,
-    disabled_passes: tuple[str, ...],
-    precision: str,
-    preprocess: tuple[str, ...],
-    postprocess: tuple[str, ...],
-    input_shapes: tuple[str, ...],
+    threads: int | None,
     inputs: Path | None,
     fill_mode: FillMode,
     seed: int,
     as_json: bool,
     debug: bool,
+    **shape: Any,
 ) -> None:
     """Measure the kernels of an ONNX MODEL; `relaxc compile` then uses the fastest.
 
     Every measurement is kept as soon as it is made: stop at any time, and go on later.
     """
+    shaped = read_shaping(**shape)
     is_shown = not (as_json or debug)
     with progress("Loading the compiler", is_shown) as show, quiet(debug):
         from relaxc.report import tuning
@@ -81,16 +79,17 @@ def tune(
             rpc_key=rpc_key,
             records=tuning_records,
             feed=FeedOptions(path=inputs, fill_mode=fill_mode, seed=seed),
-            compile=parameters.read_compile_options(
-                target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
-            ),
+            threads=threads,
+            checkpoint=shaped.checkpoint,
+            compile=shaped.options,
         )
+        data = shaped.calibration, shaped.recovery
         if dry_run:
-            result = plan(model, options)
+            result = plan(model, options, *data)
         else:
             tell = (lambda text: click.echo(text, err=True)) if debug and not as_json else show
             watcher = Watcher(phase=tell, progress=lambda p: tell(tuning.progress_line(p)))
-            result = run(model, options, watcher)
+            result = run(model, options, watcher, *data)
     parameters.warn(result.warnings)
     if as_json:
         parameters.print_json("tune", tuning.as_json(result))

@@ -123,3 +123,20 @@ def play_alone(
             if wins(answer) and (known is None or answer["ratio"] < known.ratio):
                 won[entry.task.key] = Decision(choice, float(answer["ratio"]), entry.task)
     return won
+
+
+def settled(
+    won: dict[str, Decision], race: Callable[[Decider], Comparison]
+) -> tuple[dict[str, Decision], Comparison]:
+    """Take winners back until the model as a whole does not lose; the weaker half at a time.
+
+    Args:
+        won: decisions by the task's key.
+        race: builds the model with decisions, and times it beside the untuned one.
+    """
+    while True:
+        compared = race(Choices(won))
+        if not won or compared.ratio < 1 + _NOISE:
+            return won, compared
+        ranked = sorted(won, key=lambda key: won[key].ratio)
+        won = {key: won[key] for key in ranked[: len(ranked) // 2]}

@@ -18,7 +18,7 @@ import numpy as np
 from tvm import tirx
 from tvm_ffi.serialization import from_json_graph_str, to_json_graph_str
 
-from relaxc.layout import PLAIN, Layout
+from relaxc.layout import PLAIN, Layout, Quantization
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.llvm.tuning import Site
 from relaxc.targets.tuning.task import Choice
@@ -26,6 +26,8 @@ from relaxc.targets.tuning.task import Choice
 # Relative to the largest element: how far a candidate's results may be from the untuned kernel's.
 _TOLERANCE, _TOLERANCE_BF16 = 2e-4, 2e-2
 _SEED = 0
+# A byte that few results are.
+_UNLIKELY = 0xA5
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Job:
 
 
 def laid_out(array: np.ndarray, layout: Layout) -> np.ndarray:
-    """A logical float32 tensor as it lies in memory; channels of the buffer beyond it are zero."""
+    """A logical tensor as it lies in memory; channels of the buffer beyond it are zero."""
     if not layout.same_memory(PLAIN):
         top, left, bottom, right = layout.border
         before = after = 0
@@ -97,13 +99,19 @@ def laid_out(array: np.ndarray, layout: Layout) -> np.ndarray:
             array = array.reshape(n, -1, layout.block, h, w).transpose(0, 1, 3, 4, 2)
         elif layout.kind == "last":
             array = array.transpose(0, 2, 3, 1)
+    stored = Quantization.of(layout.element)
+    if stored is not None:
+        whole = np.rint(array / stored.scale) + stored.zero_point
+        return np.ascontiguousarray(np.clip(whole, 0, 255).astype(np.uint8))
     array = np.ascontiguousarray(array)
     return as_bfloat16(array) if layout.element == "bfloat16" else array
 
 
 def empty(shape: tuple[int, ...], layout: Layout) -> np.ndarray:
-    """A buffer for a result, full of NaN: so that what a kernel leaves out shows."""
+    """A buffer for a result, full of NaN or of a byte: what a kernel leaves out must show."""
     physical = shape if layout.same_memory(PLAIN) else tuple(layout.physical_shape(list(shape)))
+    if Quantization.of(layout.element) is not None:
+        return np.full(physical, _UNLIKELY, np.uint8)
     array = np.full(physical, np.nan, np.float32)
     return as_bfloat16(array) if layout.element == "bfloat16" else array
 
@@ -125,7 +133,15 @@ def as_float(array: np.ndarray) -> np.ndarray:
 def random_data(job: Job) -> list[np.ndarray]:
     """Logical tensors for all of a job's parameters; always the same."""
     rng = np.random.default_rng(_SEED)
-    return [rng.standard_normal(shape).astype(np.float32) for shape, _ in job.tensors[:-1]]
+
+    def random(shape: tuple[int, ...], layout: Layout) -> np.ndarray:
+        stored = Quantization.of(layout.element)
+        if stored is None:
+            return rng.standard_normal(shape).astype(np.float32)
+        integers = rng.integers(0, 256, shape) - stored.zero_point
+        return (integers * stored.scale).astype(np.float32)
+
+    return [random(shape, layout) for shape, layout in job.tensors[:-1]]
 
 
 def arguments(job: Job, data: list[np.ndarray]) -> list[Any]:
@@ -137,6 +153,9 @@ def arguments(job: Job, data: list[np.ndarray]) -> list[Any]:
 
 def difference(result: np.ndarray, wanted: np.ndarray) -> str | None:
     """What is wrong with a result; None if nothing is."""
+    if result.dtype == np.uint8:
+        steps = int(np.abs(result.astype(np.int16) - wanted).max(initial=0))
+        return None if steps <= 1 else f"results differ by {steps} steps"
     a, b = as_float(result), as_float(wanted)
     if not np.array_equal(np.isnan(a), np.isnan(b)):
         return "it leaves out elements, or writes too many"

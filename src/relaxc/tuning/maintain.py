@@ -27,7 +27,7 @@ from relaxc.targets.tuning.records import (
 )
 from relaxc.targets.tuning.search import nearest
 from relaxc.targets.tuning.task import Task
-from relaxc.tuning.recorded import tuning_sites
+from relaxc.tuning.subject import Subject
 
 # Descriptions of models, which are tasks only in name.
 _MODEL = "model"
@@ -135,7 +135,7 @@ def why(
         raise OptionError(f"kernels are tuned for CPUs so far, not for target `{options.target}`")
     history = History(RecordStore(records_path(place)).read().records)
     bound = backend.with_records(history)
-    _, sites = tuning_sites(bound, model, options)
+    sites = Subject.of(bound, model, options).sites(bound)
     refused = {} if bound.tuning is None else bound.tuning.refused
     calls = Counter(site.task.key for site in sites)
     unique = {site.task.key: site.task for site in sites}

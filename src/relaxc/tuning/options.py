@@ -24,6 +24,9 @@ class TuneOptions:
         rpc_tracker: `host:port` of TVM's RPC tracker, whose devices measure; None: this machine.
         rpc_key: what those devices are called there.
         records: file or folder of records; None is the user's cache.
+        threads: per inference, for which kernels are tuned: the target's number of cores; None:
+            what the target says.
+        checkpoint: keeps the state of distillation, for a model that is pruned with it.
         feed: what to run the model on.
         compile: how the model will be compiled; its `tuning_records` are not looked at.
     """
@@ -35,6 +38,8 @@ class TuneOptions:
     rpc_tracker: str | None = None
     rpc_key: str = ""
     records: Path | None = None
+    threads: int | None = None
+    checkpoint: Path | None = None
     feed: FeedOptions = field(default_factory=FeedOptions)
     compile: CompileOptions = field(default_factory=CompileOptions)
 
@@ -43,5 +48,7 @@ class TuneOptions:
             raise OptionError(f"trials must not be negative, not {self.trials}")
         if self.time_budget_s < 0:
             raise OptionError("the time budget must not be negative")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"there must be at least one thread, not {self.threads}")
         if (self.rpc_tracker is None) != (not self.rpc_key):
             raise OptionError("an RPC tracker and a key go together; give both or none")

@@ -1,24 +1,12 @@
-"""How compiling meets tuning: backends that know the records, and kernels that records speak of."""
+"""How compiling meets tuning: backends that know the records."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-
 from relaxc.errors import OptionError
-from relaxc.frontend.extension import Extension
-from relaxc.frontend.importer import from_onnx
-from relaxc.options import CompileOptions, Diagnostics
-from relaxc.pass_runner import PassRunner, select_passes
-from relaxc.passes.base import Pass
-from relaxc.passes.layout.choose_layout import ChooseLayout
-from relaxc.passes.pipeline import default_passes
+from relaxc.options import CompileOptions
 from relaxc.targets.base import Backend
-from relaxc.targets.llvm.library import LlvmKernels
-from relaxc.targets.llvm.tuning import Site
 from relaxc.targets.registry import backend_for
 from relaxc.targets.tuning.history import History
 from relaxc.targets.tuning.records import RecordStore, records_path
@@ -56,27 +44,3 @@ def read_history(store: RecordStore, warnings: list[str]) -> History:
             "`relaxc cache verify` says which"
         )
     return history
-
-
-def tuning_sites(
-    backend: Backend, model: str | os.PathLike[str] | onnx.ModelProto, options: CompileOptions
-) -> tuple[str, list[Site]]:
-    """The kernels of a model that tuning has a say in, in order; nothing is built.
-
-    Returns:
-        The model's digest, and the sites.
-
-    Raises:
-        ModelError: the model is unreadable, invalid, unsupported, or needs the host.
-        OptionError: it is to be pruned or quantized, which needs data; or as `compile` does.
-    """
-    if options.prune or options.sparsify or options.quantize:
-        raise OptionError("models are tuned as they are: without pruning and quantization")
-    kernels: LlvmKernels = backend.kernels
-    passes: Sequence[Pass] = default_passes(backend.kernels, precision=options.precision)
-    passes = select_passes(passes, options, Diagnostics())
-    layouts = next(i for i, item in enumerate(passes) if item.name == ChooseLayout.name)
-    extension = Extension.parse(options.preprocess, options.postprocess)
-    imported = from_onnx(model, options.input_shapes, extension)
-    mod = PassRunner(Diagnostics()).run(passes[: layouts + 1], imported.mod)
-    return imported.sha256, kernels.sites(mod)

@@ -53,6 +53,7 @@ class RemoteRunner:
         self._address = parse_address(tracker)
         self._folder = tempfile.TemporaryDirectory(prefix="relaxc-")
         self._untuned: Job | None = None
+        self._base = Path()
         self._built = 0
         self._lock = threading.Lock()
         self.devices = self._count_devices(tracker)
@@ -87,6 +88,10 @@ class RemoteRunner:
     def begin(self, untuned: Job) -> dict[str, Any]:
         """Begin a task: see whether its untuned kernel runs, and how long that takes."""
         self._untuned = untuned
+        try:
+            self._base = self._library(untuned)
+        except Exception as err:
+            return _failed(err)
         return self._measured(untuned)
 
     def trials(self, candidates: Iterable[Job]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -115,16 +120,15 @@ class RemoteRunner:
         assert self._untuned is not None, "a task begins with its untuned kernel"
         try:
             with self._lock:  # LLVM's options are shared by all threads
-                paths = [self._library(self._untuned), self._library(job)]
+                path = self._library(job)
             timeout_s = int(self._options.timeout_s) + 1
             session = rpc.connect_tracker(*self._address).request(
                 self._key, session_timeout=timeout_s, max_retry=3
             )
-            return self._judged(session, paths, job)
+            return self._judged(session, path, job)
         except Exception as err:  # whatever it is, it is this candidate's
-            first = (str(err).strip().splitlines() or [type(err).__name__])[0]
             # A session that ends in the middle has been killed, by itself or for taking too long.
-            return {"outcome": "failed", "detail": first[:200]}
+            return _failed(err)
 
     def _library(self, job: Job) -> Path:
         self._built += 1
@@ -132,16 +136,15 @@ class RemoteRunner:
         self._backend.build_kernel(job.func, path)
         return path
 
-    def _judged(self, session: Any, paths: list[Path], job: Job) -> dict[str, Any]:
+    def _judged(self, session: Any, built: Path, job: Job) -> dict[str, Any]:
         device = session.cpu(0)
         assert self._untuned is not None
         data = random_data(job)
         functions: list[Any] = []
         calls: list[list[Any]] = []
-        for path, one in zip(paths, (self._untuned, job)):
+        for path, one in ((self._base, self._untuned), (built, job)):
             session.upload(str(path))
             module = session.load_module(path.name)
-            path.unlink()
             args = [
                 a if isinstance(a, int) else tvm.runtime.tensor(a, device)
                 for a in arguments(one, data)
@@ -151,11 +154,17 @@ class RemoteRunner:
                 module.time_evaluator("kernel", device, number=1, repeat=1, f_preproc=_FLUSH)
             )
             calls.append(args)
+        built.unlink()
         wrong = difference(calls[1][-1].numpy(), calls[0][-1].numpy())
         if wrong is not None:
             return {"outcome": "wrong", "detail": wrong}
         untuned, candidate = (lambda f=f, a=a: float(f(*a).mean) for f, a in zip(functions, calls))
         return judged(untuned, candidate, self._options.pairs, self._options.least_s)
+
+
+def _failed(err: Exception) -> dict[str, Any]:
+    first = (str(err).strip().splitlines() or [type(err).__name__])[0]
+    return {"outcome": "failed", "detail": first[:200]}
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -6,13 +6,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from relaxc.compiler import compile_for
+from relaxc.calibrate import CalibrationData
 from relaxc.errors import OptionError, TargetError
 from relaxc.measure.roofline import roofline
 from relaxc.runtime.session import Model, load
@@ -22,19 +23,21 @@ from relaxc.targets.registry import backend_for
 from relaxc.targets.tuning.history import VERDICT, Decider, Decision, History
 from relaxc.targets.tuning.records import Fields, RecordStore, records_path
 from relaxc.targets.tuning.task import EPILOGUE, Choice, Task
-from relaxc.tuning.finals import FINALISTS, play, play_alone
+from relaxc.tuning.finals import FINALISTS, play, play_alone, settled
 from relaxc.tuning.job import Job
 from relaxc.tuning.measure import MeasureOptions, Measurer
 from relaxc.tuning.options import TuneOptions
 from relaxc.tuning.plan import Entry, entries_of
-from relaxc.tuning.recorded import read_history, tuning_sites
+from relaxc.tuning.recorded import read_history
 from relaxc.tuning.remote import RemoteRunner
 from relaxc.tuning.result import TunedKernel, TuneResult
 from relaxc.tuning.session import Budget, Progress, Runner, Session, Stopped
-from relaxc.tuning.verify import Comparison, Feed, compare_artifacts, costs
+from relaxc.tuning.subject import Subject
+from relaxc.tuning.verify import Comparison, Feed, compare_artifacts, costs, race_artifacts
 
 # To find out what an inference takes, for the progress line.
 _RUNS = 8
+Runners = Callable[[MeasureOptions], AbstractContextManager[Runner]]
 # What the finals take, in builds of the model: one per finalist and one of the winners.
 _BUILDS = 1.3 * (FINALISTS + 1)
 
@@ -56,6 +59,8 @@ def tune(
     model: str | os.PathLike[str] | onnx.ModelProto,
     options: TuneOptions | None = None,
     watcher: Watcher | None = None,
+    calibration_data: CalibrationData | None = None,
+    recovery_data: CalibrationData | None = None,
 ) -> TuneResult:
     """Measure a model's kernels on this machine; `compile` uses what is found.
 
@@ -63,19 +68,27 @@ def tune(
         model: path of the ONNX file, or a model in memory.
         options: what to tune, and for how long.
         watcher: told what happens.
+        calibration_data, recovery_data: for quantization and pruning, as `compile` takes them.
 
     Raises:
         ModelError: the model is unreadable, invalid or unsupported.
         OptionError: an option makes no sense, or the target is no CPU.
+        InputError: the data does not fit the model.
         TargetError: the target is not this machine.
         RecordsError, OutputError: the records cannot be read or written.
     """
-    return _Tuner(model, options or TuneOptions(), watcher or Watcher()).tune()
+    data = calibration_data, recovery_data
+    return _Tuner(model, options or TuneOptions(), watcher or Watcher(), *data).tune()
 
 
-def dry_run(model: str | os.PathLike[str] | onnx.ModelProto, options: TuneOptions) -> TuneResult:
+def dry_run(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    options: TuneOptions,
+    calibration_data: CalibrationData | None = None,
+    recovery_data: CalibrationData | None = None,
+) -> TuneResult:
     """What `tune` would do, without a measurement."""
-    tuner = _Tuner(model, options, Watcher())
+    tuner = _Tuner(model, options, Watcher(), calibration_data, recovery_data)
     tuner.extract()
     return tuner.result("dry run", None)
 
@@ -86,17 +99,23 @@ class _Tuner:
         model: str | os.PathLike[str] | onnx.ModelProto,
         options: TuneOptions,
         watcher: Watcher,
+        calibration_data: CalibrationData | None,
+        recovery_data: CalibrationData | None,
     ) -> None:
         backend = backend_for(options.compile.target).with_precision(options.compile.precision)
         if not isinstance(backend, LlvmBackend):
             raise OptionError(
                 f"kernels are tuned for CPUs so far, not for target `{options.compile.target}`"
             )
+        if options.threads is not None:
+            backend = backend.with_cores(options.threads)
         self.model = model
+        self.data = calibration_data, recovery_data
         self.options = options
         self.watcher = watcher
         self.backend = backend
         self.machine = machine_of(backend.target)
+        self.threads = self.machine.cores
         self.store = RecordStore(records_path(options.records))
         self.start = time.monotonic()
         self.trials = 0
@@ -107,13 +126,16 @@ class _Tuner:
     def extract(self) -> None:
         """Find the model's tasks, and what the records say about them."""
         self.history = read_history(self.store, self.warnings)
-        digest, sites = tuning_sites(
-            self.backend.with_records(History([])), self.model, self.options.compile
+        untuned = self.backend.with_records(History([]))
+        self.subject = Subject.of(
+            untuned, self.model, self.options.compile, *self.data, self.options.checkpoint
         )
+        self.warnings += self.subject.warnings
+        sites = self.subject.sites(untuned)
         self.entries = entries_of(sites, self.machine, self.options.tasks)
         context = self.entries[0].task.context if self.entries else {}
         tasks = sorted(entry.task.key for entry in self.entries)
-        about = {"kernel": "model", "sha256": digest, "tasks": tasks, EPILOGUE: []}
+        about = {"kernel": "model", "sha256": self.subject.sha256, "tasks": tasks, EPILOGUE: []}
         self.task = Task(about, {k: v for k, v in context.items() if k != "space"})
 
     def tune(self) -> TuneResult:
@@ -129,8 +151,8 @@ class _Tuner:
             return self.result(stopped or "done", self._known())
         used_s = max(used_s, budget.spent(self.entries, self.history)[1])
         left = self.options.time_budget_s - used_s
-        if self.options.rpc_tracker is not None:
-            return self.result(self._tune_there(budget, self.options.rpc_tracker, left), None)
+        if self.options.rpc_tracker is not None or self.subject.is_program:
+            return self.result(self._tune_alone(self._runners(), budget, left), None)
         with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
             untuned = Path(folder, "untuned.rxc")
             self.watcher.phase("compiling the untuned model")
@@ -142,8 +164,15 @@ class _Tuner:
             self._finals(untuned, Path(folder))
         return self.result(stopped, self._known())
 
+    def _runners(self) -> Runners:
+        """What measures kernels: devices of a tracker, or this machine."""
+        tracker, key = self.options.rpc_tracker, self.options.rpc_key
+        if tracker is not None:
+            return lambda options: RemoteRunner(self.backend, tracker, key, options)
+        return lambda options: Measurer(str(self.backend.target), options)
+
     def _measuring(self) -> MeasureOptions:
-        return MeasureOptions(threads=int(self.backend.target.attrs["num-cores"]))
+        return MeasureOptions(threads=self.threads)
 
     def _search(self, runner: Runner, budget: Budget, end: float) -> Stopped:
         session = Session(
@@ -155,52 +184,65 @@ class _Tuner:
         self.used_s = self.options.time_budget_s if stopped == "time" else 0.0
         return stopped
 
-    def _tune_there(self, budget: Budget, tracker: str, left_s: float) -> Stopped:
-        """Tune on devices of a tracker, where only kernels run, not models."""
+    def _tune_alone(self, make: Runners, budget: Budget, left_s: float) -> Stopped:
+        """Tune where only kernels can be timed, not the kernels of a model; write the verdicts."""
         options = self._measuring()
-        with RemoteRunner(self.backend, tracker, self.options.rpc_key, options) as runner:
+        with make(options) as runner:
             self.watcher.phase("measuring the untuned kernels")
             for entry in self.entries:
                 answer = runner.begin(self._job(entry, entry.space[0]))
                 if answer["outcome"] != "ok":
-                    raise TargetError(
-                        f"devices with key `{self.options.rpc_key}` cannot run {entry.task}: "
-                        f"{answer.get('detail')}"
-                    )
-                entry.seconds = entry.calls * float(answer["untuned_seconds"])
+                    raise TargetError(f"{entry.task} cannot be measured: {answer.get('detail')}")
+                entry.seconds = entry.calls * float(answer["seconds"])
             self.total_s = sum(entry.seconds for entry in self.entries)
             stopped = self._search(runner, budget, self.start + left_s)
         thorough = replace(options, pairs=4 * options.pairs, least_s=4 * options.least_s)
-
-        def measure(entry: Entry, choices: list[Choice]) -> list[Fields]:
-            runner.begin(self._job(entry, entry.space[0]))
-            found = dict(runner.trials(self._job(entry, choice) for choice in choices))
-            return [found[place] for place in range(len(choices))]
-
         self.watcher.phase("measuring the best once more")
-        with RemoteRunner(self.backend, tracker, self.options.rpc_key, thorough) as runner:
+        with make(thorough) as runner:
+
+            def measure(entry: Entry, choices: list[Choice]) -> list[Fields]:
+                runner.begin(self._job(entry, entry.space[0]))
+                found = dict(runner.trials(self._job(entry, choice) for choice in choices))
+                return [found[place] for place in range(len(choices))]
+
             won = play_alone(self.entries, self.history, measure)
+        won, compared = self._together(won)
         self._write_verdicts(won)
-        after_s = sum(e.seconds * won[e.task.key].ratio for e in self.entries if e.task.key in won)
-        after_s += sum(e.seconds for e in self.entries if e.task.key not in won)
-        compared = Comparison({}, self.total_s, after_s, after_s / self.total_s)
         self._write(self.task, {}, self._table(compared))
         return stopped
+
+    def _together(self, won: dict[str, Decision]) -> tuple[dict[str, Decision], Comparison]:
+        """What of it pays in the whole model; all of it where that cannot run."""
+        if self.options.rpc_tracker is not None:
+            ratios = {key: decision.ratio for key, decision in won.items()}
+            after_s = sum(e.seconds * ratios.get(e.task.key, 1.0) for e in self.entries)
+            return won, Comparison({}, self.total_s, after_s, after_s / self.total_s)
+        self.watcher.phase("comparing the tuned model with the untuned one")
+        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+            untuned, tuned = Path(folder, "untuned.rxc"), Path(folder, "tuned.rxc")
+            self._build(untuned, History([]))
+            feed = self.options.feed.feed(load(untuned).inputs)
+
+            def race(decider: Decider) -> Comparison:
+                self._build(tuned, decider)
+                return race_artifacts(untuned, tuned, feed, self.threads)
+
+            return settled(won, race)
 
     def _job(self, entry: Entry, choice: Choice) -> Job:
         return Job.of(entry.site, choice, self.machine)
 
     def _build(self, output: Path, decider: Decider) -> float:
         begin = time.monotonic()
-        compile_for(self.backend.with_records(decider), self.model, output, self.options.compile)
+        self.subject.write(self.backend.with_records(decider), output)
         return time.monotonic() - begin
 
     def _weigh(self, untuned: Path) -> None:
         """Find out where the model's time is."""
-        model = load(untuned)
+        model = load(untuned, threads=self.threads)
         self.feed = self.options.feed.feed(model.inputs)
         try:
-            peaks = roofline(int(self.backend.target.attrs["num-cores"]))
+            peaks = roofline(self.threads)
         except TargetError:
             peaks = None
         found = costs(model, self.feed, peaks)
@@ -217,7 +259,7 @@ class _Tuner:
         def compare(decider: Decider) -> Comparison:
             tuned = folder / "tuned.rxc"
             self._build(tuned, decider)
-            compared = compare_artifacts(untuned, tuned, self.feed)
+            compared = compare_artifacts(untuned, tuned, self.feed, self.threads)
             tuned.unlink()
             return compared
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +75,9 @@ class Comparison:
     ratio: float
 
 
-def compare_artifacts(first: Path, second: Path, feed: Feed) -> Comparison:
+def compare_artifacts(first: Path, second: Path, feed: Feed, threads: int) -> Comparison:
     """Measure both in turns."""
-    models = [load(path) for path in (first, second)]
+    models = [load(path, threads=threads) for path in (first, second)]
     rounds = []
     for _ in range(_ROUNDS):
         one, two = (costs(model, feed, None) for model in models)
@@ -85,12 +85,16 @@ def compare_artifacts(first: Path, second: Path, feed: Feed) -> Comparison:
             {k: two[k].seconds / one[k].seconds for k in one if one[k].seconds and k in two}
         )
     ratios = {key: statistics.median(r[key] for r in rounds if key in r) for key in rounds[0]}
-    before, after = _race(models[0], models[1], feed)
-    pairs = statistics.median(b / a for a, b in zip(before, after))
-    return Comparison(ratios, min(before), min(after), (pairs * min(after) / min(before)) ** 0.5)
+    return replace(_race(models[0], models[1], feed), ratios=ratios)
 
 
-def _race(one: Model, two: Model, feed: Feed) -> tuple[list[float], list[float]]:
+def race_artifacts(first: Path, second: Path, feed: Feed, threads: int) -> Comparison:
+    """The same where kernels cannot be timed one by one."""
+    one, two = (load(path, threads=threads) for path in (first, second))
+    return _race(one, two, feed)
+
+
+def _race(one: Model, two: Model, feed: Feed) -> Comparison:
     times: tuple[list[float], list[float]] = ([], [])
     start = time.perf_counter()
     while len(times[0]) < _PAIRS or time.perf_counter() - start < _LEAST_S:
@@ -101,4 +105,7 @@ def _race(one: Model, two: Model, feed: Feed) -> tuple[list[float], list[float]]
             times[i].append(time.perf_counter() - begin)
         if time.perf_counter() - start > _MOST_S and len(times[0]) >= 3:
             break
-    return times
+    before, after = times
+    pairs = statistics.median(b / a for a, b in zip(before, after))
+    ratio = (pairs * min(after) / min(before)) ** 0.5
+    return Comparison({}, min(before), min(after), ratio)

@@ -95,13 +95,12 @@ class Worker:
     def _loaded(self, job: Job) -> _Loaded:
         arrays = arguments(job, self._data)
         run = self._prepared(job.func, arrays)
-        data = arrays[0].reshape(-1).view(np.float32)
         renew: Callable[[], object] = lambda: None  # noqa: E731
-        if data.size >= _STRIDE:
-            size = data.size // _STRIDE * _STRIDE
-            source = data[:size].copy()
+        size = arrays[0].nbytes // (4 * _STRIDE) * _STRIDE
+        if size:
             # The kernel's own tensor, which the copy keeps as it is.
-            kept = run.arrays[0].reshape(-1).view(np.float32)[:size]
+            kept = run.arrays[0].reshape(-1).view(np.uint8)[: 4 * size].view(np.float32)
+            source = kept.copy()
             renew = _Call(self._copier(size), [source, kept], self._call)
         return _Loaded(run, renew, run.arrays[-1])
 

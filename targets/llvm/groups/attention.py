@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Element, Layout
+from relaxc.layout import ATTENTION, PLAIN, Demand, Element, Layout
+from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.kernels import attention
 from relaxc.targets.llvm.kernels.arithmetic import BFLOAT16, FLOAT32
 from relaxc.targets.llvm.kernels.attention_operands import AttentionSpec, Heads, has_groups
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
+from relaxc.targets.llvm.kernels.domain import Domain, RowDomain
 from relaxc.targets.llvm.kernels.elementwise import OPERATORS, apply_operator, scalar_value
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.strided import Strided, resolve, row_major, static_shape
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.tuning.task import Choice
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,68 @@ def elements(func: relax.Function) -> list[Element | None]:
     return ["bfloat16" if any(p.same_as(b) for b in bases) else None for p in func.params]
 
 
-def lower(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
-    """Write the kernel."""
+class Attention(GroupKernel):
+    """What tuning has a say in; grouping and layouts of attention are matters of their own."""
+
+    name = ATTENTION
+    is_product = True
+    # Bumped whenever a field of a tile comes to mean other code.
+    space_version = 1
+
+    def anchors(self, call: relax.Call, machine: Machine) -> bool:
+        """No single operator is attention."""
+        return False
+
+    def domain(self, shape: Sequence[Any]) -> Domain:
+        """The result is plain."""
+        return RowDomain(tuple(shape))
+
+    def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
+        """Attention reads plain tensors."""
+        return demands(group.func)
+
+    def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
+        """The sizes, and what happens to the scores."""
+        parts = _of(group.func)
+        chain = [str(call.op.name).removeprefix("relax.") for _, call in parts.chain]
+        stored = {group.element(param) for param in group.func.params[:1]}
+        fields = {**asdict(parts.spec), "element": stored.pop()}
+        return {"kernel": self.name, **fields, "epilogue": chain}
+
+    def space(self, group: Group, machine: Machine) -> list[Choice]:
+        """Tiles that spill nothing."""
+        parts, lanes = _of(group.func), machine.lanes
+        bases = (parts.q.base, parts.k.base, parts.v.base)
+        is_paired = parts.has_pairs and all(
+            group.element(p) == "bfloat16" for p in group.func.params if any(map(p.same_as, bases))
+        )
+        arithmetic = BFLOAT16 if is_paired else FLOAT32
+        first = attention.choose_tile(parts.spec, lanes)
+        tiles = attention.tiles(parts.spec, lanes, machine.registers, arithmetic)
+        return [asdict(tile) for tile in dict.fromkeys([first, *tiles])]
+
+    def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
+        """Write the kernel."""
+        tile = attention.choose_tile(_of(group.func).spec, machine.lanes)
+        if group.choice is not None:
+            tile = attention.AttentionTile(**group.choice)  # type: ignore[arg-type]
+        return _lower(group.func, tile, layouts, machine)
+
+
+def _of(func: relax.Function) -> AttentionGroup:
     group = AttentionGroup.of(func)
-    assert group is not None and all(layout.same_memory(PLAIN) for layout in layouts)
+    assert group is not None, "has_attention() admits no other groups"
+    return group
+
+
+def _lower(
+    func: relax.Function,
+    tile: attention.AttentionTile,
+    layouts: Sequence[Layout],
+    machine: Machine,
+) -> Kernel:
+    group = _of(func)
+    assert all(layout.same_memory(PLAIN) for layout in layouts)
     b = KernelBuilder("attention", machine.lanes)
     buffers: dict[relax.Expr, Buffer] = {}
     for i, (param, layout) in enumerate(zip(func.params, layouts)):
@@ -179,7 +241,7 @@ def lower(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> 
     q, k, v = heads(group.q), heads(group.k), heads(group.v)
     paired = group.has_pairs and all(view.buffer.is_bfloat16 for view in (q, k, v))
     arithmetic = BFLOAT16 if paired else FLOAT32
-    attention.emit(b, group.spec, q, k, v, out, epilogue, arithmetic)
+    attention.emit(b, group.spec, tile, q, k, v, out, epilogue, arithmetic)
     return Kernel("attention", b.finish(), constants)
 
 

@@ -62,6 +62,11 @@ class Group:
         stored = self.func.attrs.get(ELEMENTS)
         return "float32" if stored is None else str(stored[list(self.func.params).index(param)])
 
+    def storage(self, param: relax.Var) -> str:
+        """Likewise, without scale and zero point."""
+        element = self.element(param)
+        return "uint8" if Quantization.of(element) is not None else element
+
     @property
     def result_shape(self) -> tuple[Any, ...]:
         """The result's logical shape."""

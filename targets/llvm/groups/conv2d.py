@@ -71,9 +71,9 @@ class Conv2d(GroupKernel):
         )
 
     def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
-        """Static convolutions of floats, by dense weights."""
-        spec, element = _spec(group), group.element(group.anchor.args[0])
-        if not isinstance(spec.batch, int) or element not in ("float32", "bfloat16"):
+        """Static convolutions by dense weights."""
+        spec, element = _spec(group), group.storage(group.anchor.args[0])
+        if not isinstance(spec.batch, int):
             return None
         if _is_sparse(group, spec, machine):
             return None
@@ -84,8 +84,8 @@ class Conv2d(GroupKernel):
 
     def space(self, group: Group, machine: Machine) -> list[Choice]:
         """Where there is more than one way."""
-        spec, element = _spec(group), group.element(group.anchor.args[0])
-        plan = _method(spec, element, machine)
+        spec, element = _spec(group), group.storage(group.anchor.args[0])
+        plan = _method(spec, group.element(group.anchor.args[0]), machine)
         if _algorithm(spec, plan, machine) in ("packed", "banded"):
             return []
         if element == "bfloat16" and conv_columns.applies(spec):
@@ -143,6 +143,7 @@ class Conv2d(GroupKernel):
             conv_winograd.emit(frame.b, spec, plan, x, packed, y, operands)
         elif algorithm == "depthwise" and integers is not None:
             cut = conv_depthwise.choose_tile(spec, machine.lanes)
+            cut = cut if group.choice is None else space.depthwise_tile_of(group.choice)
             places = conv_depthwise_bytes.arrangements(spec, cut)
             width = -(-spec.out_channels // machine.lanes) * machine.lanes
             arithmetic = frame.integer_arithmetic(integers, x, width)

@@ -22,7 +22,7 @@ from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.task import Choice
 
 # Bumped whenever a choice comes to mean other code.
-VERSION = 1
+VERSION = 2
 
 _BLOCKS = (1, 2, 3, 4, 6)
 _PREFETCHES = (1024, 0, 256)
@@ -84,25 +84,27 @@ def conv2d_space(
     if spec.is_depthwise:
         first = conv_depthwise.choose_tile(spec, machine.lanes)
         tiles = [first, *_depthwise_tiles(spec, first, machine)]
-        return _unique([depthwise_choice(tile) for tile in tiles])
+        return unique([depthwise_choice(tile) for tile in tiles])
     tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
-    direct = [direct_choice(t) for t in (tile, *_direct_tiles(spec, tile, machine))]
-    if element != "float32":
-        return _unique(direct)
+    direct = [direct_choice(t) for t in (tile, *direct_tiles(spec, tile, machine))]
+    if element != "float32" and plan is None:
+        return unique(direct)
     winograd = [winograd_choice(p) for p in plan_variants(spec, machine)]
     if plan is None:
-        return _unique([*direct, *winograd])
-    return _unique([winograd_choice(plan), *winograd, *direct])
+        return unique([*direct, *winograd])
+    return unique([winograd_choice(plan), *winograd, *direct])
 
 
-def _unique(choices: list[Choice]) -> list[Choice]:
+def unique(choices: list[Choice]) -> list[Choice]:
+    """Each of them once, in order."""
     found: dict[tuple[tuple[str, object], ...], Choice] = {}
     for choice in choices:
         found.setdefault(tuple(choice.items()), choice)
     return list(found.values())
 
 
-def _direct_tiles(spec: ConvSpec, first: Tile, machine: Machine) -> Iterator[Tile]:
+def direct_tiles(spec: ConvSpec, first: Tile, machine: Machine) -> Iterator[Tile]:
+    """Tiles of a direct convolution that spill nothing; `first` is what the model chooses."""
     whole = spec.out_channels // spec.groups // machine.lanes if spec.groups > 1 else None
     out_blocks = whole or -(-spec.out_channels // machine.lanes)
     for blocks in _BLOCKS:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Element, Layout
-from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
+from relaxc.targets.llvm.groups.base import (
+    Group,
+    GroupKernel,
+    KernelFrame,
+    epilogue_signature,
+    operand_demands,
+)
+from relaxc.targets.llvm.groups.conv2d_space import direct_choice, direct_tiles, tile_of, unique
 from relaxc.targets.llvm.kernels import conv_banded, conv_direct, conv_packed
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.conv_transpose import TransposeSpec
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.tuning.task import Choice
 
 
 class ConvTranspose(GroupKernel):
@@ -23,6 +33,8 @@ class ConvTranspose(GroupKernel):
 
     name = "conv2d_transpose"
     is_product = True
+    # Bumped whenever a field of a tile comes to mean other code.
+    space_version = 1
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether channels and pixels are static."""
@@ -42,6 +54,28 @@ class ConvTranspose(GroupKernel):
             return {}
         has_pairs = _spec(group).in_channels % 2 == 0
         return {group.anchor.args[0]: "bfloat16" if has_pairs else "float32"}
+
+    def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
+        """Static convolutions without groups."""
+        spec = _spec(group)
+        if not isinstance(spec.batch, int) or spec.groups > 1:
+            return None
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
+        fields["taps"] = fields.pop("kernel")
+        fields["in_height"], fields["in_width"] = fields.pop("in_size")
+        fields["out_height"], fields["out_width"] = fields.pop("out_size")
+        fields["element"] = group.storage(group.anchor.args[0])
+        signature = epilogue_signature(group, self.domain(group.result_shape))
+        return {"kernel": self.name, **fields, "epilogue": signature}
+
+    def space(self, group: Group, machine: Machine) -> list[Choice]:
+        """Tiles of direct convolution, where all phases would choose the same one."""
+        specs = [phase.spec for phase in _spec(group).phases()]
+        own = {conv_direct.choose_tile(s, machine.lanes, machine.registers) for s in specs}
+        if len(own) > 1:
+            return []
+        first = own.pop()
+        return unique([direct_choice(t) for t in (first, *direct_tiles(specs[0], first, machine))])
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """One convolution per phase, in one kernel."""
@@ -65,6 +99,7 @@ class ConvTranspose(GroupKernel):
             length = int(np.prod(panels.shape[1:]))
             w = View(buffer, 0, 0, 0, machine.lanes, 0, 0, length, 0, origin, PLAIN)
             tile = conv_direct.choose_tile(phase.spec, machine.lanes, machine.registers)
+            tile = tile if group.choice is None else tile_of(group.choice)
             placement = conv_direct.Placement(phase.start, spec.stride)
             conv_direct.emit(frame.b, phase.spec, tile, x, w, y, operands, arithmetic, placement)
             origin += panels.size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tvm import relax
@@ -41,7 +41,7 @@ class Matmul(GroupKernel):
     name = "matmul"
     is_product = True
     # Bumped whenever a field of a tiling comes to mean other code.
-    space_version = 2
+    space_version = 3
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether the right side is a constant matrix and the left one float32 of known depth."""
@@ -70,32 +70,47 @@ class Matmul(GroupKernel):
         return PLAIN
 
     def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
-        """Products of floats with a known number of rows, by dense weights."""
+        """Products with a known number of rows, by dense weights."""
         data, weight = group.anchor.args
         domain = self.domain(group.result_shape)
-        rows, element = domain.dims[3], group.element(data)
-        has_floats = isinstance(weight, GenericConst) and element in ("float32", "bfloat16")
-        if not isinstance(rows, int) or not has_floats:
+        rows, element = domain.dims[3], group.storage(data)
+        if not isinstance(rows, int):
             return None
         sparsity = _sparsity(group, machine)
         if sparsity is not None and sparsity.is_used:
             return None
         depth, columns = (int(d) for d in weight.ty.shape.values)
-        return {
-            "kernel": self.name,
-            "rows": rows,
-            "depth": depth,
-            "columns": columns,
-            "element": element,
-            "epilogue": epilogue_signature(group, domain),
-        }
+        fields = {"rows": rows, "depth": depth, "columns": columns, "element": element}
+        parts = None if element == "uint8" else grouped(weight)
+        if parts is not None:
+            fields["weights"] = f"int{parts.bits}"
+            fields["group"] = parts.size
+            fields["rounds_rows"] = ROUNDS_ROWS in group.func.attrs
+        return {"kernel": self.name, **fields, "epilogue": epilogue_signature(group, domain)}
 
     def space(self, group: Group, machine: Machine) -> list[Choice]:
         """Register tiles that spill nothing, tasks, and how far to look ahead."""
         rows = self.domain(group.result_shape).dims[3]
-        depth, columns = (int(d) for d in group.anchor.args[1].ty.shape.values)
-        steps = depth // (2 if group.element(group.anchor.args[0]) == "bfloat16" else 1)
-        size = (rows, columns, machine.lanes, machine.registers, steps)
+        data, matrix = group.anchor.args
+        depth, columns = (int(d) for d in matrix.ty.shape.values)
+        weight = _parts(group, machine)
+        lanes, registers = machine.lanes, machine.registers
+        if weight is not None:
+            # Prefetches, unrolling and parts are their own there.
+            if ROUNDS_ROWS in group.func.attrs:
+                first = matmul_dynamic.choose_tiling(rows, columns, weight, lanes, registers)
+                registers = matmul_dynamic.free_registers(weight, registers)
+            else:
+                first = matmul_weight_only.choose_tiling(rows, columns, lanes, registers)
+                registers = matmul_weight_only.free_registers(registers)
+            own = {n: getattr(first, n) for n in ("prefetch", "unroll", "parts", "fetch_next")}
+            plain = (
+                replace(tiling, **own)
+                for tiling in matmul.tilings(rows, columns, lanes, registers, depth)
+            )
+            return [asdict(tiling) for tiling in dict.fromkeys([first, *plain])]
+        steps = depth // (2 if group.element(data) == "bfloat16" else 1)
+        size = (rows, columns, lanes, registers, steps)
         tilings = [matmul.choose_tiling(*size), *matmul.tilings(*size)]
         return [asdict(tiling) for tiling in dict.fromkeys(tilings)]
 
@@ -114,8 +129,7 @@ class Matmul(GroupKernel):
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel."""
         domain = self.domain(group.result_shape)
-        integers = _integers(group, machine)
-        weights = grouped(group.anchor.args[1]) if integers is None else None
+        integers, weights = _integers(group, machine), _parts(group, machine)
         if weights is not None and ROUNDS_ROWS in group.func.attrs:
             return self._dynamic(group, weights, layouts, machine)
         if weights is not None:
@@ -150,8 +164,7 @@ class Matmul(GroupKernel):
             machine.registers,
             weight.shape[0] // arithmetic.group,
         )
-        if group.choice is not None:
-            tiling = matmul.Tiling(**group.choice)  # type: ignore[arg-type]
+        tiling = _chosen(group, tiling)
         if integers is not None:
             width = tiling.vectors * machine.lanes
             weight, padded = integers.integers, -(-weight.shape[1] // width) * width
@@ -172,6 +185,7 @@ class Matmul(GroupKernel):
         rows, columns = frame.dims[3], weight.integers.shape[1]
         lanes = machine.lanes
         tiling = matmul_weight_only.choose_tiling(rows, columns, lanes, machine.registers)
+        tiling = _chosen(group, tiling)
         packed = matmul_weight_only.pack(weight, tiling, lanes)
         weights = matmul_weight_only.declare(frame.constant, packed, weight)
         x = frame.views[group.anchor.args[0]]
@@ -188,6 +202,7 @@ class Matmul(GroupKernel):
         rows, columns = frame.dims[3], weight.integers.shape[1]
         lanes = machine.lanes
         tiling = matmul_dynamic.choose_tiling(rows, columns, weight, lanes, machine.registers)
+        tiling = _chosen(group, tiling)
         packed = matmul_dynamic.pack(weight, tiling, lanes)
         weights = matmul_dynamic.Weights.declare(frame.constant, packed, weight)
         x = frame.views[group.anchor.args[0]]
@@ -200,6 +215,17 @@ def can_round_rows(group: Group, machine: Machine) -> bool:
     """Whether there is a kernel that rounds rows of the data to int8."""
     weight = grouped(group.anchor.args[1])
     return weight is not None and machine.byte_products is not None and weight.sums_fit
+
+
+def _chosen(group: Group, first: matmul.Tiling) -> matmul.Tiling:
+    if group.choice is None:
+        return first
+    return matmul.Tiling(**group.choice)  # type: ignore[arg-type]
+
+
+def _parts(group: Group, machine: Machine) -> GroupedWeight | None:
+    """The weight, if it is integers that float data are multiplied with."""
+    return grouped(group.anchor.args[1]) if _integers(group, machine) is None else None
 
 
 def _integers(group: Group, machine: Machine) -> QuantizedArray | None:

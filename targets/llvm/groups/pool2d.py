@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from tvm import relax, tirx
 
 from relaxc.layout import Demand, Layout
-from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
+from relaxc.targets.llvm.groups.base import (
+    Group,
+    GroupKernel,
+    KernelFrame,
+    epilogue_signature,
+    operand_demands,
+)
 from relaxc.targets.llvm.kernels.kernel import Kernel
-from relaxc.targets.llvm.kernels.pool import PoolSpec, emit_mean, emit_pool
+from relaxc.targets.llvm.kernels.pool import PoolSpec, PoolTile, emit_mean, emit_pool, pool_tiles
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.tuning.task import Choice
 
 
 class Pool2d(GroupKernel):
     """Max or average pooling with an elementwise epilogue."""
 
     name = "pool2d"
+    # Bumped whenever a field of a tile comes to mean other code.
+    space_version = 1
 
     def anchors(self, call: relax.Call, machine: Machine) -> bool:
         """Whether it is a 2-D pooling of static size."""
@@ -28,6 +39,30 @@ class Pool2d(GroupKernel):
         wanted = {group.anchor.args[0]: Demand(("blocked", "last"))}
         return operand_demands(group, self.domain(group.result_shape), wanted)
 
+    def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
+        """Static maps."""
+        spec = PoolSpec.of(group.anchor)
+        assert spec is not None, "anchors() admits static pooling only"
+        if not isinstance(spec.batch, int):
+            return None
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(spec).items()}
+        fields["in_channels"] = fields["out_channels"] = fields.pop("channels")
+        fields["taps"] = fields.pop("window")
+        fields["element"] = group.storage(group.anchor.args[0])
+        domain = self.domain(group.result_shape)
+        return {
+            "kernel": self.name,
+            "pooling": fields.pop("kind"),
+            **fields,
+            "epilogue": epilogue_signature(group, domain),
+        }
+
+    def space(self, group: Group, machine: Machine) -> list[Choice]:
+        """How a map is cut."""
+        spec = PoolSpec.of(group.anchor)
+        assert spec is not None, "anchors() admits static pooling only"
+        return [asdict(tile) for tile in dict.fromkeys([PoolTile(), *pool_tiles(spec)])]
+
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel."""
         spec = PoolSpec.of(group.anchor)
@@ -36,7 +71,10 @@ class Pool2d(GroupKernel):
             f"pool2d_{spec.kind}", group, self.domain(group.result_shape), layouts, machine
         )
         operands, y = frame.operands(), frame.result()
-        emit_pool(frame.b, spec, frame.views[group.anchor.args[0]], y, operands)
+        tile = PoolTile()
+        if group.choice is not None:
+            tile = PoolTile(**group.choice)  # type: ignore[arg-type]
+        emit_pool(frame.b, spec, tile, frame.views[group.anchor.args[0]], y, operands)
         return frame.finish()
 
 

@@ -1,6 +1,6 @@
 """Fused attention: scores of a few queries stay in the L1 cache from the product to the output.
 
-Keys are first packed into panels of two vectors, transposed, so that a register tile of eight
+Keys are first packed into panels of a few vectors, transposed, so that a register tile of a few
 queries by one panel accumulates over the depth like a matrix product. The scores' epilogue (scale,
 mask, bias) is applied to the accumulators; then softmax over the rows of the tile, all rows
 together because one row alone is bound by latency; then the product with the values, divided by
@@ -12,7 +12,8 @@ values in pairs of keys. The scores, their exponentials and the sums are float32
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -29,9 +30,46 @@ _LOWEST = float("-inf")
 ScoreEpilogue = Callable[[Expr, Index, Index, Index, Index, int], Expr]
 
 
+@dataclass(frozen=True)
+class AttentionTile:
+    """How the work is cut.
+
+    Attributes:
+        rows: the most queries of a tile.
+        vectors: of keys in a panel; two for bfloat16, whose pairs they are.
+        by_head: whether a task is a head with all its queries, for which it packs the keys; else
+            all keys are packed first, and tasks are tiles of queries.
+    """
+
+    rows: int
+    vectors: int
+    by_head: bool
+
+
+def choose_tile(spec: AttentionSpec, lanes: int) -> AttentionTile:
+    """Eight queries by two vectors of keys; few heads share out their queries."""
+    rows = 8 if lanes == 16 else 4
+    by_head = spec.batch * spec.heads >= 8 or -(-spec.queries // rows) < 4
+    return AttentionTile(rows, 2, by_head)
+
+
+def tiles(
+    spec: AttentionSpec, lanes: int, registers: int, arithmetic: Arithmetic
+) -> Iterator[AttentionTile]:
+    """All tiles that spill nothing."""
+    for vectors in (1, 2, 3, 4) if arithmetic.group == 1 else (2,):
+        # The second product has tiles of two vectors.
+        largest = (registers - 1 - max(vectors, 2)) // max(vectors, 2)
+        sizes = {max(n for _, n, _ in even_tiles(spec.queries, r)) for r in range(1, largest + 1)}
+        for rows in sorted(sizes)[-6:]:
+            for by_head in (True, False):
+                yield AttentionTile(rows, vectors, by_head)
+
+
 def emit(
     b: KernelBuilder,
     spec: AttentionSpec,
+    tile: AttentionTile,
     q: Heads,
     k: Heads,
     v: Heads,
@@ -44,12 +82,12 @@ def emit(
     `v` and `y` are contiguous along their last dimension; for bfloat16 `q` and `k` are too, in
     whole pairs.
     """
-    problems, rows = spec.batch * spec.heads, 8 if b.lanes == 16 else 4
+    problems, rows, vectors = spec.batch * spec.heads, tile.rows, tile.vectors
     q = q.grouped(b, arithmetic.group)
-    if problems >= 8 or -(-spec.queries // rows) < 4:
+    if tile.by_head:
         with b.parallel(problems) as t:
             batch, head = b.let(t // spec.heads), b.let(t % spec.heads)
-            packed = PackedOperands(b, spec, k, v, arithmetic, 1)
+            packed = PackedOperands(b, spec, k, v, arithmetic, 1, vectors)
             packed.pack(index(0), batch, head)
             writer = _Writer(b, spec, q, y, epilogue, arithmetic, packed, rows)
             for start, size, count in even_tiles(spec.queries, rows):
@@ -57,7 +95,7 @@ def emit(
                     writer.tile(index(0), batch, head, b.let(i * size + start), size)
         return
     # Few heads: pack all keys first, then share out the queries as well.
-    packed = PackedOperands(b, spec, k, v, arithmetic, problems)
+    packed = PackedOperands(b, spec, k, v, arithmetic, problems, vectors)
     with b.parallel(problems) as t:
         packed.pack(t, b.let(t // spec.heads), b.let(t % spec.heads))
     for start, size, count in even_tiles(spec.queries, rows):

@@ -68,7 +68,7 @@ class AttentionSpec:
 class PackedOperands:
     """Keys and values of `problems` heads, as the products read them.
 
-    Keys lie in panels of two vectors: [panel][depth / group][key in panel], zero beyond the last
+    Keys lie in panels of a few vectors: [panel][depth / group][key in panel], zero beyond the last
     key. Values are read in place as float32; as bfloat16 they are paired up: [key / 2][width].
 
     Attributes:
@@ -78,8 +78,6 @@ class PackedOperands:
         panels: how many.
     """
 
-    vectors = 2
-
     def __init__(
         self,
         b: KernelBuilder,
@@ -88,8 +86,10 @@ class PackedOperands:
         v: Heads,
         arithmetic: Arithmetic,
         problems: int,
+        vectors: int,
     ) -> None:
         group = arithmetic.group
+        self.vectors = vectors
         self.b, self.spec, self.v = b, spec, v
         self.k = k.grouped(b, group)
         self.depth, self.steps = spec.depth // group, -(-spec.keys // group)

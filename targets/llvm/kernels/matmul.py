@@ -105,12 +105,11 @@ def tilings(rows: int, columns: int, lanes: int, registers: int, steps: int) -> 
         sizes = {max(size for _, size, _ in even_tiles(rows, n)) for n in range(1, largest + 1)}
         for size in sorted(sizes)[-4:]:
             chunks = {min(size * steps, rows) for steps in (4, 16, 64)} | {16 * size}
-            for chunk, (prefetch, fetch_next), unroll in itertools.product(
-                sorted(chunks), ((32, True), (32, False), (0, False), (8, False)), (1, 2, 4)
+            orders = (rows > columns, rows <= columns) if rows > size else (rows > columns,)
+            for chunk, (prefetch, fetch_next), unroll, order in itertools.product(
+                sorted(chunks), ((32, True), (32, False), (0, False), (8, False)), (1, 2, 4), orders
             ):
-                yield Tiling(
-                    size, vectors, chunk, prefetch, unroll, rows > columns, parts, fetch_next
-                )
+                yield Tiling(size, vectors, chunk, prefetch, unroll, order, parts, fetch_next)
 
 
 def pack_weights(

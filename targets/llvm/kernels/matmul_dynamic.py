@@ -50,7 +50,12 @@ def choose_tiling(
         while vectors > 2 and blocks // vectors < 8:
             vectors -= 1
         return Tiling(rows, vectors, rows)
-    return matmul.choose_tiling(rows, columns, lanes, (registers - 2) // 2)
+    return matmul.choose_tiling(rows, columns, lanes, free_registers(weight, registers))
+
+
+def free_registers(weight: GroupedWeight, registers: int) -> int:
+    """How many there are for the sums of a tile, and for what is multiplied."""
+    return registers if weight.size == len(weight.integers) else (registers - 2) // 2
 
 
 def pack(weight: GroupedWeight, tiling: Tiling, lanes: int) -> tuple[np.ndarray, ...]:

@@ -40,8 +40,12 @@ def choose_tiling(rows: Any, columns: int, lanes: int, registers: int) -> Tiling
     """Panels of two vectors, whatever the number of rows: they are packed for all."""
     if isinstance(rows, int) and rows < _FEW:
         return Tiling(rows, min(_VECTORS, -(-columns // lanes)), rows)
-    # Scales and zero points of two vectors take registers too.
-    return matmul.choose_tiling(rows, columns, lanes, registers - 4)
+    return matmul.choose_tiling(rows, columns, lanes, free_registers(registers))
+
+
+def free_registers(registers: int) -> int:
+    """How many there are beside scales and zero points of two vectors."""
+    return registers - 4
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,19 +80,45 @@ class PoolSpec:
         return self.batch, self.channels, self.out_height, self.out_width
 
 
-def emit_pool(b: KernelBuilder, spec: PoolSpec, x: View, y: View, operands: Operands) -> None:
+@dataclass(frozen=True)
+class PoolTile:
+    """How a map is cut.
+
+    Attributes:
+        columns: the most outputs that are computed together.
+        rows_outer: whether tasks are shared out by rows first, as convolutions of big maps are: a
+            core reads its own. Else by channels.
+    """
+
+    columns: int = 8
+    rows_outer: bool = True
+
+
+def pool_tiles(spec: PoolSpec) -> Iterator[PoolTile]:
+    """All of them."""
+    for columns in (1, 2, 4, 8, 14):
+        if columns <= max(spec.out_width, 1):
+            yield from (PoolTile(columns, True), PoolTile(columns, False))
+
+
+def emit_pool(
+    b: KernelBuilder, spec: PoolSpec, tile: PoolTile, x: View, y: View, operands: Operands
+) -> None:
     """Write the kernel: interior columns without checks, the rest tap by tap with them."""
     with b.parallel(spec.batch * y.blocks * spec.out_height) as t:
-        # Rows before channels, as convolutions of big maps share out work: a core reads its own.
-        cb, line = b.let(t % y.blocks), b.let(t // y.blocks)
-        n, h = b.let(line // spec.out_height), b.let(line % spec.out_height)
+        if tile.rows_outer:
+            cb, line = b.let(t % y.blocks), b.let(t // y.blocks)
+            n, h = b.let(line // spec.out_height), b.let(line % spec.out_height)
+        else:
+            h, line = b.let(t % spec.out_height), b.let(t // spec.out_height)
+            n, cb = b.let(line // y.blocks), b.let(line % y.blocks)
         y.zero_row_border(b, n, cb, h)
         low, high = _interior(spec)
         for w in (*range(low), *range(high, spec.out_width)):
             _store(b, spec, y, operands, n, cb, h, w, _checked(b, spec, x, n, cb, h, w))
-        for start, size, count in even_tiles(high - low, 8) if high > low else ():
-            with b.loop(count) as tile:
-                w = b.let(tile * size + start + low)
+        for start, size, count in even_tiles(high - low, tile.columns) if high > low else ():
+            with b.loop(count) as step:
+                w = b.let(step * size + start + low)
                 for i, value in enumerate(_columns(b, spec, x, n, cb, h, w, size)):
                     _store(b, spec, y, operands, n, cb, h, w + i, value)
 

@@ -1,0 +1,128 @@
+"""Options that say what a model becomes: target, precision, pruning, quantization; and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from relaxc.cli import parameters, pruning
+from relaxc.errors import OptionError
+from relaxc.measure.samples import Samples, samples_from
+from relaxc.options import (
+    Augmentation,
+    CalibrationMethod,
+    CompileOptions,
+    DistillOptions,
+    Importance,
+    QuantizeOptions,
+    Scheme,
+    Scope,
+)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def shaping(command: _Command) -> _Command:
+    """All of them."""
+    for options in (
+        parameters.quantizing,
+        pruning.pruning,
+        parameters.shapes,
+        parameters.compiling,
+    ):
+        command = options(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What they say.
+
+    Attributes:
+        options: of the compilation.
+        calibration, recovery: samples for quantization and for pruning.
+        checkpoint: keeps the state of distillation.
+    """
+
+    options: CompileOptions
+    calibration: Samples | None
+    recovery: Samples | None
+    checkpoint: Path | None
+
+
+def read_shaping(
+    *,
+    target: str,
+    opt_level: int,
+    disabled_passes: tuple[str, ...],
+    precision: str,
+    preprocess: tuple[str, ...],
+    postprocess: tuple[str, ...],
+    input_shapes: tuple[str, ...],
+    prune: tuple[str, ...],
+    importance: Importance,
+    scope: Scope,
+    round_to: str,
+    keep: tuple[str, ...],
+    recover: str | None,
+    samples: str | None,
+    sensitivity: str | None,
+    distill_epochs: int | None,
+    learning_rate: float,
+    augment: tuple[Augmentation, ...],
+    checkpoint: Path | None,
+    quantize: Scheme | None,
+    group_size: int | None,
+    calibrate: str | None,
+    calibration: CalibrationMethod,
+    correct: str,
+    per_channel: bool,
+    symmetric: bool,
+    exclude: tuple[str, ...],
+    speed_gate: bool,
+) -> Shape:
+    """Read the options of `shaping`.
+
+    Raises:
+        OptionError: they do not fit together.
+    """
+    options = parameters.read_compile_options(
+        target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
+    )
+    distill = None
+    if distill_epochs is not None:
+        distill = DistillOptions(
+            epochs=distill_epochs, learning_rate=learning_rate, augment=augment
+        )
+    elif augment or checkpoint is not None:
+        raise OptionError("`--augment` and `--checkpoint` go with `--distill`")
+    options = pruning.read_pruning(
+        options, prune, importance, scope, round_to, keep, recover, samples, sensitivity, distill
+    )
+    if quantize is not None:
+        quantization = QuantizeOptions(
+            scheme=quantize,
+            calibration=calibration,
+            correct=parameters.read_corrections(correct),
+            per_channel=per_channel,
+            symmetric=symmetric,
+            exclude=exclude,
+            group_size=group_size,
+            speed_gate=speed_gate,
+        )
+        options = replace(options, quantize=quantization)
+        if quantize == "int8" and calibrate is None:
+            raise OptionError(
+                "`--quantize int8` needs calibration data; give it with `--calibrate`"
+            )
+    elif calibrate is not None or exclude or group_size is not None:
+        raise OptionError("`--calibrate`, `--exclude` and `--group-size` go with `--quantize`")
+    source = recover or samples or pruning.data_of(sensitivity)
+    return Shape(
+        options,
+        None if calibrate is None else samples_from(calibrate),
+        None if source is None else samples_from(source),
+        checkpoint,
+    )

@@ -1,0 +1,96 @@
+"""What is tuned: a model as it will be compiled, with pruning and quantization done once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+
+from relaxc.calibrate import CalibrationData
+from relaxc.compiler import compile_for
+from relaxc.emitting import write_finished
+from relaxc.frontend.importer import ImportedProgram
+from relaxc.options import CompileOptions, Diagnostics
+from relaxc.pass_runner import PassRunner
+from relaxc.passes.analysis.kernels import kernel_costs
+from relaxc.preparing import Prepared, prepare, prepare_piece
+from relaxc.program import require_plain
+from relaxc.targets.base import Backend
+from relaxc.targets.llvm.backend import LlvmBackend
+from relaxc.targets.llvm.tuning import Site
+
+Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, or the compiled pieces of one that the host runs in steps.
+
+    Attributes:
+        model: as it was given.
+        options: of its compilation.
+        sha256: of the model file.
+        parts: grouped into kernels that have no layouts yet.
+        is_program: whether the host runs the parts in steps.
+        warnings: about its data.
+    """
+
+    model: Model
+    options: CompileOptions
+    sha256: str
+    parts: Sequence[Prepared]
+    is_program: bool
+    warnings: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(
+        backend: Backend,
+        model: Model,
+        options: CompileOptions,
+        calibration_data: CalibrationData | None = None,
+        recovery_data: CalibrationData | None = None,
+        checkpoint: Path | None = None,
+    ) -> Subject:
+        """Import a model, prune and quantize it as its options say.
+
+        Raises:
+            ModelError, OptionError, InputError, TargetError: as `compile` does.
+        """
+        runner = PassRunner(Diagnostics(checkpoint=checkpoint))
+        found = prepare(backend, model, options, runner, calibration_data, recovery_data)
+        if isinstance(found, Prepared):
+            return Subject(model, options, found.imported.sha256, [found], False, found.warnings)
+        return Subject._of_program(backend, model, options, found)
+
+    @staticmethod
+    def _of_program(
+        backend: Backend, model: Model, options: CompileOptions, program: ImportedProgram
+    ) -> Subject:
+        require_plain(program, options)
+        parts = [
+            prepare_piece(backend, piece, options, PassRunner(Diagnostics()))
+            for piece in program.pieces
+        ]
+        return Subject(model, options, program.sha256, parts, True)
+
+    def sites(self, backend: LlvmBackend) -> list[Site]:
+        """The places of kernels that tuning has a say in, in order; nothing is built."""
+        found: list[Site] = []
+        for part in self.parts:
+            layouts = part.left(backend)[:1]
+            found += backend.kernels.sites(PassRunner(Diagnostics()).run(layouts, part.mod))
+        return found
+
+    def write(self, backend: Backend, output: Path) -> None:
+        """Build an artifact, which is only run here."""
+        if self.is_program:
+            compile_for(backend, self.model, output, self.options)
+            return
+        (part,) = self.parts
+        mod = PassRunner(Diagnostics()).run(part.left(backend), part.mod)
+        costs = kernel_costs(part.imported.mod, mod)
+        write_finished(output, part.imported, mod, backend, costs)
