@@ -182,8 +182,7 @@ def test_a_model_that_runs_in_steps(tmp_path: Path) -> None:
         w=random(64, 64),
         k=random(64, 32),
     )
-    feed = {"x": random(1, 64), "n": np.array(2, np.int64)}
-    np.savez(tmp_path / "feed.npz", **feed)
+    np.savez(tmp_path / "feed.npz", x=random(1, 64), n=np.array(2, np.int64))
     options = relaxc.TuneOptions(
         trials=3,
         records=tmp_path / "r.jsonl",
