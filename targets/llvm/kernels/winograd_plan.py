@@ -76,6 +76,9 @@ _SMALL = (Transform(2, 3), Transform(2, 3))
 _LARGEST_BLOCK = 56
 # The same where threads share out groups: products alone stay there, data pass through.
 _LARGEST_GROUP_BLOCK = 88
+# Fewer tiles than these take as long: their products wait for weights. Transforming the weights
+# takes as long as so many more.
+_FEWEST_TILES, _WEIGHT_TILES = 8, 2
 # The fewest tiles that a core should multiply with weights which all cores transform together: it
 # gets half of them from the others.
 _SMALLEST_SHARE = 16
@@ -188,9 +191,12 @@ def _pays(spec: ConvSpec) -> bool:
     if not isinstance(spec.batch, int):  # tiles are not counted across images: blocks are small
         return min(spec.out_height, spec.out_width) >= 12
 
+    batch = spec.batch
+
     def cost(transform: Transform) -> int:
         down, across = _tiles(spec, transform, transform)
-        return down * across * transform.size**2
+        tiles = max(batch * down * across, _FEWEST_TILES)
+        return (tiles + _WEIGHT_TILES) * transform.size**2
 
     return cost(Transform(4, 3)) < cost(Transform(2, 3))
 
