@@ -105,7 +105,7 @@ def test_the_layer_that_loses_most_comes_first(tmp_path: Path) -> None:
     search = Search(tmp_path / "m.onnx", "", tmp_path / "m.rxc", dataset, False, OPTIONS)
     recipe = Recipe(quantize=QuantizeOptions(speed_gate=False))
     # The second one reads channels of unlike size.
-    assert search._space().sensitive_nodes(recipe) == ("y", "a")
+    assert search._sensitive_nodes(recipe) == ("y", "a")
 
 
 def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:

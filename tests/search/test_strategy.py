@@ -19,6 +19,7 @@ def run(
     integers: bool = True,
     prunable: bool = False,
     is_small: bool = False,
+    predicted_s: Callable[[Recipe], float] = lambda _recipe: float("inf"),
 ) -> list[Recipe]:
     """Play a search in which a recipe loses what `drop_of` says; without those that prune, if all
     of those would fail.
@@ -33,6 +34,7 @@ def run(
         best=lambda: next(
             (r for r in reversed(tried) if drops[tried.index(r) + 1] <= 0.01), Recipe()
         ),
+        predicted_s=predicted_s,
         sensitive_nodes=lambda _recipe: NODES,
     )
     strategy = default_strategy(space)
@@ -50,6 +52,18 @@ def run(
 def test_float_comes_first_and_every_precision_is_tried() -> None:
     tried = run(lambda _recipe: 0.0, ("bfloat16",), integers=False)
     assert tried == [Recipe(), Recipe(precision="bfloat16")]
+
+
+def test_what_promises_to_be_fast_comes_first() -> None:
+    tried = run(
+        lambda _recipe: 0.0,
+        ("bfloat16", "float16"),
+        predicted_s=lambda recipe: (
+            1.0 if recipe.quantize else 3.0 - (recipe.precision == "float16")
+        ),
+    )
+    assert tried[1].quantize is not None
+    assert [recipe.precision for recipe in tried[-2:]] == ["float16", "bfloat16"]
 
 
 def test_integers_that_keep_the_accuracy_need_no_more() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from relaxc.artifact import Manifest
 from relaxc.describe import Description
+from relaxc.measure.prediction import predicted_by_dtype
 from relaxc.measure.roofline import Roofline
 from relaxc.report import units
 from relaxc.report.tables import facts, table
@@ -20,13 +21,19 @@ def as_text(described: Description, roofline: Roofline | None, limit: int | None
         roofline: this machine's bounds; leaves out the estimates when None.
         limit: at most so many layers, the costliest first; all in order when None.
     """
-    parts = [_summary(described), _operators(described), _layers(described, roofline, limit)]
+    parts = [
+        _summary(described, roofline),
+        _operators(described),
+        _layers(described, roofline, limit),
+    ]
     if described.manifest is not None:
         parts.insert(1, _manifest(described.manifest))
     return "\n\n".join(parts)
 
 
-def _summary(described: Description) -> str:
+def _summary(described: Description, roofline: Roofline | None) -> str:
+    predicted = {} if roofline is None else predicted_by_dtype(described.layers, roofline)
+    times = ", ".join(f"{units.seconds(took)} {dtype}" for dtype, took in predicted.items())
     note = ""
     if described.symbols:
         note = f" (counting {', '.join(described.symbols)} as 1; fix with --input-shapes)"
@@ -39,6 +46,7 @@ def _summary(described: Description) -> str:
             ("MACs", units.count(described.macs) + note),
             ("Weights", units.size(described.weight_bytes)),
             ("Activations", f"{units.size(described.activation_bytes)} at most, before fusion"),
+            *([("Predicted", f"{times}, at this machine's peaks")] if times else []),
         ]
     )
 
@@ -133,6 +141,9 @@ def as_json(described: Description, roofline: Roofline | None) -> dict[str, Any]
         "weight_bytes": described.weight_bytes,
         "activation_bytes": described.activation_bytes,
         "symbols": described.symbols,
+        "predicted_seconds": (
+            {} if roofline is None else predicted_by_dtype(described.layers, roofline)
+        ),
         "layers": layers,
         "warnings": list(described.warnings),
         "manifest": described.manifest,

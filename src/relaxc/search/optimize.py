@@ -27,6 +27,7 @@ from relaxc.search.judge import Judge
 from relaxc.search.metrics import metric_named
 from relaxc.search.options import SearchOptions
 from relaxc.search.pareto import pareto_front
+from relaxc.search.predictions import Predictions
 from relaxc.search.ranking import Miss, ranked
 from relaxc.search.recipe import Recipe, Run
 from relaxc.search.result import Result
@@ -115,6 +116,8 @@ class Search:
         self._longest_s = 0.0
         self._published = -1
         self._known_judge: Judge | None = None
+        self._predictions: Predictions | None = None
+        self._threads = options.threads or cpu.available_cores()
         self._sensitive: dict[Recipe, tuple[str, ...]] = {}
         self.trials: list[Trial] = []
 
@@ -176,7 +179,7 @@ class Search:
 
     def _explore(self, journal: Journal, watcher: Watcher) -> bool:
         """Follow the strategy; False where the time does not suffice for it."""
-        strategy = default_strategy(self._space())
+        strategy = default_strategy(self._space(journal))
         known = {trial.recipe: trial for trial in journal.trials}
         recipe = next(strategy)
         while True:
@@ -239,13 +242,19 @@ class Search:
                 self._dataset,
                 self._metric,
                 self.options.evaluate,
-                self.options.threads or cpu.available_cores(),
+                self._threads,
                 self.options.latency_s,
             )
         return self._known_judge
 
-    def _space(self) -> Space:
+    def _space(self, journal: Journal) -> Space:
+        def predicted_s(recipe: Recipe) -> float:  # asked once the float build is there
+            if self._predictions is None:
+                self._predictions = Predictions(journal.artifact(self.base), self._threads)
+            return self._predictions.seconds(recipe)
+
         return Space(
+            predicted_s=predicted_s,
             precisions=[p for p in _PRECISIONS if self._has_precision(p)],
             has_integers=self._backend.has_integer_kernels,
             is_small=self.options.goal.max_size_bytes is not None,
@@ -329,7 +338,7 @@ class Search:
             "metric": self.metric_name,
             "max_drop": str(goal.max_drop),
             "seed": self.options.seed,
-            "threads": self.options.threads or cpu.available_cores(),
+            "threads": self._threads,
             "target": self._backend.describe(),
             "input_shapes": {n: list(s) for n, s in self.options.compile.input_shapes.items()},
             "versions": versions(),

@@ -34,6 +34,7 @@ class Space:
         drop: how much worse a trial is than the float build; infinite where it failed.
         allowed: the drop that is allowed; known once the float build is.
         best: the recipe of the fastest trial that keeps the accuracy.
+        predicted_s: what a recipe is likely to take; infinite where nothing is known.
         sensitive_nodes: ONNX nodes in the order in which they suffer from the quantization of a
             recipe, the worst first.
     """
@@ -44,6 +45,7 @@ class Space:
     drop: Callable[[Trial], float]
     allowed: Callable[[], float]
     best: Callable[[], Recipe]
+    predicted_s: Callable[[Recipe], float]
     sensitive_nodes: Callable[[Recipe], Sequence[str]]
 
     def keeps_accuracy(self, trial: Trial) -> bool:
@@ -52,16 +54,27 @@ class Space:
 
 
 def default_strategy(space: Space) -> Strategy:
-    """Float32, other precisions, integers, then the best of these with fewer channels."""
+    """Float32, then precisions and integers in the order in which they promise to be fast, then
+    the best of these with fewer channels.
+    """
     yield Recipe()
-    for precision in space.precisions:
-        yield Recipe(precision=precision)
+    ways = [(recipe, _alone(recipe)) for recipe in map(_in_precision, space.precisions)]
     if space.has_integers:
-        yield from _integers(space)
+        ways.append((Recipe(quantize=QuantizeOptions()), _integers(space)))
+    for _recipe, way in sorted(ways, key=lambda way: space.predicted_s(way[0])):
+        yield from way
     if space.has_integers and space.is_small:
         for scheme in _SMALL:
             yield Recipe(quantize=QuantizeOptions(scheme=scheme))
     yield from _fewer_channels(space.best(), space)
+
+
+def _in_precision(precision: Precision) -> Recipe:
+    return Recipe(precision=precision)
+
+
+def _alone(recipe: Recipe) -> Strategy:
+    yield recipe
 
 
 def _integers(space: Space) -> Strategy:

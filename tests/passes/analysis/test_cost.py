@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+import tvm
 from builders import conv_model, dense_model, onnx_model
+from tvm import relax, tirx
+from tvm.s_tir.analysis import estimate_tir_flops
 
 from relaxc.frontend.importer import from_onnx
 from relaxc.passes.analysis.cost import layer_costs
@@ -45,3 +49,26 @@ def test_equal_operators_have_one_name(mnist_onnx: Path) -> None:
     operators = [layer["op"] for layer in layer_costs(from_onnx(mnist_onnx).mod)]
     assert operators.count("pad") == 2
     assert "pad1" not in operators
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("(float[3,40] x) => (float[3,70] y) { y = MatMul(x, w) }", (40, 70)),
+        ("(float[2,5,6,8] x) => (float[2,5,6,9] y) { y = MatMul(x, w) }", (5, 8, 9)),
+        (
+            "(float[2,6,13,11] x) => (float[2,8,6,5] y) { y = Conv<strides=[2,2]>(x, w) }",
+            (8, 6, 3, 3),
+        ),
+        ("(float[1,8,9,9] x) => (float[1,12,7,7] y) { y = Conv<group=4>(x, w) }", (12, 2, 3, 3)),
+        ("(float[1,4,20] x) => (float[1,6,16] y) { y = Conv(x, w) }", (6, 4, 5)),
+    ],
+)
+def test_macs_are_those_that_loops_count(text: str, weights: tuple[int, ...]) -> None:
+    """TVM counts operations in its own loop nests, which know nothing of our formulas."""
+    mod = from_onnx(onnx_model(f"g {text}", w=np.ones(weights, np.float32))).mod
+    loops = relax.transform.LegalizeOps()(mod)
+    counted = estimate_tir_flops(
+        tvm.IRModule({g: f for g, f in loops.functions.items() if isinstance(f, tirx.PrimFunc)})
+    )
+    assert 2 * sum(layer["macs"] for layer in layer_costs(mod)) == counted

@@ -68,7 +68,7 @@ def test_a_concatenation_in_place_writes_its_part() -> None:
         " a = Conv<kernel_shape=[1,1]>(x, v) b = Conv<kernel_shape=[1,1]>(x, w)"
         " c = Concat<axis=1>(a, b) z = Relu(c) }",
         v=np.ones((16, 16, 1, 1), np.float32),
-        w=np.zeros((16, 16, 1, 1), np.float32),
+        w=np.full((16, 16, 1, 1), 2, np.float32),
     )
     convs = [k for k in kernels(model) if k["flops"]]
     assert len(convs) == 2
