@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class ImportedModel:
         warnings: oddities that do not stop the compilation.
         narrow: inputs and outputs of types that compiled code carries as bytes -> NumPy's name of
             the type, such as `float8_e4m3fn` or `int4`.
+        source: the graph as it was converted, if it was asked for.
     """
 
     mod: IRModule
@@ -60,6 +61,7 @@ class ImportedModel:
     operators: tuple[str, ...]
     warnings: tuple[str, ...]
     narrow: Mapping[str, str] = field(default_factory=dict)
+    source: OnnxModel | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def from_onnx(
     source: str | os.PathLike[str] | onnx.ModelProto,
     input_shapes: Mapping[str, Shape] | None = None,
     extension: Extension = NOTHING,
+    keeps_source: bool = False,
 ) -> ImportedModel:
     """Import an ONNX model that is compiled as a whole.
 
@@ -97,13 +100,14 @@ def from_onnx(
         source: path of the file, or a model in memory.
         input_shapes: input name -> dimensions; an int fixes a dimension, a string names it.
         extension: preprocessing and postprocessing that become a part of the model.
+        keeps_source: whether the graph is kept for export.
 
     Raises:
         ModelError: the model is unreadable or invalid, or it needs the host.
         UnsupportedOpError: it holds operators that cannot be imported; all are listed.
         OptionError: `input_shapes` or `extension` does not fit the model.
     """
-    imported = import_model(source, input_shapes, extension)
+    imported = import_model(source, input_shapes, extension, keeps_source=keeps_source)
     if isinstance(imported, ImportedProgram):
         raise ModelError(
             f"`{imported.name}` has loops, sequences, strings or random numbers, which run on the "
@@ -117,11 +121,12 @@ def import_model(
     input_shapes: Mapping[str, Shape] | None = None,
     extension: Extension = NOTHING,
     on_node: Callable[[str], None] = lambda _node: None,
+    keeps_source: bool = False,
 ) -> ImportedModel | ImportedProgram:
     """Import any ONNX model; other arguments and errors are those of `from_onnx`.
 
     Args:
-        source, input_shapes, extension: as of `from_onnx`.
+        source, input_shapes, extension, keeps_source: as of `from_onnx`.
         on_node: told every node, as its turn comes.
     """
     model = read_model(source)
@@ -130,7 +135,8 @@ def import_model(
     simplify(model, input_shapes or {}, operators.is_supported, extension)
     refuse_unsupported(model)
     if not needs_host(model):
-        return _convert(model, version, types, on_node)
+        imported = _convert(model, version, types, on_node)
+        return replace(imported, source=model) if keeps_source else imported
     program = divide(model)
     pieces = tuple(_convert(piece, version, (), on_node) for piece in program.pieces)
     proto = model.proto

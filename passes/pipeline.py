@@ -58,21 +58,11 @@ class Library(
         """Whether one wide product is faster than several narrow ones."""
 
 
-def default_passes(
-    kernels: Library,
-    quantization: Sequence[Pass] = (),
-    precision: Precision = "float32",
-    pruning: Sequence[Pass] = (),
-    rounds_rows: bool = False,
-) -> list[Pass]:
-    """Return all passes; `compiler.py` leaves out what the options disable.
+def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()) -> list[Pass]:
+    """What happens while the module still says what it computes, for any target.
 
     Args:
-        kernels: the target's kernel library.
-        quantization: what quantizes; these passes take calibration data, which the compiler has.
-        precision: how tensors between kernels are stored and multiplied.
-        pruning: what prunes; these passes take data to judge and to recover by.
-        rounds_rows: whether products with integer weights round their data to int8.
+        quantization, pruning: as of `default_passes`.
     """
     return [
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
@@ -95,6 +85,27 @@ def default_passes(
         *pruning,
         # Quantize: weights are final now, and operators still say what they are.
         *quantization,
+    ]
+
+
+def default_passes(
+    kernels: Library,
+    quantization: Sequence[Pass] = (),
+    precision: Precision = "float32",
+    pruning: Sequence[Pass] = (),
+    rounds_rows: bool = False,
+) -> list[Pass]:
+    """Return all passes; `compiler.py` leaves out what the options disable.
+
+    Args:
+        kernels: the target's kernel library.
+        quantization: what quantizes; these passes take calibration data, which the compiler has.
+        precision: how tensors between kernels are stored and multiplied.
+        pruning: what prunes; these passes take data to judge and to recover by.
+        rounds_rows: whether products with integer weights round their data to int8.
+    """
+    return [
+        *graph_passes(quantization, pruning),
         # Queries, keys and values as one product, while attention still reads them by views.
         *([MergeParallelProducts()] if kernels.prefers_wide_products else []),
         # Kernels: operators that the target computes well, each with the epilogue it can take.

@@ -1,4 +1,4 @@
-"""Convolutions of integers, and transposed ones of a given size."""
+"""Convolutions that find their own pads, those of integers, and transposed ones of a given size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ from tvm import relax, tirx
 from relaxc.frontend.operators.base import Converter, NodeContext, dims
 from relaxc.frontend.operators.quantize import dequantize_linear, quantize_linear
 from relaxc.frontend.operators.stock import convert_with_tvm
+
+
+def conv(ctx: NodeContext) -> relax.Expr:
+    """Conv; pads that follow from known sizes are a part of the convolution, no tensor of zeros."""
+    mode, sizes = ctx.text("auto_pad", "NOTSET"), dims(ctx.input(0))[2:]
+    kernel = dims(ctx.input(1))[2:]
+    if not mode.startswith("SAME") or not all(
+        isinstance(n, tirx.IntImm) and int(n) > 0 for n in (*sizes, *kernel)
+    ):
+        return convert_with_tvm(ctx)
+    strides = [int(s) for s in ctx.attrs.get("strides") or [1] * len(kernel)]
+    dilations = [int(d) for d in ctx.attrs.get("dilations") or [1] * len(kernel)]
+    small, large = [], []
+    for size, taps, stride, dilation in zip(map(int, sizes), kernel, strides, dilations):
+        reach = (-(-size // stride) - 1) * stride + (int(taps) - 1) * dilation + 1
+        total = max(0, reach - size)
+        small.append(total // 2)
+        large.append(total - total // 2)
+    pads = (*small, *large) if mode == "SAME_UPPER" else (*large, *small)
+    attrs = {k: v for k, v in ctx.attrs.items() if k != "auto_pad"} | {"pads": pads}
+    return convert_with_tvm(dataclasses.replace(ctx, attrs=attrs))
 
 
 def conv_transpose(ctx: NodeContext) -> relax.Expr:
@@ -107,6 +128,7 @@ def qlinear_conv(ctx: NodeContext) -> relax.Expr:
 
 CONVERTERS: dict[str, Converter] = {
     "ConvInteger": conv_integer,
+    "Conv": conv,
     "ConvTranspose": conv_transpose,
     "QLinearConv": qlinear_conv,
 }

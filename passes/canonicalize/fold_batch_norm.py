@@ -57,6 +57,9 @@ def _fold(func: relax.Function, conv: str, with_bias: bool) -> relax.Function:
     normalized = is_op("relax.nn.batch_norm")(biased, *statistics)
     pattern = is_tuple_get_item(normalized, 0)
     counts = use_counts(func)
+    # A rewritten convolution keeps its name, by which users know it.
+    names = {b.value: str(b.var.name) for block in func.body.blocks for b in block.bindings}
+    kept: dict[relax.Expr, str] = {}
 
     def rewrite(expr: relax.Expr, match: dict[DFPattern, relax.Expr]) -> relax.Expr:
         call, norm = match[convolved], match[normalized]
@@ -75,10 +78,43 @@ def _fold(func: relax.Function, conv: str, with_bias: bool) -> relax.Function:
         new_w = w * scale.reshape(-1, *[1] * (w.ndim - 1))
         new_bias = (offset.reshape(-1) - mean) * scale + beta
         dtype = match[weight].ty.dtype.dtype
-        folded = relax.Call(call.op, [call.args[0], _const(new_w, dtype)], call.attrs)
+        new_weight = _const(new_w, dtype)
+        if call in names:
+            kept[new_weight] = names[call]
+        folded = relax.Call(call.op, [call.args[0], new_weight], call.attrs)
         return relax.op.add(folded, _const(new_bias.reshape(1, -1, *[1] * spatial), dtype))
 
-    return rewrite_call(pattern, rewrite, func)
+    result = rewrite_call(pattern, rewrite, func)
+    return _Renaming(kept).visit_expr(result) if kept else result
+
+
+@relax.expr_functor.mutator
+class _Renaming(relax.PyExprMutator):
+    """Names bindings after the weight that they read."""
+
+    def __init__(self, names: dict[relax.Expr, str]) -> None:
+        super().__init__()
+        self._names = names
+        self._wanted = ""
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        args = list(getattr(binding.value, "args", ()))
+        self._wanted = self._names.get(args[1], "") if len(args) > 1 else ""
+        super().visit_var_binding_(binding)
+        self._wanted = ""
+
+    def visit_dataflow_var_def_(self, var: relax.Var) -> relax.Var:
+        return self._renamed(var, relax.DataflowVar)
+
+    def visit_var_def_(self, var: relax.Var) -> relax.Var:
+        return self._renamed(var, relax.Var)
+
+    def _renamed(self, var: relax.Var, kind: type[relax.Var]) -> relax.Var:
+        if not self._wanted or str(var.name) == self._wanted:
+            return var
+        fresh = kind(self._wanted, var.ty)
+        self.set_var_remap(var, fresh)
+        return fresh
 
 
 def _array(const: GenericConst) -> np.ndarray:

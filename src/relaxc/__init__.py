@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relaxc.compiler import CompileResult, compile
+    from relaxc.exporting import ExportResult, export
     from relaxc.options import CompileOptions, Diagnostics
     from relaxc.runtime.session import InferenceSession, Model, TensorInfo, load
     from relaxc.search.optimize import optimize
@@ -24,6 +25,7 @@ __all__ = [
     "CompileOptions",
     "CompileResult",
     "Diagnostics",
+    "ExportResult",
     "InferenceSession",
     "Model",
     "Result",
@@ -32,6 +34,7 @@ __all__ = [
     "TuneOptions",
     "TuneResult",
     "compile",
+    "export",
     "load",
     "optimize",
     "tune",
@@ -42,6 +45,8 @@ _LAZY = {
     "CompileResult": "relaxc.compiler",
     "CompileOptions": "relaxc.options",
     "Diagnostics": "relaxc.options",
+    "ExportResult": "relaxc.exporting",
+    "export": "relaxc.exporting",
     "InferenceSession": "relaxc.runtime.session",
     "Model": "relaxc.runtime.session",
     "TensorInfo": "relaxc.runtime.session",

@@ -7,37 +7,29 @@ kernels, which is what tuning does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import onnx
 from tvm import IRModule
 
-from relaxc.calibrate import CalibrationData, Feed, recovery_samples
-from relaxc.emitting import load_probe, observe_ranges, run_piece
-from relaxc.errors import InputError, OptionError
+from relaxc.calibrate import CalibrationData
+from relaxc.errors import OptionError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
 from relaxc.gate.speed_gate import GateReport
-from relaxc.gating import Peeked, gate_pass, has_speed_gate
-from relaxc.manifest import describe_inputs, tensor_infos
+from relaxc.gating import gate_pass, has_speed_gate
 from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.base import Pass
 from relaxc.passes.layout.choose_layout import ChooseLayout
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.prune_channels import PruneReport
-from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.probes import Probes
 from relaxc.pruning import pruning_passes, require_samples
-from relaxc.quantizing import Correction, Remembered, is_calibrated, quantization_passes
-from relaxc.runtime.session import Model
-from relaxc.statistics import Histograms, measured_once
+from relaxc.quantizing import Correction, is_calibrated, quantization_passes
 from relaxc.targets.base import Backend
-from relaxc.targets.registry import backend_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,49 +102,14 @@ def prepare(
     warnings: list[str] = []
     reports: list[PruneReport] = []
     gated: list[GateReport] = []
-    calibration = Peeked(calibration_data)
-
-    # On this CPU, whatever the target: numbers are the same, and the target may be elsewhere.
-    def run(piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-        return run_piece(imported, piece, backend_for("llvm"), arguments)
-
-    def samples() -> list[Arrays]:
-        return recovery_samples(describe_inputs(imported), recovery_data or ())
-
-    remembered = Remembered(calibration)
     errors: list[LayerError] = []
-
-    def collect(instrumented: IRModule) -> Histograms:
-        def measure(feeds: Iterable[Feed]) -> Histograms:
-            return observe_ranges(imported, instrumented, backend, feeds)
-
-        feeds, is_held = (
-            remembered(tensor_infos(imported)),
-            isinstance(calibration_data, list | tuple),
-        )
-        histograms = measured_once(
-            instrumented, backend.describe(), feeds, is_held, measure, warnings
-        )
-        remembered.warn(warnings)
-        return histograms
-
-    def shown() -> list[Arrays]:
-        if calibration_data is None:
-            return []
-        if not remembered.first(tensor_infos(imported)):
-            raise InputError("there is no calibration data; give at least one sample")
-        return recovery_samples(describe_inputs(imported), remembered.feeds)
-
-    def build(stack: ExitStack, finished: IRModule, costs: list[dict[str, Any]]) -> Model:
-        return load_probe(stack, imported, finished, backend, costs)
-
-    def feed() -> Feed:
-        return calibration.first(describe_inputs(imported))
-
-    correction = Correction(run, shown, errors.extend)
-    quantization = quantization_passes(options.quantize, collect, correction)
+    probes = Probes(backend, calibration_data, recovery_data)
+    correction = Correction(probes.run, probes.shown, errors.extend)
+    quantization = quantization_passes(options.quantize, probes.collect, correction)
     if has_speed_gate(options, backend, warnings):
-        gate = gate_pass(options, backend, quantization_passes, feed, build, gated.append)
+        gate = gate_pass(
+            options, backend, quantization_passes, probes.feed, probes.build, gated.append
+        )
         quantization.insert(0, gate)
     passes = select_passes(
         default_passes(
@@ -162,8 +119,8 @@ def prepare(
             pruning_passes(
                 options,
                 backend,
-                run,
-                samples,
+                probes.run,
+                probes.samples,
                 reports.append,
                 diagnostics.on_phase,
                 diagnostics.checkpoint,
@@ -179,7 +136,7 @@ def prepare(
     found = import_model(model, options.input_shapes, extension, diagnostics.on_step)
     if isinstance(found, ImportedProgram):
         return found
-    imported = found
+    imported = probes.imported = found
     begin("passes")
     runner.dump("imported", imported.mod)
     mod = runner.run(_divided(passes)[0], imported.mod)
@@ -189,7 +146,7 @@ def prepare(
         imported,
         mod,
         options,
-        tuple(warnings),
+        (*warnings, *probes.warnings),
         reports[0] if reports else None,
         gated[0] if gated else None,
         tuple(errors),

@@ -30,7 +30,7 @@ def as_text(result: CompileResult) -> str:
         ("Target", spelled(manifest["target"])),
         *(("Input", units.tensor(entry)) for entry in manifest["inputs"]),
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
-        *_pruned(result),
+        *pruned_facts(result.pruned),
         *sparse_layers(manifest["kernels"]),
         *_gated(result),
         *_quantized(result),
@@ -39,13 +39,14 @@ def as_text(result: CompileResult) -> str:
     return facts(entries)
 
 
-def _pruned(result: CompileResult) -> list[tuple[str, str]]:
-    if result.pruned is None:
+def pruned_facts(report: PruneReport | None) -> list[tuple[str, str]]:
+    """What pruning saved, for a summary."""
+    if report is None:
         return []
-    (macs, fewer), (params, less) = result.pruned.macs, result.pruned.params
-    touched = sum(g.after < g.before for g in result.pruned.groups)
+    (macs, fewer), (params, less) = report.macs, report.params
+    touched = sum(g.after < g.before for g in report.groups)
     shares = f"{_less(macs, fewer)} MACs and {_less(params, less)} parameters less"
-    return [("Pruned", f"{shares}, in {touched} of {len(result.pruned.groups)} groups of channels")]
+    return [("Pruned", f"{shares}, in {touched} of {len(report.groups)} groups of channels")]
 
 
 def _gated(result: CompileResult) -> list[tuple[str, str]]:
@@ -99,7 +100,7 @@ def as_json(result: CompileResult) -> dict[str, Any]:
             {"name": r.name, "seconds": r.seconds, "changed": r.changed} for r in result.passes
         ],
         "warnings": list(result.warnings),
-        "pruned": None if result.pruned is None else _pruning(result.pruned),
+        "pruned": None if result.pruned is None else pruning_as_json(result.pruned),
         "speed_gate": None if result.gate is None else asdict(result.gate),
         "quantized": [
             {"node": e.node, "sqnr_db": e.sqnr_db, "cosine": e.cosine}
@@ -109,7 +110,8 @@ def as_json(result: CompileResult) -> dict[str, Any]:
     }
 
 
-def _pruning(report: PruneReport) -> dict[str, Any]:
+def pruning_as_json(report: PruneReport) -> dict[str, Any]:
+    """What pruning did, for documents."""
     return {
         "macs": {"before": report.macs[0], "after": report.macs[1]},
         "params": {"before": report.params[0], "after": report.params[1]},

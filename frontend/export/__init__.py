@@ -1,0 +1,1 @@
+"""From Relax back to ONNX."""
