@@ -6,7 +6,7 @@ Before:                                  After:
                                              lv = R.nn.conv2d(q, q1)
                                              gv = R.nn.relu(lv)
 
-Marks: 1. both operands of every convolution and product with a constant weight;
+Marks: 1. both operands of every convolution (transposed or not) and product with a constant weight;
        2. what operators that only move numbers take, if what they give is marked: both then
           share one range (pooling by maximum, concatenation, reshapes);
        3. the operands of a residual add of maps, but for one that the add can take straight from
@@ -36,6 +36,7 @@ _ANCHORS = {
     "relax.nn.conv1d": 0,
     "relax.nn.conv2d": 0,
     "relax.nn.conv3d": 0,
+    "relax.nn.conv2d_transpose": 1,
     "relax.matmul": 1,
 }
 _MOVES = frozenset(
@@ -223,6 +224,9 @@ def _is_anchor(binding: relax.Binding, exclusion: Exclusion) -> bool:
     if str(data.ty.dtype.dtype) != "float32" or str(weight.ty.dtype.dtype) != "float32":
         return False
     if call.op.name == "relax.matmul" and weight.ty.ndim != 2:
+        return False
+    # The axis of output channels is that of one group.
+    if call.op.name == "relax.nn.conv2d_transpose" and int(call.attrs.groups) > 1:
         return False
     return not exclusion.has(node_of(binding))
 

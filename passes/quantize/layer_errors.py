@@ -29,6 +29,7 @@ _CHANNEL_AXIS = {
     "relax.nn.conv1d": 1,
     "relax.nn.conv2d": 1,
     "relax.nn.conv3d": 1,
+    "relax.nn.conv2d_transpose": 1,
     "relax.matmul": -1,
 }
 

@@ -57,7 +57,11 @@ class Prepared:
     def left(self, backend: Backend) -> list[Pass]:
         """The passes that are left, for a backend that chooses kernels as it likes."""
         every = default_passes(backend.kernels, precision=self.options.precision)
-        return _divided(select_passes(every, self.options, Diagnostics()))[1]
+        # Passes that prune or quantize may be disabled as well: they are not among these.
+        names = {item.name for item in every}
+        disabled = tuple(name for name in self.options.disabled_passes if name in names)
+        options = replace(self.options, disabled_passes=disabled)
+        return _divided(select_passes(every, options, Diagnostics()))[1]
 
 
 def _divided(passes: list[Pass]) -> tuple[list[Pass], list[Pass]]:

@@ -59,7 +59,7 @@ def quantization_passes(
     """
     if options is None:
         return []
-    tables = QuantizeTables(options.exclude)
+    tables = QuantizeTables(options.exclude, 4 if options.scheme == "int4-weights" else 8)
     if options.scheme != "int8":
         bits: Literal[4, 8] = 4 if options.scheme == "int4-weights" else 8
         group = options.group_size or (_GROUP_SIZE if bits == 4 else None)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, Demand, Element, Layout
+from relaxc.layout import PLAIN, Demand, Element, Kind, Layout, Quantization
 from relaxc.targets.llvm.groups.base import (
     Group,
     GroupKernel,
@@ -20,7 +19,8 @@ from relaxc.targets.llvm.groups.base import (
 )
 from relaxc.targets.llvm.groups.conv2d_space import direct_choice, direct_tiles, tile_of, unique
 from relaxc.targets.llvm.kernels import conv_banded, conv_direct, conv_packed
-from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
+from relaxc.targets.llvm.kernels.arithmetic import UINT8, arithmetic_of
+from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.conv_transpose import TransposeSpec
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
@@ -40,11 +40,15 @@ class ConvTranspose(GroupKernel):
         """Whether channels and pixels are static."""
         if str(call.op.name) != "relax.nn.conv2d_transpose":
             return False
-        return isinstance(call.args[1], GenericConst) and TransposeSpec.of(call) is not None
+        return is_constant(call.args[1]) and TransposeSpec.of(call) is not None
 
     def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
         """The border that the phases reach over."""
-        wanted = Demand(("blocked", "last"), _spec(group).border())
+        spec = _spec(group)
+        kinds: tuple[Kind, ...] = ("blocked", "last")
+        if _is_quantized(group) and spec.in_channels % UINT8.group:
+            kinds = ("blocked",)  # four neighbours in memory must be channels of a pixel
+        wanted = Demand(kinds, spec.border())
         domain = self.domain(group.result_shape)
         return operand_demands(group, domain, {group.anchor.args[0]: wanted})
 
@@ -80,22 +84,30 @@ class ConvTranspose(GroupKernel):
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """One convolution per phase, in one kernel."""
         spec = _spec(group)
-        weight = group.anchor.args[1].value.numpy()
+        weight = array_of(group.anchor.args[1])
         domain = self.domain(group.result_shape)
-        frame = KernelFrame("conv2d_transpose", group, domain, layouts, machine)
+        integers = _integers(group, spec, machine)
+        name = "conv2d_transpose" if integers is None else "conv2d_transpose_integer"
+        frame = KernelFrame(name, group, domain, layouts, machine)
         if spec.groups > 1:
             _emit_grouped(frame, spec, weight, group.anchor.args[0], machine)
             return frame.finish()
         phases = spec.phases()
         x = frame.views[group.anchor.args[0]]
-        arithmetic = arithmetic_of(x)
-        packed = [
-            conv_direct.pack_weights(p.weights(weight), machine.lanes, arithmetic) for p in phases
-        ]
+        if integers is None:
+            weights = [phase.weights(weight) for phase in phases]
+            ways = [arithmetic_of(x)] * len(phases)
+        else:
+            # Every phase makes up for the zero point of its own taps.
+            weights = [phase.weights(integers.integers) for phase in phases]
+            width = -(-spec.out_channels // machine.lanes) * machine.lanes
+            shares = [QuantizedArray(w, integers.scale) for w in weights]
+            ways = [frame.integer_arithmetic(share, x, width) for share in shares]
+        packed = [conv_direct.pack_weights(w, machine.lanes, a) for w, a in zip(weights, ways)]
         buffer = frame.constant("w", np.concatenate([p.reshape(-1) for p in packed]))
         operands, y = frame.operands(), frame.result()
         origin = 0
-        for phase, panels in zip(phases, packed):
+        for phase, panels, arithmetic in zip(phases, packed, ways):
             length = int(np.prod(panels.shape[1:]))
             w = View(buffer, 0, 0, 0, machine.lanes, 0, 0, length, 0, origin, PLAIN)
             tile = conv_direct.choose_tile(phase.spec, machine.lanes, machine.registers)
@@ -131,6 +143,17 @@ def _emit_grouped(
     operands, y = frame.operands(), frame.result()
     for phase, tile, (w, table), placement in zip(phases, tiles, panels, placements):
         conv_banded.emit(frame.b, phase.spec, tile, x, w, table, y, operands, placement)
+
+
+def _is_quantized(group: Group) -> bool:
+    return Quantization.of(group.element(group.anchor.args[0])) is not None
+
+
+def _integers(group: Group, spec: TransposeSpec, machine: Machine) -> QuantizedArray | None:
+    """The weight, if it can be multiplied as integers."""
+    if spec.groups > 1 or not _is_quantized(group) or machine.byte_products is None:
+        return None
+    return quantized(group.anchor.args[1], 1)
 
 
 def _spec(group: Group) -> TransposeSpec:

@@ -86,3 +86,9 @@ def test_what_is_excluded_must_exist() -> None:
 
 def test_products_of_two_activations_stay_float() -> None:
     assert annotate("g (float[4,4] x) => (float[4,4] y) { y = MatMul(x, x) }") == {}
+
+
+def test_transposed_convolutions_without_groups() -> None:
+    graph = "g (float[1,4,4,4] x) => (float[n,c,h,w] y) { y = ConvTranspose<group=%d>(x, w) }"
+    assert annotate(graph % 1) == {"x": 0}
+    assert annotate(graph % 2) == {}

@@ -13,7 +13,7 @@ import tvm
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from relaxc.passes.quantize.quantize_tables import QuantizeTables
+from relaxc.passes.quantize.quantize_tables import QuantizeTables, pack_rows
 
 # Rows of one integer each, so that rounding is exact: 127 * (row + 1).
 TABLE = np.full((512, 32), 127, np.float32) * (np.arange(512, dtype=np.float32)[:, None] + 1)
@@ -67,6 +67,31 @@ def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
     # Half a step of a row's scale.
     bound = np.abs(noise[rows]).max(axis=1, keepdims=True) / 127 / 2 * 1.001
     assert (np.abs(execute(after, rows) - noise[rows]) <= bound).all()
+
+
+def test_large_tables_take_four_bits(execute: Callable[..., np.ndarray]) -> None:
+    noise = np.random.default_rng(0).standard_normal((8192, 128)).astype(np.float32)
+    noise[5] = 0
+
+    @I.ir_module
+    class Noise:
+        @R.function
+        def main(i: R.Tensor(("n", 2), "int64")):
+            with R.dataflow():
+                y = R.take(R.const(noise), i, axis=0)
+                R.output(y)
+            return y
+
+    rows = np.array([[0, 8191], [7, 7], [5, 1]])
+    after = QuantizeTables(bits=4).apply(Noise)
+    packed, scale = pack_rows(noise)
+    assert packed.nbytes + scale.nbytes < 0.15 * noise.nbytes
+    found = execute(after, rows)
+    assert found.shape == (3, 2, 128) and not found[2, 0].any()
+    error = found - noise[rows]
+    assert (error**2).sum() < 0.012 * (noise[rows] ** 2).sum()
+    # Small tables keep eight.
+    tvm.ir.assert_structural_equal(QuantizeTables(bits=4).apply(Before), Expected)
 
 
 def small(table: np.ndarray, axis: int) -> tvm.IRModule:

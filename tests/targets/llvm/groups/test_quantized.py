@@ -94,6 +94,39 @@ def test_convolutions(
 
 @pytest.mark.parametrize("target", CPUS)
 @pytest.mark.parametrize(
+    ("channels", "attributes"),
+    [
+        (32, "strides=[2,2]"),
+        (18, "strides=[2,1], pads=[1,0,1,0], dilations=[1,2]"),
+    ],
+)
+def test_transposed_convolutions(channels: int, attributes: str, target: str) -> None:
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        f"""g (float[1,{channels},7,9] x) => (float[n,c,h,w] y) {{
+            xq = QuantizeLinear(x, sx, zx)
+            xd = DequantizeLinear(xq, sx, zx)
+            wd = DequantizeLinear<axis=1>(wq, sw, zw)
+            a = ConvTranspose<{attributes}>(xd, wd, bias)
+            r = Relu(a)
+            rq = QuantizeLinear(r, sy, zy)
+            y = DequantizeLinear(rq, sy, zy)
+        }}""",
+        sx=SCALE,
+        zx=ZERO,
+        wq=rng.integers(-127, 128, (channels, 20, 3, 2)).astype(np.int8),
+        sw=(rng.uniform(0.5, 1.5, 20) / np.sqrt(channels) / 40).astype(np.float32),
+        zw=np.zeros(20, np.int8),
+        bias=rng.standard_normal(20).astype(np.float32),
+        sy=np.array(0.03, np.float32),
+        zy=np.array(3, np.uint8),
+    )
+    feed = {"x": rng.standard_normal((1, channels, 7, 9)).astype(np.float32)}
+    check(model, feed, target, 0.03, kernel="conv2d_transpose_integer")
+
+
+@pytest.mark.parametrize("target", CPUS)
+@pytest.mark.parametrize(
     ("rows", "depth", "columns"), [(1, 64, 100), (7, 48, 16), (33, 128, 70), (5, 30, 40)]
 )
 def test_products(rows: int, depth: int, columns: int, target: str) -> None:
