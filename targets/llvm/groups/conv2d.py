@@ -143,7 +143,10 @@ class Conv2d(GroupKernel):
             conv_winograd.emit(frame.b, spec, plan, x, packed, y, operands)
         elif algorithm == "depthwise" and integers is not None:
             cut = conv_depthwise.choose_tile(spec, machine.lanes)
-            cut = cut if group.choice is None else space.depthwise_tile_of(group.choice)
+            if group.choice is not None:
+                chosen = space.depthwise_tile_of(group.choice)
+                # A record may be of a tile that is too narrow for a window.
+                cut = chosen if conv_depthwise_bytes.applies(spec, chosen) else cut
             places = conv_depthwise_bytes.arrangements(spec, cut)
             width = -(-spec.out_channels // machine.lanes) * machine.lanes
             arithmetic = frame.integer_arithmetic(integers, x, width)
