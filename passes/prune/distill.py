@@ -106,6 +106,7 @@ def train(
     samples: list[Arrays],
     options: Distillation,
     progress: Callable[[str], None] = lambda _text: None,
+    judged: Callable[[float], None] = lambda _error: None,
 ) -> IRModule:
     """The student with trained weights.
 
@@ -116,6 +117,7 @@ def train(
         samples: arguments of `main`.
         options: how long and how fast.
         progress: told how far it is.
+        judged: told the error of the samples that are kept aside, at first and after every epoch.
     """
     data = _Data(samples, pair.student["main"], options.batch)
     student, teacher = (data.bound(mod) for mod in (pair.student, pair.teacher))
@@ -124,7 +126,7 @@ def train(
     taught, order = piece(teacher, bindings, wanted)
     positions = [list(teacher["main"].params).index(var) for var in order]
     step = training_step(student, _results(student), pair.student_features)
-    work = _Training(step, data, options, progress, _digest(samples, step, options))
+    work = _Training(step, data, options, progress, judged, _digest(samples, step, options))
 
     def targets(inputs: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
         first = len(wanted) - len(masks)
@@ -157,17 +159,26 @@ class _Data:
             raise OptionError("distillation needs samples of one shape")
         self.count = len(self._columns[0])
         self._batch = min(batch, self.count) if is_open else None
-        self._symbols: dict[str, int] = {}
-        for shape, column in zip(shapes, self._columns):
-            size = column[0].shape
-            actual = (self._batch, *size) if self._batch is not None else size
-            self._symbols |= {
-                str(dim): int(n) for dim, n in zip(shape, actual) if static_dim(dim) is None
-            }
+        self._sizes = [
+            column[0].shape if self._batch is None else (self._batch, *column[0].shape)
+            for column in self._columns
+        ]
 
     def bound(self, mod: IRModule) -> IRModule:
-        """The module for batches of this size."""
-        symbols = self._symbols
+        """A module that takes these inputs, for batches of this size.
+
+        Raises:
+            OptionError: its shapes are others.
+        """
+        symbols: dict[str, int] = {}
+        for param, sizes in zip(mod["main"].params, self._sizes, strict=True):
+            for dim, size in zip(param.ty.shape.values, sizes, strict=True):
+                known = static_dim(dim)
+                told = symbols.setdefault(str(dim), int(size)) if known is None else known
+                if told != size:
+                    raise OptionError(
+                        f"input `{param.name}` of teacher or student is not of shape {list(sizes)}"
+                    )
         return relax.transform.BindSymbolicVars(symbols, "main")(mod) if symbols else mod
 
     def batches(self, which: np.ndarray) -> list[np.ndarray]:
@@ -192,8 +203,10 @@ class _Training:
         data: _Data,
         options: Distillation,
         progress: Callable[[str], None],
+        judged: Callable[[float], None],
         digest: str,
     ) -> None:
+        self._judged = judged
         self._step = step
         self._data = data
         self._options = options
@@ -253,6 +266,7 @@ class _Training:
         loss = float(np.mean(losses))
         if loss < self._least:
             self._least, self.best = loss, [np.array(w) for w in self._adam.weights]
+        self._judged(loss)
         self._progress(f"distill {self._epoch}/{self._options.epochs}: error {loss:.4f}")
 
     def _save(self) -> None:

@@ -185,6 +185,15 @@ def _require_exportable(
         raise OptionError(
             f"precision `{options.precision}` is about kernels; a model is exported in float32"
         )
+    require_other_file(output, model)
+
+
+def require_other_file(output: Path, model: str | os.PathLike[str] | onnx.ModelProto) -> None:
+    """Keep the user's model.
+
+    Raises:
+        OptionError: it is what would be written over.
+    """
     if not isinstance(model, onnx.ModelProto) and output.exists() and output.samefile(model):
         raise OptionError(f"`{output}` is the model itself; give another name with `-o`")
 

@@ -108,12 +108,15 @@ def _pays(share: float, backend: Backend) -> Callable[[Any], bool]:
     return lambda call: bool(backend.kernels.gains_from_blocks(call, share))
 
 
-def _distillation(options: DistillOptions | None, checkpoint: Path | None) -> Distillation | None:
-    if options is None:
-        return None
+def distillation(options: DistillOptions, checkpoint: Path | None) -> Distillation:
+    """How to train, as the options say."""
     return Distillation(
         options.epochs, options.learning_rate, options.batch, options.augment, checkpoint
     )
+
+
+def _distillation(options: DistillOptions | None, checkpoint: Path | None) -> Distillation | None:
+    return None if options is None else distillation(options, checkpoint)
 
 
 def _second(path: Path | None, is_taken: bool) -> Path | None:

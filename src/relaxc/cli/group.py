@@ -10,6 +10,7 @@ from relaxc.cli.cache import cache
 from relaxc.cli.check import check
 from relaxc.cli.compile import compile_
 from relaxc.cli.cpp_runtime import cpp_runtime
+from relaxc.cli.distill import distill
 from relaxc.cli.export import export
 from relaxc.cli.fetch_runtime import fetch_runtime
 from relaxc.cli.inspect import inspect
@@ -37,6 +38,7 @@ for _command in (
     optimize,
     sensitivity,
     export,
+    distill,
     report,
     fetch_runtime,
     cpp_runtime,
