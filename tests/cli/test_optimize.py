@@ -19,13 +19,23 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_search(relaxc: Run, conv_onnx: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.rxc"
-    done = relaxc("optimize", conv_onnx, "--data", data, "-o", output, "--threads", 1)
+    done = relaxc("optimize", conv_onnx, "--data", data, "-o", output, "--threads", 1, "--no-tune")
     assert done.code == 0, done.err
     assert "  0  float32: score 1, drop 0 (allowed 0.01)" in done.out
     assert "The goal is met." in done.out
     assert "Recipe" in done.out
     document = relaxc(
-        "optimize", conv_onnx, "--data", data, "-o", output, "--threads", 1, "--resume", "--json"
+        "optimize",
+        conv_onnx,
+        "--data",
+        data,
+        "-o",
+        output,
+        "--threads",
+        1,
+        "--no-tune",
+        "--resume",
+        "--json",
     ).json
     assert document["meets_goal"]
     assert document["trials"][0]["recipe"]["precision"] == "float32"
@@ -39,7 +49,9 @@ def test_a_search(relaxc: Run, conv_onnx: Path, data: Path, tmp_path: Path) -> N
 
 def test_a_goal_that_is_missed(relaxc: Run, conv_onnx: Path, data: Path, tmp_path: Path) -> None:
     args = ("--max-latency", "1us", "--max-size", "1kB", "--time-budget", "1s")
-    done = relaxc("optimize", conv_onnx, "--data", data, "-o", tmp_path / "m.rxc", *args)
+    done = relaxc(
+        "optimize", conv_onnx, "--data", data, "-o", tmp_path / "m.rxc", "--no-tune", *args
+    )
     assert done.code == 1
     assert "GOAL NOT MET" in done.out
     assert (tmp_path / "m.rxc").is_file()
@@ -62,7 +74,9 @@ def test_a_goal_that_is_missed(relaxc: Run, conv_onnx: Path, data: Path, tmp_pat
 def test_bad_options(
     relaxc: Run, conv_onnx: Path, data: Path, tmp_path: Path, args: list[str], message: str
 ) -> None:
-    done = relaxc("optimize", conv_onnx, "--data", data, "-o", tmp_path / "m.rxc", *args)
+    done = relaxc(
+        "optimize", conv_onnx, "--data", data, "-o", tmp_path / "m.rxc", "--no-tune", *args
+    )
     assert done.code == 2
     assert message in done.err
     assert done.err.count("\n") == 1

@@ -26,7 +26,7 @@ from relaxc.search.options import SearchOptions
 from relaxc.search.recipe import Recipe
 from relaxc.search.replay import replay
 
-OPTIONS = SearchOptions(latency_s=0.05, threads=1)
+OPTIONS = SearchOptions(latency_s=0.05, threads=1, tune=False)
 SAMPLES = [
     {"x": np.random.default_rng(i).standard_normal((1, 3, 8, 8)).astype(np.float32)}
     for i in range(24)
@@ -185,7 +185,16 @@ def test_options_that_make_no_sense(options: Callable[[], object], message: str)
 def test_killed_ten_times(conv_onnx: Path, tmp_path: Path) -> None:
     """`kill -9` at random moments: the search goes on, and ends with an artifact that runs."""
     np.savez(tmp_path / "data.npz", x=np.concatenate([feed["x"] for feed in SAMPLES]))
-    command = [sys.executable, "-m", "relaxc", "optimize", str(conv_onnx), "--resume", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "relaxc",
+        "optimize",
+        str(conv_onnx),
+        "--resume",
+        "--json",
+        "--no-tune",
+    ]
     command += ["--data", str(tmp_path / "data.npz"), "-o", str(tmp_path / "m.rxc")]
     rng = np.random.default_rng(0)
     for _ in range(10):

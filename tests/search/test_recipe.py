@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,10 +23,10 @@ RUN = Run(
 )
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(precision="bfloat16"), RECIPE])
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(tuned=True), RECIPE])
 def test_round_trip(recipe: Recipe) -> None:
     assert Recipe.from_dict(recipe.as_dict()) == recipe
-    run = replace(RUN, recipe=recipe)
+    run = replace(RUN, recipe=recipe, records=('{"kind":"verdict"}',))
     assert Run.from_yaml(run.to_yaml()) == run
 
 
@@ -33,6 +34,14 @@ def test_options() -> None:
     options = RECIPE.options(CompileOptions(target="llvm", opt_level=2))
     assert options.quantize == RECIPE.quantize
     assert options.opt_level == 2
+    assert options.tuning_records is None
+
+
+def test_only_tuned_recipes_read_records() -> None:
+    records = Path("records.jsonl")
+    assert Recipe().options(CompileOptions(), records).tuning_records is None
+    assert Recipe(tuned=True).options(CompileOptions(), records).tuning_records == records
+    assert str(Recipe(tuned=True)) == "float32, tuned"
 
 
 def test_words() -> None:

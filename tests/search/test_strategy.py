@@ -19,6 +19,7 @@ def run(
     integers: bool = True,
     prunable: bool = False,
     is_small: bool = False,
+    can_tune: bool = False,
     predicted_s: Callable[[Recipe], float] = lambda _recipe: float("inf"),
 ) -> list[Recipe]:
     """Play a search in which a recipe loses what `drop_of` says; without those that prune, if all
@@ -28,6 +29,7 @@ def run(
     space = Space(
         precisions=precisions,
         has_integers=integers,
+        can_tune=can_tune,
         is_small=is_small,
         drop=lambda trial: drops[trial.number] if trial.is_ok else float("inf"),
         allowed=lambda: 0.01,
@@ -64,6 +66,15 @@ def test_what_promises_to_be_fast_comes_first() -> None:
     )
     assert tried[1].quantize is not None
     assert [recipe.precision for recipe in tried[-2:]] == ["float16", "bfloat16"]
+
+
+def test_the_best_is_tuned_in_the_end() -> None:
+    tried = run(lambda _recipe: 0.0, ("bfloat16",), integers=False, can_tune=True)
+    assert tried == [
+        Recipe(),
+        Recipe(precision="bfloat16"),
+        Recipe(precision="bfloat16", tuned=True),
+    ]
 
 
 def test_integers_that_keep_the_accuracy_need_no_more() -> None:

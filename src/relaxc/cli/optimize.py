@@ -52,6 +52,12 @@ _GOAL_MISSED = 1
     help="An HTML file about the search.  [default: the output's name with .html, where "
     "`relaxc[report]` is installed]",
 )
+@click.option(
+    "--tune/--no-tune",
+    default=True,
+    show_default=True,
+    help="Tune the kernels of the best, in half of the time at most.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an earlier search ended.")
 @click.option("--recipe", type=parameters.PATH, help="Build what a finished search found, again.")
 @click.option("--seed", default=0, show_default=True, help="Of the split of the data.")
@@ -74,6 +80,7 @@ def optimize(
     output: Path | None,
     pareto: Path | None,
     report: Path | None,
+    tune: bool,
     resume: bool,
     recipe: Path | None,
     seed: int,
@@ -120,6 +127,7 @@ def optimize(
             time_budget_s=parse_duration(time_budget),
             seed=seed,
             threads=threads,
+            tune=tune,
             resume=resume,
             pareto_dir=pareto,
             compile=CompileOptions(

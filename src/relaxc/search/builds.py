@@ -1,15 +1,18 @@
-"""What the search reads off a build."""
+"""What the search reads off a build, and where it puts it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from relaxc.compiler import CompileResult
-from relaxc.errors import OptionError
+from relaxc.errors import OptionError, OutputError
+from relaxc.replacing import replacing
 from relaxc.search.journal import Trial
 
 
@@ -78,3 +81,16 @@ def channels_of(built: CompileResult) -> list[dict[str, Any]]:
     """What pruning left of each group of channels: `name`, `before`, `after`."""
     groups = built.pruned.groups if built.pruned else ()
     return [{"name": g.name, "before": g.before, "after": g.after} for g in groups]
+
+
+def copy_artifact(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with source.open("rb") as read, replacing(target) as written:
+            shutil.copyfileobj(read, written)
+    except OSError as err:
+        raise OutputError(f"cannot write `{target}`: {err.strerror or err}") from err

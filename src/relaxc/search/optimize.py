@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +14,20 @@ import numpy as np
 
 from relaxc import cpu
 from relaxc.calibrate import CalibrationData
-from relaxc.compiler import CompileResult, compile, require_writable
-from relaxc.errors import OutputError, RelaxcError
+from relaxc.compiler import require_writable
+from relaxc.errors import RelaxcError
 from relaxc.layout import Precision
 from relaxc.manifest import versions
 from relaxc.replacing import replacing
-from relaxc.search.builds import channels_of, code_of, layers_of, pass_seconds, require_new
+from relaxc.search.building import Builder, can_tune
+from relaxc.search.builds import (
+    channels_of,
+    code_of,
+    copy_artifact,
+    layers_of,
+    pass_seconds,
+    require_new,
+)
 from relaxc.search.dataset import Dataset, feeds_of, split
 from relaxc.search.journal import Journal, Trial, open_journal
 from relaxc.search.judge import Judge
@@ -37,6 +44,8 @@ from relaxc.targets.registry import backend_for
 # Beside the artifact: what the search has tried.
 _FOLDER_SUFFIX = ".search"
 _RECIPE_SUFFIX = ".recipe.yaml"
+# Less time for tuning finds nothing.
+_LEAST_TUNING_S = 20.0
 _PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float16", "tf32")
 
 
@@ -118,6 +127,8 @@ class Search:
         self._known_judge: Judge | None = None
         self._predictions: Predictions | None = None
         self._threads = options.threads or cpu.available_cores()
+        self._folder = output.with_name(output.name + _FOLDER_SUFFIX)
+        self._builder = Builder(model, options, dataset, self._threads, self._folder)
         self._sensitive: dict[Recipe, tuple[str, ...]] = {}
         self.trials: list[Trial] = []
 
@@ -172,8 +183,7 @@ class Search:
 
     def run(self, watcher: Watcher) -> Result:
         """Try candidates until the strategy or the time is at its end."""
-        folder = self.output.with_name(self.output.name + _FOLDER_SUFFIX)
-        with open_journal(folder, self._subject(), self.options.resume) as journal:
+        with open_journal(self._folder, self._subject(), self.options.resume) as journal:
             is_done = self._explore(journal, watcher)
             return self._finish(journal, "done" if is_done else "budget")
 
@@ -186,7 +196,7 @@ class Search:
             trial = known.get(recipe)
             is_new = trial is None
             if trial is None:
-                if self.trials and self.left_s < self._longest_s:
+                if self.trials and self.left_s < self._needed_s(recipe):
                     return False
                 watcher.started(recipe, self)
                 trial = self._try(recipe, journal)
@@ -206,7 +216,10 @@ class Search:
         trial = Trial(1 + max((t.number for t in journal.trials), default=-1), recipe)
         artifact = journal.artifact(trial)
         try:
-            built = self._build(recipe, artifact)
+            if recipe.tuned:
+                left_s = self.left_s - 2 * self._longest_s
+                self._builder.tune(recipe, min(left_s, self.options.time_budget_s / 2))
+            built = self._builder.build(recipe, artifact)
             self._sensitive[recipe] = built.sensitive_nodes
             trial = replace(trial, code=code_of(built))
             require_new(trial, journal.trials)
@@ -257,6 +270,7 @@ class Search:
             predicted_s=predicted_s,
             precisions=[p for p in _PRECISIONS if self._has_precision(p)],
             has_integers=self._backend.has_integer_kernels,
+            can_tune=self.options.tune and can_tune(self.options.compile.target),
             is_small=self.options.goal.max_size_bytes is not None,
             drop=self.drop,
             allowed=self.allowed_drop,
@@ -268,18 +282,13 @@ class Search:
         """As the build of a recipe measured; a search that is resumed builds it again."""
         if recipe not in self._sensitive:
             with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
-                built = self._build(recipe, Path(folder) / "model.rxc")
+                built = self._builder.build(recipe, Path(folder) / "model.rxc")
             self._sensitive[recipe] = built.sensitive_nodes
         return self._sensitive[recipe]
 
-    def _build(self, recipe: Recipe, artifact: Path) -> CompileResult:
-        return compile(
-            self.model,
-            artifact,
-            recipe.options(self.options.compile),
-            calibration_data=self._dataset.calibration.feeds,
-            recovery_data=self._dataset.calibration.feeds,
-        )
+    def _needed_s(self, recipe: Recipe) -> float:
+        """What a trial takes at least, as far as one can tell."""
+        return self._longest_s * 2 + _LEAST_TUNING_S if recipe.tuned else self._longest_s
 
     def _has_precision(self, precision: Precision) -> bool:
         try:
@@ -292,7 +301,7 @@ class Search:
         """Put an artifact and its recipe where the user wants them."""
         if trial.number == self._published:
             return
-        _copy(journal.artifact(trial), self.output)
+        copy_artifact(journal.artifact(trial), self.output)
         with replacing(self.output.with_name(self.output.name + _RECIPE_SUFFIX)) as file:
             file.write(self.run_of(trial).to_yaml().encode())
         self._published = trial.number
@@ -301,7 +310,7 @@ class Search:
         """Copy the artifacts that no other one beats, each with its recipe."""
         folder.mkdir(parents=True, exist_ok=True)
         for trial in self.front():
-            _copy(journal.artifact(trial), folder / journal.artifact(trial).name)
+            copy_artifact(journal.artifact(trial), folder / journal.artifact(trial).name)
             recipe = folder / f"{trial.number:03}{_RECIPE_SUFFIX}"
             recipe.write_text(self.run_of(trial).to_yaml(), encoding="utf-8")
 
@@ -326,6 +335,7 @@ class Search:
             target=self.options.compile.target,
             input_shapes=self.options.compile.input_shapes,
             versions=versions(),
+            records=self._builder.records() if trial.recipe.tuned else (),
         )
 
     def _subject(self) -> dict[str, Any]:
@@ -337,6 +347,7 @@ class Search:
             "data": self._dataset.sha256,
             "metric": self.metric_name,
             "max_drop": str(goal.max_drop),
+            "tune": self.options.tune,
             "seed": self.options.seed,
             "threads": self._threads,
             "target": self._backend.describe(),
@@ -386,11 +397,3 @@ def _over(value: float | None, limit: float | None) -> float:
     if value is None or limit is None:
         return 0.0
     return max(0.0, value / limit - 1)
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        with source.open("rb") as read, replacing(target) as written:
-            shutil.copyfileobj(read, written)
-    except OSError as err:
-        raise OutputError(f"cannot write `{target}`: {err.strerror or err}") from err

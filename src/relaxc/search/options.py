@@ -25,6 +25,7 @@ class SearchOptions:
         resume: go on where an earlier search for the same thing ended.
         compile: target and shapes, the same for all candidates.
         pareto_dir: folder to receive the artifacts of the Pareto front; None for none.
+        tune: whether to tune the kernels of the best, in half of the time at most.
         latency_s: time to measure a candidate's speed for.
     """
 
@@ -37,6 +38,7 @@ class SearchOptions:
     resume: bool = False
     compile: CompileOptions = field(default_factory=CompileOptions)
     pareto_dir: Path | None = None
+    tune: bool = True
     latency_s: float = 1.0
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -23,15 +24,29 @@ class Recipe:
         precision: of tensors between kernels.
         quantize: how to quantize; None leaves the model in float.
         prune: which channels to remove; None leaves all.
+        tuned: whether kernels are as tuning found them to be faster.
     """
 
     precision: Precision = "float32"
     quantize: QuantizeOptions | None = None
     prune: PruneOptions | None = None
+    tuned: bool = False
 
-    def options(self, base: CompileOptions) -> CompileOptions:
-        """The options that build this candidate."""
-        return replace(base, precision=self.precision, quantize=self.quantize, prune=self.prune)
+    def options(self, base: CompileOptions, records: Path | None = None) -> CompileOptions:
+        """The options that build this candidate.
+
+        Args:
+            base: what is the same for all candidates.
+            records: what tuning has found. The user's own records are not looked at: they change,
+                and the recipe would build something else then.
+        """
+        return replace(
+            base,
+            precision=self.precision,
+            quantize=self.quantize,
+            prune=self.prune,
+            tuning_records=records if self.tuned else None,
+        )
 
     def __str__(self) -> str:
         """Short, for tables: `30% macs less, int8 mse, 3 nodes float`."""
@@ -45,6 +60,8 @@ class Recipe:
                 words.append(f"{len(self.quantize.exclude)} nodes float")
         if self.precision != "float32" or not words:
             words.append(self.precision)
+        if self.tuned:
+            words.append("tuned")
         return ", ".join(words)
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,6 +122,7 @@ class Run:
         target: what it was built for.
         input_shapes: input name -> dimensions that were chosen.
         versions: of the packages that built it.
+        records: what tuning found, of a recipe that is tuned: one line of JSON each.
     """
 
     recipe: Recipe
@@ -114,6 +132,7 @@ class Run:
     target: str
     input_shapes: Mapping[str, tuple[int | str, ...]]
     versions: Mapping[str, str]
+    records: tuple[str, ...] = ()
 
     def to_yaml(self) -> str:
         """The text of a recipe's file."""

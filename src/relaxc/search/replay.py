@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from relaxc.compiler import CompileResult, compile
 from relaxc.errors import InputError, ModelError, OptionError
 from relaxc.manifest import versions
 from relaxc.options import CompileOptions
+from relaxc.search.building import write_records
 from relaxc.search.dataset import feeds_of, split
 from relaxc.search.recipe import Run
+from relaxc.targets.tuning.records import FILE
 
 
 def replay(
@@ -54,13 +57,16 @@ def replay(
             f"these samples are not those of recipe `{recipe}`; give the same data and labels"
         )
     samples = dataset.calibration.feeds
-    result = compile(
-        model,
-        output,
-        run.recipe.options(options),
-        calibration_data=samples,
-        recovery_data=samples,
-    )
+    with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+        records = Path(folder, FILE)
+        write_records(records, run.records)
+        result = compile(
+            model,
+            output,
+            run.recipe.options(options, records),
+            calibration_data=samples,
+            recovery_data=samples,
+        )
     changed = {name: old for name, old in run.versions.items() if versions().get(name) != old}
     if not changed:
         return result

@@ -30,6 +30,7 @@ class Space:
     Attributes:
         precisions: besides float32.
         has_integers: whether it computes on integers.
+        can_tune: whether its kernels have anything to tune.
         is_small: whether the artifact's size is limited.
         drop: how much worse a trial is than the float build; infinite where it failed.
         allowed: the drop that is allowed; known once the float build is.
@@ -41,6 +42,7 @@ class Space:
 
     precisions: Sequence[Precision]
     has_integers: bool
+    can_tune: bool
     is_small: bool
     drop: Callable[[Trial], float]
     allowed: Callable[[], float]
@@ -55,7 +57,7 @@ class Space:
 
 def default_strategy(space: Space) -> Strategy:
     """Float32, then precisions and integers in the order in which they promise to be fast, then
-    the best of these with fewer channels.
+    the best of these with fewer channels; the best of all tuned.
     """
     yield Recipe()
     ways = [(recipe, _alone(recipe)) for recipe in map(_in_precision, space.precisions)]
@@ -67,6 +69,8 @@ def default_strategy(space: Space) -> Strategy:
         for scheme in _SMALL:
             yield Recipe(quantize=QuantizeOptions(scheme=scheme))
     yield from _fewer_channels(space.best(), space)
+    if space.can_tune:  # last, for as long as there is time
+        yield replace(space.best(), tuned=True)
 
 
 def _in_precision(precision: Precision) -> Recipe:

@@ -21,7 +21,7 @@ from relaxc.report.html.search import write_search_report
 from relaxc.search.optimize import optimize
 from relaxc.search.options import SearchOptions
 
-OPTIONS = SearchOptions(latency_s=0.05, threads=1)
+OPTIONS = SearchOptions(latency_s=0.05, threads=1, tune=False)
 SAMPLES = [
     {"x": np.random.default_rng(i).standard_normal((1, 3, 8, 8)).astype(np.float32)}
     for i in range(16)
