@@ -34,18 +34,17 @@ def chain() -> onnx.ModelProto:
 
 
 @pytest.fixture
-def gated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Price], relaxc.CompileResult]:
+def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., relaxc.CompileResult]:
     """Compile the chain, given what a kernel of some name and nodes costs."""
 
-    def run(price: Price) -> relaxc.CompileResult:
-        def measure(_self: object, variants: Sequence[Variant]) -> Seconds:
-            return {
+    def run(price: Price, is_steady: bool = True) -> relaxc.CompileResult:
+        def measure(_self: object, variants: Sequence[Variant]) -> tuple[Seconds, bool]:
+            seconds = {
                 call.key: price(kernel["name"], call.nodes)
                 for variant in variants
                 for call, kernel in zip(variant.calls, variant.kernels)
             }
+            return seconds, is_steady
 
         monkeypatch.setattr(speed_gate._Stopwatch, "_measure", measure)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -124,6 +123,22 @@ def test_kernels_that_are_known_are_not_timed(
         raise AssertionError("these kernels are known")
 
     assert report(gated(never)) == report(first)
+
+
+def test_times_of_a_busy_machine_are_taken_again(
+    gated: Callable[..., relaxc.CompileResult],
+) -> None:
+    first = gated(lambda name, _nodes: 3.0 if "integer" in name else 1.0, is_steady=False)
+    assert len(report(first).reverted) == 3 and not report(first).is_steady
+    again = gated(lambda name, _nodes: 1.0 if "integer" in name else 3.0)
+    assert report(again).reverted == [] and report(again).is_steady
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"), [([3, 1.0, 1.04], True), ([1, 2, 2], False), ([9, 8, 1, 5], False)]
+)
+def test_turns_agree(turns: Sequence[float], expected: bool) -> None:
+    assert speed_gate.agree(turns) == expected
 
 
 def test_on_this_machine(tmp_path: Path) -> None:

@@ -22,6 +22,15 @@ def test_what_is_known_stays(tmp_path: Path) -> None:
     assert [KernelTimes(2, tmp_path).get(key) for key in "abc"] == [2.0, 1.0, 4.0]
 
 
+def test_times_that_are_not_kept(tmp_path: Path) -> None:
+    times = KernelTimes(2, tmp_path)
+    times.add({"a": 2.0}, keep=False)
+    times.add({"b": 1.0})
+    assert (times.get("a"), times.get("b")) == (2.0, 1.0)
+    again = KernelTimes(2, tmp_path)
+    assert (again.get("a"), again.get("b")) == (None, 1.0)
+
+
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
     times = KernelTimes(2, tmp_path)
     times.path.write_text("{")

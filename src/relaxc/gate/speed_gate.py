@@ -6,14 +6,16 @@ a layer; conversions count for the layer that reads them. Layers that are not fa
 and the model is timed again: one that loses to conversions around its neighbours goes back. If the
 whole is then no faster than float, all of it stays float.
 
-Times are kept, and a model whose kernels are all known is not compiled for this at all.
+Times are kept, and a model whose kernels are all known is not compiled for this at all. They are
+not kept where turns differ, because something else kept the machine busy: the next compilation
+takes them again.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +28,10 @@ from relaxc.measure.kernel_times import KernelTimes
 from relaxc.measure.profile import fastest_calls
 from relaxc.runtime.session import Model
 
-# Times are the least over so many turns of each model, each of about so many seconds.
-_TURNS, _TURN_S = 3, 0.15
+# Times are the least over so many turns of each model, each of about so many seconds: more of them
+# until the two fastest turns of every model differ by no more than this.
+_TURNS, _MOST_TURNS, _TURN_S = 3, 8, 0.15
+_STEADY = 1.05
 _FEWEST_RUNS, _MOST_RUNS = 3, 100
 _MOST_VARIANTS = 3
 # Of the time with all layers on integers, for which some of them become float.
@@ -46,12 +50,14 @@ class GateReport:
         layers: in the order of execution.
         float_s, integer_s, chosen_s: all kernels of the float model, of the one that is quantized
             as far as possible, and of the one that was chosen.
+        is_steady: whether repeated turns took equally long; else times may be wrong.
     """
 
     layers: tuple[LayerSpeed, ...]
     float_s: float
     integer_s: float
     chosen_s: float
+    is_steady: bool = True
 
     @property
     def reverted(self) -> list[str]:
@@ -110,6 +116,7 @@ class SpeedGate:
                 plain.total(seconds),
                 whole.total(seconds),
                 plain.total(seconds) if is_slower else chosen,
+                stopwatch.is_steady,
             )
         )
         return nodes if is_slower else layers.nodes_of(reverted)
@@ -126,19 +133,29 @@ class _Stopwatch:
     def __init__(self, gate: SpeedGate, stack: ExitStack) -> None:
         self.gate = gate
         self.stack = stack
+        self.is_steady = True
 
     def time(self, variants: Sequence[Variant]) -> None:
         """Find out about every kernel of these variants."""
         calls = [call for variant in variants for call in variant.calls]
         if any(self.gate.times.get(call.key) is None for call in calls):
-            self.gate.times.add(self._measure(variants))
+            seconds, is_steady = self._measure(variants)
+            self.gate.times.add(seconds, keep=is_steady)
+            self.is_steady = self.is_steady and is_steady
 
-    def _measure(self, variants: Sequence[Variant]) -> Seconds:
+    def _measure(self, variants: Sequence[Variant]) -> tuple[Seconds, bool]:
+        """Kernels at their fastest, and whether turns agree."""
         models = {v: self.gate.build(self.stack, v.mod, v.kernels) for v in variants}
         least: dict[Variant, dict[int, float]] = {variant: {} for variant in variants}
-        for _ in range(_TURNS):
+        totals: dict[Variant, list[float]] = {variant: [] for variant in variants}
+        for turn in range(_MOST_TURNS):
+            if turn >= _TURNS and all(map(agree, totals.values())):
+                break
             for variant in variants:
-                self._turn(models[variant], least[variant])
+                totals[variant].append(self._turn(models[variant], least[variant]))
+        return self._by_key(least), all(map(agree, totals.values()))
+
+    def _by_key(self, least: Mapping[Variant, Mapping[int, float]]) -> Seconds:
         result: dict[str, float] = {}
         for variant, times in least.items():
             by_key: dict[str, list[float]] = defaultdict(list)
@@ -149,12 +166,21 @@ class _Stopwatch:
                 result[key] = min(mean, result.get(key, mean))
         return result
 
-    def _turn(self, model: Model, least: dict[int, float]) -> None:
+    def _turn(self, model: Model, least: dict[int, float]) -> float:
+        """Update the least times; the sum of this turn's own."""
         feed = self.gate.feed
         model.run(feed)
         start = time.perf_counter()
         model.run(feed)
         took = time.perf_counter() - start
         runs = max(_FEWEST_RUNS, min(_MOST_RUNS, int(_TURN_S / took)))
-        for place, seconds in fastest_calls(model, feed, runs).items():
+        found = fastest_calls(model, feed, runs)
+        for place, seconds in found.items():
             least[place] = min(seconds, least.get(place, seconds))
+        return sum(found.values())
+
+
+def agree(totals: Sequence[float]) -> bool:
+    """Whether the two fastest turns took equally long, so that nothing disturbed them."""
+    first, second = sorted(totals)[:2]
+    return second <= _STEADY * first

@@ -18,6 +18,9 @@ from relaxc import cpu
 from relaxc.cache import default_cache_dir
 from relaxc.replacing import replacing
 
+# Times of earlier formats are taken again: they were kept on busy machines as well.
+_FORMAT = 2
+
 
 class KernelTimes:
     """Seconds by kernel, in a file of the user's cache folder.
@@ -28,7 +31,7 @@ class KernelTimes:
     """
 
     def __init__(self, threads: int, cache_dir: Path | None = None) -> None:
-        facts = (cpu.model_name(), sorted(cpu.features()), threads, relaxc.__version__)
+        facts = (_FORMAT, cpu.model_name(), sorted(cpu.features()), threads, relaxc.__version__)
         key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         self.path = (cache_dir or default_cache_dir()) / f"kernel-times-{key}.json"
         self._known = self._read()
@@ -37,14 +40,23 @@ class KernelTimes:
         """The time of a kernel, if it was ever taken."""
         return self._known.get(key)
 
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Keep times; those that are known stay, so that what follows from them stays as well."""
+    def add(self, seconds: Mapping[str, float], keep: bool = True) -> None:
+        """Add times; those that are known stay, so that what follows from them stays as well.
+
+        Args:
+            seconds: by kernel.
+            keep: whether later compilations may rely on them.
+        """
         self._known = {**seconds, **self._known}
+        if not keep:
+            return
         with contextlib.suppress(OSError), self._locked():  # else they are taken again
             # Others may have written meanwhile.
-            self._known |= self._read()
+            kept = self._read()
+            self._known |= kept
+            kept = {**seconds, **kept}
             with replacing(self.path) as file:
-                file.write(json.dumps(self._known, indent=0, sort_keys=True).encode())
+                file.write(json.dumps(kept, indent=0, sort_keys=True).encode())
 
     def _read(self) -> dict[str, float]:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):

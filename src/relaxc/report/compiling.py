@@ -58,6 +58,8 @@ def _gated(result: CompileResult) -> list[tuple[str, str]]:
         f"{kept} of {len(gate.layers)} layers on integers; all kernels take "
         f"{gate.chosen_s * 1e3:.2f} ms, in float {gate.float_s * 1e3:.2f} ms"
     )
+    if not gate.is_steady:
+        text += "; other work kept this machine busy: times are not kept"
     return [("Speed gate", text), *_reverted(gate)]
 
 
