@@ -25,7 +25,7 @@ from relaxc.errors import ModelError, UnsupportedOpError
 from relaxc.frontend import operators
 from relaxc.frontend.element_types import carrier
 from relaxc.frontend.load import OnnxModel
-from relaxc.frontend.operators.base import NodeContext, constant
+from relaxc.frontend.operators.base import MAX_ELEMENTS, NodeContext, constant
 from relaxc.frontend.shape_values import ShapeValue, evaluate, shape_of, size_of
 from relaxc.frontend.simplify import first_line, opset, real_inputs, type_complaint
 
@@ -41,18 +41,21 @@ def identifier(name: str) -> str:
     return clean if clean and not clean[0].isdigit() else f"n_{clean}"
 
 
-# Beyond any memory, and far enough from the limit of int64 for sums and products of sizes.
-_MAX_ELEMENTS = 1 << 40
+def refuse_impossible_sizes(model: OnnxModel) -> None:
+    """Refuse tensors that no memory holds, before ONNX's shape inference tries to.
 
-
-def _refuse_impossible_size(value: onnx.ValueInfoProto) -> None:
-    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value]
-    # Symbolic and empty dimensions aside: strides are computed of the others, even of nothing.
-    if math.prod(sizes) > _MAX_ELEMENTS:
-        raise ModelError(
-            f"input `{value.name}` has impossible dimensions: {sizes}; at most 2**40 elements are "
-            "supported"
-        )
+    Raises:
+        ModelError: there is one.
+    """
+    graph = model.proto.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value]
+        # Symbolic and empty dimensions aside: strides are computed of the others, even of nothing.
+        if math.prod(sizes) > MAX_ELEMENTS:
+            raise ModelError(
+                f"tensor `{value.name}` has impossible dimensions: {sizes}; at most 2**40 elements "
+                "are supported"
+            )
 
 
 class GraphConverter:
@@ -103,7 +106,6 @@ class GraphConverter:
                     f"input `{value.name}` has element type {tensor.elem_type}, which ONNX does "
                     "not know; declare a type"
                 )
-            _refuse_impossible_size(value)
             dims = []
             for dim in tensor.shape.dim:
                 if dim.HasField("dim_value"):
@@ -186,7 +188,7 @@ class GraphConverter:
             # TVM's converters print and warn on their own; what matters is in the exception.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return self.bb.normalize(operators.convert(context))
+                return _of_known_shape(self.bb.normalize(operators.convert(context)))
         except Exception as err:
             raise UnsupportedOpError(
                 f"ONNX op `{node.op_type}` (node `{node_name(node)}`, opset {self.opset}) "
@@ -237,12 +239,34 @@ class GraphConverter:
         return relax.SeqExpr([block], result)
 
 
+def _of_known_shape(result: relax.Expr) -> relax.Expr:
+    """A converter's result, whose shape later stages must know at least by symbols.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    parts = result.ty.fields if isinstance(result.ty, relax.TupleType) else [result.ty]
+    for part in parts:
+        if isinstance(part, relax.TensorType) and not isinstance(part.shape, relax.ShapeExpr):
+            raise ValueError(
+                "the shape of its result does not follow from the shapes of its inputs; "
+                "declare dimensions that are equal as such, or fix them"
+            )
+        if isinstance(part, relax.TensorType):
+            sizes = [int(d) for d in part.shape.values if isinstance(d, tvm.tirx.IntImm)]
+            if math.prod(n for n in sizes if n) > MAX_ELEMENTS:
+                raise ValueError(f"its result has impossible dimensions: {sizes}")
+    return result
+
+
 def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
     """The ONNX element type of every tensor that shape inference knows, subgraphs included."""
-    types = {t.name: int(t.data_type) for t in graph.initializer}
+    types = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.elem_type:
             types[value.name] = int(value.type.tensor_type.elem_type)
+    # Last: an output may be declared as anything, but an initializer is what it is.
+    types |= {t.name: int(t.data_type) for t in graph.initializer}
     for node in graph.node:
         for attr in node.attribute:
             if attr.HasField("g"):

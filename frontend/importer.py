@@ -22,7 +22,7 @@ from tvm import IRModule
 
 from relaxc.errors import ModelError, UnsupportedOpError
 from relaxc.frontend import operators
-from relaxc.frontend.convert import GraphConverter, node_name
+from relaxc.frontend.convert import GraphConverter, node_name, refuse_impossible_sizes
 from relaxc.frontend.element_types import NARROW, dtype_name
 from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.host.operators import ON_HOST
@@ -132,6 +132,7 @@ def import_model(
     model = read_model(source)
     version = opset(model.proto)
     types = tuple(node.op_type for node in nodes(model.proto.graph))
+    refuse_impossible_sizes(model)
     simplify(model, input_shapes or {}, operators.is_supported, extension)
     refuse_unsupported(model)
     if not needs_host(model):

@@ -14,6 +14,7 @@ from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from relaxc.passes.canonicalize.fold_constant import FoldConstant
+from relaxc.passes.canonicalize.fold_empty import FoldEmpty
 from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
 from relaxc.passes.canonicalize.raise_activations import RaiseActivations
@@ -65,6 +66,8 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         quantization, pruning: as of `default_passes`.
     """
     return [
+        # First: nobody after it sees an extent of 0 that is known.
+        FoldEmpty(),
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
         FoldConstant(),
         FoldBatchNorm(),

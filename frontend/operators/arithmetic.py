@@ -9,6 +9,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
+from relaxc.frontend.operators.broadcast import with_sizes
 
 
 def binary(
@@ -170,6 +171,10 @@ def equal(ctx: NodeContext) -> relax.Expr:
 def prelu(ctx: NodeContext) -> relax.Expr:
     """PRelu with a slope that broadcasts."""
     x, slope = ctx.input(0), ctx.input(1)
+    shift = len(dims(x)) - len(dims(slope))
+    sizes = {a + shift: n for a, n in enumerate(dims(slope)) if not _is_one(n)}
+    # A slope's size that is a number is the data's; a symbol may be 1.
+    x = with_sizes(ctx, x, {a: n for a, n in sizes.items() if isinstance(n, tirx.IntImm)})
     zero = constant(np.zeros((), dtype(x)))
     low = ctx.bb.emit(relax.op.multiply(x, slope))
     return relax.op.where(ctx.bb.emit(relax.op.less(x, zero)), low, x)

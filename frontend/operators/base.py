@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 
 from relaxc.frontend.element_types import carried
 from relaxc.frontend.shape_values import Element, ShapeValue
+
+# Beyond any memory, and far enough from the limit of int64 for sums and products of sizes.
+MAX_ELEMENTS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,30 @@ def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
     count = int(shape[0]) if shape else 1
     if count == 0:
         return []
+    vector = bb.emit_te(_possible, vector, primfunc_name_hint="possible_sizes")
     symbols = [tirx.Var(f"{vector.name}_{i}", "int64") for i in range(count)]
     # Not `tensor_to_shape`, which TVM (0.27) lowers to symbols of its own; FuseTIR drops ours then.
     shape_type = relax.ShapeType(ndim=count)
     call = relax.op.call_pure_packed("vm.builtin.tensor_to_shape", vector, ty_args=[shape_type])
     bb.match_cast(bb.emit(call), relax.ShapeType(symbols))
     return list(symbols)
+
+
+def _possible(sizes: te.Tensor) -> te.Tensor:
+    """The sizes; a negative one, which no memory is found for, where their product is too large.
+
+    TVM's runtime counts the bits of a tensor in 64 bits, whatever overflows.
+    """
+    count = int(sizes.shape[0])
+
+    def element(i: Any) -> Any:
+        total: Any = tirx.const(1.0, "float64")
+        for k in range(count):
+            total = total * tirx.max(sizes[k], tirx.IntImm("int64", 1)).astype("float64")
+        refused = tirx.Select(i == 0, tirx.IntImm("int64", -1), tirx.IntImm("int64", 1))
+        return tirx.Select(total > float(1 << 50), refused, sizes[i])
+
+    return te.compute((count,), element, name="possible")
 
 
 Converter = Callable[[NodeContext], relax.Expr]

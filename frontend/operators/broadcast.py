@@ -56,6 +56,30 @@ def _with_common_sizes(ctx: NodeContext) -> NodeContext:
     return dataclasses.replace(ctx, inputs=inputs)
 
 
+def with_sizes(ctx: NodeContext, value: relax.Expr, wanted: dict[int, Element]) -> relax.Expr:
+    """A tensor whose axes have given sizes: what cannot be proved is checked when it runs.
+
+    Raises:
+        ValueError: a size is known to be another.
+    """
+    shape, analyzer = dims(value), Analyzer()
+    open_axes = {
+        a: size for a, size in wanted.items() if not analyzer.can_prove_equal(shape[a], size)
+    }
+    for axis, size in open_axes.items():
+        if isinstance(size, tirx.IntImm) and isinstance(shape[axis], tirx.IntImm):
+            raise ValueError(f"dimension {axis} is {int(shape[axis])}, but must be {int(size)}")
+    if not open_axes:
+        return value
+    # CanonicalizeBindings (TVM 0.27) takes a bare variable in a cast for its definition and
+    # recurs without end on `n := min(n, 512)`; an expression it leaves alone.
+    zero = tirx.IntImm("int64", 0)
+    pattern = list(shape)
+    for axis, size in open_axes.items():
+        pattern[axis] = tirx.Add(size, zero) if not isinstance(size, tirx.IntImm) else size
+    return ctx.bb.match_cast(value, relax.TensorType(pattern, value.ty.dtype.dtype))
+
+
 def is_open(sizes: Sequence[Element]) -> bool:
     """Whether two sizes may differ, though neither is known to be 1."""
     larger = [s for s in sizes if not (isinstance(s, tirx.IntImm) and int(s) == 1)]
@@ -130,21 +154,14 @@ def _cast(
 ) -> relax.Expr | None:
     if value is None or not _has_dims(value):
         return value
-    shape = dims(value)
-    wanted = list(shape)
+    shape, wanted = dims(value), {}
     for axis, dim in enumerate(shape):
         from_right = len(shape) - axis
         for other in others:
             theirs = dims(other)
             if from_right <= len(theirs) and _bounds(dim, theirs[-from_right]):
                 wanted[axis] = theirs[-from_right]
-    if all(a is b for a, b in zip(shape, wanted)):
-        return value
-    # CanonicalizeBindings (TVM 0.27) takes a bare variable in a cast for its definition and
-    # recurs without end on `n := min(n, 512)`; an expression it leaves alone.
-    zero = tirx.IntImm("int64", 0)
-    pattern = [a if a is b else tirx.Add(b, zero) for a, b in zip(shape, wanted)]
-    return ctx.bb.match_cast(value, relax.TensorType(pattern, value.ty.dtype.dtype))
+    return with_sizes(ctx, value, wanted)
 
 
 def _bounds(dim: Element, other: Element) -> bool:

@@ -60,9 +60,12 @@ class Transform:
         return padded.reshape(size * parts, -1)
 
     def loops(self, x: te.Tensor, length: Any, bins: Any) -> te.Tensor:
-        """The same for sizes that only the run knows; x is (outer, size, inner, parts)."""
+        """The same for sizes that only the run knows; x is (outer, size, inner, parts).
+
+        In double precision, where what cancels is 0.
+        """
         outer, size, inner, parts = x.shape
-        kind = str(x.dtype)
+        kind = "float64"
         used = tirx.min(size, tirx.floordiv(length, 2) + 1 if self.is_real else length)
         j = te.reduce_axis((0, used), name="j")
         sign = 1.0 if self.inverse else -1.0
@@ -70,10 +73,9 @@ class Transform:
         def element(o: Any, k: Any, i: Any, part: Any) -> Any:
             turn = tirx.floormod(j.var * k, tirx.max(length, 1)).astype("float64")
             angle = turn * tirx.const(2 * math.pi, "float64") / length.astype("float64")
-            cos, sin = tirx.cos(angle).astype(kind), tirx.sin(angle).astype(kind)
-            sin = sin * tirx.const(sign, kind)
-            real = x(o, j.var, i, 0)
-            imaginary = x(o, j.var, i, 1) if int(parts) > 1 else tirx.const(0.0, kind)
+            cos, sin = tirx.cos(angle), tirx.sin(angle) * tirx.const(sign, kind)
+            real = x(o, j.var, i, 0).astype(kind)
+            imaginary = x(o, j.var, i, 1).astype(kind) if int(parts) > 1 else tirx.const(0.0, kind)
             value = real * cos - imaginary * sin
             if self.is_real:
                 is_single = tirx.any(j.var == 0, j.var * 2 == length)
@@ -85,7 +87,8 @@ class Transform:
             return te.sum(value, axis=j)
 
         results = 1 if self.is_real else 2
-        return te.compute((outer, bins, inner, results), element, name="dft")
+        wide = te.compute((outer, bins, inner, results), element, name="dft")
+        return te.compute(wide.shape, lambda *i: wide(*i).astype(str(x.dtype)), name="narrow")
 
     def apply(self, ctx: NodeContext, x: relax.Expr) -> relax.Expr:
         """Transform axis 1 of (outer, size, inner, parts)."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from tvm import relax, tirx
 
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
+from relaxc.frontend.operators.broadcast import with_sizes
 from relaxc.frontend.operators.stock import convert_with_tvm
 from relaxc.frontend.operators.vectors import forbidden
+from relaxc.frontend.shape_values import Element
 
 
 def layer_normalization(ctx: NodeContext) -> relax.Expr:
@@ -18,10 +21,16 @@ def layer_normalization(ctx: NodeContext) -> relax.Expr:
     rank = len(dims(data))
     axis = int(ctx.attrs.get("axis", -1)) % rank
     asked = [bool(name) for name in ctx.node.output]
-    if not any(asked[1:]) and dims(ctx.input(1)) and len(dims(ctx.input(1))) == rank - axis:
-        return convert_with_tvm(ctx)
-    axes = list(range(axis, rank))
     kind = dtype(data)
+    scale = dims(ctx.input(1))
+    is_plain = not any(asked[1:]) and kind != "float64" and len(scale) == rank - axis
+    # TVM wants it proved that the scale fits.
+    sizes = {rank - len(scale) + k: n for k, n in enumerate(scale) if isinstance(n, tirx.IntImm)}
+    data = with_sizes(ctx, data, {a: n for a, n in sizes.items() if not _is_one(n)})
+    if is_plain and scale and not any(map(_is_one, scale)):
+        data = with_sizes(ctx, data, dict(zip(range(axis, rank), scale)))
+        return convert_with_tvm(dataclasses.replace(ctx, inputs=[data, *ctx.inputs[1:]]))
+    axes = list(range(axis, rank))
     bb = ctx.bb
     wide = data if kind in ("float32", "float64") else bb.emit(relax.op.astype(data, "float32"))
     mean = bb.emit(relax.op.mean(wide, axes, True))
@@ -36,6 +45,10 @@ def layer_normalization(ctx: NodeContext) -> relax.Expr:
     if ctx.has(2):
         result = bb.emit(relax.op.add(result, ctx.input(2)))
     return relax.Tuple([result, mean, inverse][: len(ctx.node.output)])
+
+
+def _is_one(size: Element) -> bool:
+    return isinstance(size, tirx.IntImm) and int(size) == 1
 
 
 def lp_normalization(ctx: NodeContext) -> relax.Expr:

@@ -17,7 +17,7 @@ from relaxc.frontend.operators.base import (
     dtype,
     runtime_sizes,
 )
-from relaxc.frontend.operators.vectors import vector, wrapped
+from relaxc.frontend.operators.vectors import product, vector, wrapped
 from relaxc.frontend.shape_values import Element
 
 Unary = Callable[[relax.Expr], relax.Expr]
@@ -36,6 +36,9 @@ def _reduction(kind: str, before: Unary | None = None, after: Unary | None = Non
             return (
                 ctx.input(0) if before is None and after is None else _map(ctx, data, before, after)
             )
+        if after is not None and "int" in given:
+            # Roots and logarithms of integers: in double precision, then toward zero.
+            return _through_double(ctx, kind, before, after)
         data = _emit(ctx, before, data)
         keep = bool(ctx.attrs.get("keepdims", 1))
         if axes is None:
@@ -48,6 +51,13 @@ def _reduction(kind: str, before: Unary | None = None, after: Unary | None = Non
         return after(ctx.bb.normalize(reduced)) if after else reduced
 
     return convert
+
+
+def _through_double(ctx: NodeContext, kind: str, before: Unary | None, after: Unary) -> relax.Expr:
+    """A reduction of integers whose result is a root or a logarithm, rounded toward zero."""
+    exact = ctx.bb.emit(_reduction(kind, before)(ctx))
+    wide = ctx.bb.emit(relax.op.astype(exact, "float64"))
+    return relax.op.astype(ctx.bb.emit(after(wide)), dtype(ctx.input(0)))
 
 
 def _emit(ctx: NodeContext, func: Unary | None, data: relax.Expr) -> relax.Expr:
@@ -93,17 +103,14 @@ def _over(ctx: NodeContext, data: relax.Expr, kind: str, axes: list[int], keep: 
         return relax.op.broadcast_to(value, relax.ShapeExpr(left))
     if kind == "mean" and "int" in dtype(data):
         total = ctx.bb.emit(relax.op.sum(data, axes, keep))
-        count = functools.reduce(lambda a, b: a * b, (shape[a] for a in axes))
-        if not isinstance(count, tirx.IntImm):
-            raise ValueError("the mean of integers over a symbolic dimension is not supported")
-        # Toward zero, as everywhere else.
-        return ctx.emit_te(
-            lambda x: te.compute(
-                x.shape, lambda *i: tirx.truncdiv(x(*i), tirx.const(int(count), x.dtype))
-            ),
-            total,
-            name="mean",
-        )
+        count = product([shape[a] for a in axes])
+
+        def share(x: te.Tensor, count: Any) -> te.Tensor:
+            by = tirx.max(count, tirx.IntImm("int64", 1)).astype(str(x.dtype))
+            # Toward zero, as everywhere else.
+            return te.compute(x.shape, lambda *i: tirx.truncdiv(x(*i), by), name="mean")
+
+        return ctx.emit_te(share, total, count, name="mean")
     return _OPS[kind](data, axes, keep)
 
 
@@ -185,6 +192,8 @@ def _over_runtime_axes(ctx: NodeContext, data: relax.Expr, kind: str, keep: bool
 def _log_sum_exp(ctx: NodeContext) -> relax.Expr:
     """ReduceLogSumExp, without overflow: the maximum is taken out first."""
     data, axes = ctx.input(0), _axes(ctx)
+    if "int" in dtype(data):
+        return _log_sum_exp_of_integers(ctx)
     if axes is None or not axes or any(not _is_positive(dims(data)[a]) for a in axes):
         return _reduction("sum", relax.op.exp, relax.op.log)(ctx)
     top = ctx.bb.emit(relax.op.max(data, axes, True))
@@ -196,6 +205,20 @@ def _log_sum_exp(ctx: NodeContext) -> relax.Expr:
     keep = bool(ctx.attrs.get("keepdims", 1))
     total = ctx.bb.emit(relax.op.log(relax.op.sum(powers, axes, keep)))
     return relax.op.add(total, safe if keep else relax.op.squeeze(safe, axes))
+
+
+def _log_sum_exp_of_integers(ctx: NodeContext) -> relax.Expr:
+    """As ONNX Runtime does it: every step is rounded toward zero, so the largest alone count."""
+    data, axes = ctx.input(0), _axes(ctx)
+    if axes is None or any(not _is_positive(dims(data)[a]) for a in axes):
+        raise ValueError("of integers, the axes must be known and not empty; cast them to floats")
+    top = ctx.bb.emit(relax.op.max(data, axes, True)) if axes else data
+    is_top = ctx.bb.emit(relax.op.astype(relax.op.equal(data, top), "int64"))
+    keep = bool(ctx.attrs.get("keepdims", 1))
+    count = ctx.bb.emit(relax.op.sum(is_top, axes, keep)) if axes else is_top
+    power = ctx.bb.emit(relax.op.log(ctx.bb.emit(relax.op.astype(count, "float64"))))
+    top = top if keep or not axes else ctx.bb.emit(relax.op.squeeze(top, axes))
+    return relax.op.add(ctx.bb.emit(relax.op.astype(power, dtype(data))), top)
 
 
 def _is_positive(dim: Element) -> bool:

@@ -37,10 +37,12 @@ class OrderBindings(Pass):
         blocks = mod["main"].body.blocks
         if not any(isinstance(b, relax.MatchCast) for block in blocks for b in block.bindings):
             return mod
-        return rewrite_main(relax.BlockBuilder(mod.clone()), _sorted)
+        # A cast may mention them as well, but they are known from the start.
+        given = {s for p in mod["main"].params for s in relax.analysis.tir_vars_in_type(p.ty)}
+        return rewrite_main(relax.BlockBuilder(mod.clone()), lambda block: _sorted(block, given))
 
 
-def _sorted(block: relax.BindingBlock) -> Sequence[relax.Binding]:
+def _sorted(block: relax.BindingBlock, given: set[tirx.Var]) -> Sequence[relax.Binding]:
     if not isinstance(block, relax.DataflowBlock):
         return list(block.bindings)
     by_var = {binding.var: binding for binding in block.bindings}
@@ -48,6 +50,8 @@ def _sorted(block: relax.BindingBlock) -> Sequence[relax.Binding]:
     for binding in block.bindings:
         if isinstance(binding, relax.MatchCast):
             for symbol in relax.analysis.definable_tir_vars_in_type(binding.ty):
+                if symbol in given:
+                    continue
                 by_symbol.setdefault(symbol, binding)
     done: set[relax.Var] = set()
     ordered: list[relax.Binding] = []

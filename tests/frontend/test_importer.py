@@ -184,6 +184,22 @@ def test_impossible_sizes() -> None:
         from_onnx(model)
 
 
+def test_an_impossible_result() -> None:
+    model = onnx_model(
+        "g (int64[2] x) => (float[a,b] y) { y = OneHot(x, d, v) }",
+        d=np.array(1 << 58),
+        v=np.array([0, 1], np.float32),
+    )
+    with pytest.raises(UnsupportedOpError, match="`y`.*impossible dimensions"):
+        from_onnx(model)
+
+
+def test_a_result_of_unknown_shape() -> None:
+    model = onnx_model("g (float[n,2] x, float[m,2] s) => (float[a,b] y) { y = PRelu(x, s) }")
+    with pytest.raises(UnsupportedOpError, match="`y`.*shape of its result does not follow"):
+        from_onnx(model)
+
+
 def test_an_input_of_no_type() -> None:
     model = onnx_model("g (float[2] x, float[2] unused) => (float[2] y) { y = Relu(x) }")
     model.graph.input[1].type.tensor_type.elem_type = 0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fuzz.cases import random_case
-from fuzz.judge import judge
+from fuzz.judge import judge, run_references
 from fuzz.mutants import random_mutant
 
 _MEMORY_BYTES = 8 << 30
@@ -40,6 +40,11 @@ def main() -> None:
         task = json.loads(line)
         answer(stage="make")
         model, trials = _MAKERS[task["kind"]](task["seed"])
+        if task.get("only_reference"):
+            answer(stage="reference")
+            run_references(model, trials)
+            answer(status="passed")
+            continue
         verdict = judge(model, trials, lambda name: answer(stage=name))
         answer(status=verdict.status, detail=verdict.detail[:600])
 

@@ -113,6 +113,14 @@ def test_lists_and_numbers(relu: relaxc.Model, compiled: Callable[..., Path]) ->
 # What does not fit.
 
 
+def test_sizes_that_no_memory_holds(compiled: Callable[..., Path]) -> None:
+    graph = "g (float[1] x, int64[2] s) => (float[n,m] y) { y = Expand(x, s) }"
+    model = relaxc.load(compiled(onnx_model(graph)))
+    for sizes in ([1 << 33, 1 << 33], [-3, 1]):
+        with pytest.raises(InputError, match="more memory than there is, or computes a negative"):
+            model(np.ones(1, np.float32), np.array(sizes))
+
+
 def test_a_missing_input(two: relaxc.Model) -> None:
     with pytest.raises(InputError, match=r"input `k` is missing; it is k: int64\[n\]"):
         two(X)

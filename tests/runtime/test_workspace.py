@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from relaxc.errors import TargetError
 from relaxc.runtime.tensors import ALIGNMENT, to_array
 from relaxc.runtime.workspace import Workspace
 
@@ -22,3 +24,8 @@ def test_tensors_lie_where_the_layout_says() -> None:
 
 def test_none_is_needed() -> None:
     assert Workspace({"storages": [], "tensors": []}).tensors == []
+
+
+def test_more_is_needed_than_there_is() -> None:
+    with pytest.raises(TargetError, match="needs 1048576 GiB for intermediate results"):
+        Workspace({"storages": [1 << 50], "tensors": []})

@@ -153,8 +153,11 @@ class Model:
             if (lacking := self._without_memory(err)) is not None:
                 raise lacking from err
             shapes = ", ".join(f"{i.name} {list(a.shape)}" for i, a in zip(self.inputs, arrays))
+            reason = str(err).splitlines()[0]
+            if "bad_alloc" in reason:
+                reason = "it asks for more memory than there is, or computes a negative size"
             raise InputError(
-                f"the model fails on inputs of these shapes ({shapes}): {str(err).splitlines()[0]}"
+                f"the model fails on inputs of these shapes ({shapes}): {reason}"
             ) from err
 
     def _without_memory(self, err: ffi.FfiError) -> TargetError | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from relaxc.artifact import numpy_dtype
+from relaxc.errors import TargetError
 from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, to_tensor
 
 
@@ -16,10 +17,20 @@ class Workspace:
 
     Args:
         layout: `workspace` of the manifest.
+
+    Raises:
+        TargetError: there is not as much memory.
     """
 
     def __init__(self, layout: Mapping[str, Any]) -> None:
-        self._memory = aligned_empty((_total(layout["storages"]),), np.dtype(np.uint8))
+        total = _total(layout["storages"])
+        try:
+            self._memory = aligned_empty((total,), np.dtype(np.uint8))
+        except MemoryError:
+            raise TargetError(
+                f"the model needs {total / 2**30:.0f} GiB for intermediate results, which this "
+                "machine does not have"
+            ) from None
         starts = _starts(layout["storages"])
         views = [
             _view(self._memory[starts[entry["storage"]] + entry["offset"] :], entry)

@@ -233,6 +233,15 @@ class KernelBuilder:
         register.set(value)
         return self.let(register.get())
 
+    def held(self, value: Expr, lanes: int) -> Expr:
+        """Name float32 numbers so that TVM's simplifier does not look into them, in a register.
+
+        A polynomial of a polynomial of a polynomial has a million terms where it is written out.
+        """
+        register = self.register(lanes=lanes)
+        register.set(value)
+        return self.let(register.get())
+
     def splat(self, value: float | Expr, lanes: int | None = None, dtype: str = "float32") -> Expr:
         """A vector of equal elements; `dtype` is that of a Python number."""
         lanes = self.lanes if lanes is None else lanes

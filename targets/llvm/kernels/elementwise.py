@@ -178,12 +178,14 @@ class Epilogue:
             return loaded[position]
 
         result = value
-        for var, call in self.bindings:
+        heavy = [i for i, (_, call) in enumerate(self.bindings) if str(call.op.name) in _HEAVY]
+        for i, (var, call) in enumerate(self.bindings):
             table = self._table(call)
             if table is not None and lanes == b.lanes:
-                result = b.let(b.activation(table, read(call.args[0])))
+                result = b.activation(table, read(call.args[0]))
             else:
-                result = b.let(apply_operator(call, read, self.is_rounded))
+                result = apply_operator(call, read, self.is_rounded)
+            result = b.held(result, lanes) if i in heavy[:-1] else b.let(result)
             known[var] = result
         return result
 

@@ -69,9 +69,15 @@ def _parallel(b: KernelBuilder, extents: Sequence[Index], body: Body) -> None:
     with tasks(b, total) as (task, flat):
         done: list[Expr] = []
         for extent in reversed(extents[1:fused]):
-            done.append(b.let(tirx.truncmod(flat, index(extent))))
-            flat = b.let(tirx.truncdiv(flat, index(extent)))
+            size = _positive(extent)
+            done.append(b.let(tirx.truncmod(flat, size)))
+            flat = b.let(tirx.truncdiv(flat, size))
         _serial(b, extents[fused:], [flat, *reversed(done)], task, body)
+
+
+def _positive(extent: Index) -> Expr:
+    """An extent to divide by: where it is 0, no iteration runs, but TVM refuses to divide by 0."""
+    return index(extent) if isinstance(extent, int) else tirx.max(extent, index(1))
 
 
 @contextlib.contextmanager

@@ -145,6 +145,41 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(0, 3)}, {"x": numbers(2, 3)}],
         {"i": indices(0)},
     ),
+    "a norm of symbols whose scale is of numbers, in both precisions": (
+        """g (float[n,m] x) => (float[a,b] y, double[c,d] z)
+        { y = LayerNormalization(x, s, s) w = Cast<to=11>(x) z = LayerNormalization(w, t) }""",
+        [{"x": numbers(3, 4)}],
+        {"s": numbers(4), "t": numbers(4).astype(np.float64)},
+    ),
+    "the first maximum along a symbol": (
+        "g (float[n,m] x) => (float[a,b] y) { y = Hardmax<axis=0>(x) }",
+        [{"x": numbers(3, 4)}],
+        {},
+    ),
+    "products of batches of which either may be 1": (
+        "g (float[n,m,k] x, float[p,q,r] z) => (float[a,b,c] y) { y = MatMul(x, z) }",
+        [{"x": numbers(n, 2, 4), "z": numbers(p, 4, 3)} for n, p in ((3, 1), (1, 3), (2, 2))],
+        {},
+    ),
+    "a slope that says how large a symbol is, of a group's result": (
+        """g (float[m,3,n] x) => (float[a,b,c] y, float[d,e] z)
+        { t = Erf(x) y = PRelu(t, s) z = ReduceMax<keepdims=0>(t, i) }""",
+        [{"x": numbers(2, 3, 4) - 12}],
+        {"s": numbers(4), "i": indices(2)},
+    ),
+    "roots and logarithms of integers": (
+        """g (int64[n,m] x) => (int64[a,b] y, int64[c] z, int64[d,e] u, int64[f,g] v)
+        { y = ReduceL2(x, i) z = ReduceLogSum<keepdims=0>(x, i) u = ReduceLogSumExp(x, i)
+          v = ReduceMean(x, i) }""",
+        [{"x": numbers(3, 4).astype(np.int64)}],
+        {"i": indices(1)},
+    ),
+    "many exponentials in a row": (
+        """g (float[n,16] x) => (float[a,b] y)
+        { q = Mul(x, w) r = Softplus(q) s = Softplus(r) t = Softplus(s) y = Softplus(t) }""",
+        [{"x": numbers(2, 16) / 16}],
+        {"w": numbers(1, 16)},
+    ),
 }
 
 
