@@ -10,6 +10,7 @@ from typing import Protocol
 
 from relaxc.layout import Precision
 from relaxc.passes.base import Pass
+from relaxc.passes.canonicalize.chain_pools import ChainPools
 from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
@@ -80,6 +81,7 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         FlattenMaps(),
         # Weights change their shape: before anything measures, prunes or rounds them.
         FoldSpaceToDepth(),
+        ChainPools(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         SinkPermute(),
