@@ -65,6 +65,10 @@ class Backend(abc.ABC):
         """This backend, with kernels as what was measured says; itself where nothing is tuned."""
         return self
 
+    def marked(self, mod: IRModule) -> IRModule:
+        """A module that all passes have run on, with the tuning tasks that its loop nests are."""
+        return mod
+
     @property
     def refused_records(self) -> list[str]:
         """Why records that fit a kernel were not used, after a module was built."""

@@ -120,7 +120,7 @@ def compile_for(
     if isinstance(prepared, ImportedProgram):
         return _compile_program(output, prepared, backend, options, diagnostics, clock)
     imported = prepared.imported
-    mod = runner.run(prepared.left(backend), prepared.mod)
+    mod = prepared.finished(backend, runner)
     weights = mod["main"].attrs[WEIGHTS]
     kernels = kernel_costs(imported.mod, mod)
     mod = runner.lower(backend, mod)
@@ -163,7 +163,7 @@ def _compile_program(
         own = replace(diagnostics, dump_dir=folder and folder / f"piece{number}")
         runner = PassRunner(own)
         prepared = prepare_piece(backend, piece, options, runner)
-        mod = runner.run(prepared.left(backend), prepared.mod)
+        mod = prepared.finished(backend, runner)
         weights = mod["main"].attrs[WEIGHTS]
         kernels = kernel_costs(piece.mod, mod)
         compiled = build(backend, runner.lower(backend, mod), listing=folder is not None)

@@ -63,6 +63,10 @@ class Prepared:
         options = replace(self.options, disabled_passes=disabled)
         return _divided(select_passes(every, options, Diagnostics()))[1]
 
+    def finished(self, backend: Backend, runner: PassRunner) -> IRModule:
+        """The module after all passes."""
+        return backend.marked(runner.run(self.left(backend), self.mod))
+
 
 def _divided(passes: list[Pass]) -> tuple[list[Pass], list[Pass]]:
     """Passes up to the choice of layouts, and the others."""

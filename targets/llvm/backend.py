@@ -18,6 +18,7 @@ from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.llvm.library import LlvmKernels
 from relaxc.targets.llvm.link import compiler_command, link_shared
 from relaxc.targets.llvm.machine import machine_of
+from relaxc.targets.llvm.nests import NestSite, mark_nests, nest_sites, replay_nests
 from relaxc.targets.llvm.schedule.schedule import schedule_nests
 from relaxc.targets.llvm.target import enabled_features
 from relaxc.targets.llvm.tuning import Tuning
@@ -78,6 +79,14 @@ class LlvmBackend(Backend):
         config = dict(self.target.export())
         return LlvmBackend(tvm.target.Target({**config, "num-cores": cores}))
 
+    def marked(self, mod: IRModule) -> IRModule:
+        """The module, with the tuning tasks that its loop nests are."""
+        return mod if self.tuning is None else mark_nests(mod, self.tuning)
+
+    def nest_sites(self, mod: IRModule) -> list[NestSite]:
+        """The places of loop nests that tuning has a say in."""
+        return [] if self.tuning is None else nest_sites(mod, self.tuning, self.target)
+
     @property
     def refused_records(self) -> list[str]:
         """Records of choices that their kernels do not offer."""
@@ -131,6 +140,7 @@ class LlvmBackend(Backend):
         """From fused PrimFuncs to VM code."""
         transform = relax.transform
         return [
+            ("replay-nests", replay_nests(self.tuning, self.target)),
             ("schedule", schedule_nests(machine_of(self.target))),
             ("dispatch-sort-scan", relax.backend.DispatchSortScan()),
             ("to-non-dataflow", transform.ToNonDataflow()),

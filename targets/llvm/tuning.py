@@ -39,6 +39,22 @@ class Site:
         """All choices, the untuned one first."""
         return self.kernel.space(self.group, machine)
 
+    def tensors(self, choice: Choice, machine: Machine) -> list[tuple[tuple[int, ...], Layout]]:
+        """(logical shape, layout) of each parameter that a choice reads, the result last."""
+        _, layouts = self.variant(choice, machine)
+        domain = self.kernel.domain(self.group.result_shape)
+        shapes = [tuple(p.ty.shape.values) for p in self.group.func.params]
+        found = []
+        for shape, layout in zip((*shapes, self.group.result_shape), layouts):
+            is_plain = layout.kind == "plain" and not any(layout.border)
+            dims = shape if is_plain else domain.operand_dims(shape)
+            found.append((tuple(int(d) for d in dims), layout))
+        return found
+
+    def written(self, choice: Choice, machine: Machine) -> Kernel:
+        """The kernel written with a choice."""
+        return self.variant(choice, machine)[0]
+
     def variant(self, choice: Choice, machine: Machine) -> tuple[Kernel, tuple[Layout, ...]]:
         """The kernel written with a choice, and the layouts that it reads.
 
@@ -83,14 +99,21 @@ class Tuning:
         self.decisions: dict[str, Decision | None] = {}
         self.refused: dict[str, str] = {}
 
-    def context(self, kernel: GroupKernel) -> Fields:
-        """For whom a kernel is tuned."""
-        return {**self._machine_facts, "space": kernel.space_version}
+    def context(self, space_version: int) -> Fields:
+        """For whom a kernel is tuned, whose choices are of this version."""
+        return {**self._machine_facts, "space": space_version}
+
+    def known(self, task: Task) -> Choice | None:
+        """What was measured to be fastest; None where nothing beats what is used without tuning."""
+        if task.key not in self.decisions:
+            self.decisions[task.key] = self._decider.decide(task)
+        decision = self.decisions[task.key]
+        return None if decision is None else decision.choice
 
     def task(self, kernel: GroupKernel, group: Group) -> Task | None:
         """The task that a group is; None if its kernel leaves nothing to choose."""
         workload = kernel.workload(group, self._machine)
-        return None if workload is None else Task(workload, self.context(kernel))
+        return None if workload is None else Task(workload, self.context(kernel.space_version))
 
     def choice(self, kernel: GroupKernel, group: Group, machine: Machine) -> Choice | None:
         """What to write a group's kernel with; None leaves that to the kernel."""
@@ -112,8 +135,12 @@ class Tuning:
         for choice in kernel.space(group, machine):
             if same_choice(choice, decision.choice):
                 return replace(decision, choice=choice)
-        self.refused[task.key] = f"the record for {task} names a choice that is no longer offered"
+        self.refuse(task)
         return None
+
+    def refuse(self, task: Task) -> None:
+        """Note that a task's record is of another mind than its space."""
+        self.refused[task.key] = f"the record for {task} names a choice that is no longer offered"
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -18,10 +18,10 @@ from relaxc.measure.feeds import FeedOptions
 from relaxc.options import CompileOptions, PruneOptions, QuantizeOptions
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.machine import machine_of
-from relaxc.targets.llvm.tuning import Site
 from relaxc.targets.registry import backend_for
-from relaxc.targets.tuning.history import History
-from relaxc.tuning.job import Job
+from relaxc.targets.tuning.history import VERDICT, History
+from relaxc.targets.tuning.records import RecordStore
+from relaxc.tuning.job import AnySite, Job
 from relaxc.tuning.measure import MeasureOptions, Measurer
 from relaxc.tuning.subject import Subject
 
@@ -66,7 +66,7 @@ def measurer(backend: LlvmBackend) -> Iterator[Measurer]:
         yield child
 
 
-def check(sites: list[Site], backend: LlvmBackend, measurer: Measurer) -> set[Any]:
+def check(sites: list[AnySite], backend: LlvmBackend, measurer: Measurer) -> set[Any]:
     """Try a few choices of every kernel; returns what their data are stored as."""
     machine = machine_of(backend.target)
     stored = set()
@@ -80,7 +80,8 @@ def check(sites: list[Site], backend: LlvmBackend, measurer: Measurer) -> set[An
             answer = measurer.trial(Job.of(site, rest[choice], machine))
             assert answer["outcome"] == "ok", (str(site.task), rest[choice], answer)
         told = site.task.workload
-        stored.add((told["kernel"], told["element"], told.get("weights"), told.get("rounds_rows")))
+        names = ("kernel", "element", "weights", "rounds_rows")
+        stored.add(tuple(told.get(name) for name in names))
     return stored
 
 
@@ -152,6 +153,53 @@ def test_other_kernels_have_choices_too(
     subject = Subject.of(bound, model, CompileOptions(precision=precision))
     kernels = {kernel for kernel, *_ in check(subject.sites(bound), bound, measurer)}
     assert {"pool2d", "conv2d_transpose", "attention"} <= kernels
+
+
+def test_loop_nests_have_traces_as_choices(
+    backend: LlvmBackend, measurer: Measurer, tmp_path: Path
+) -> None:
+    model = onnx_model(
+        """g (float[1,8,12,12] x) => (float[1,8,12] y) {
+            s = ReduceL1 <keepdims=0> (x, a)
+            y = CumSum (s, i) }""",
+        a=np.array([3], np.int64),
+        i=np.array(1, np.int64),
+    )
+    sites = Subject.of(backend, model, CompileOptions()).sites(backend)
+    machine, store = machine_of(backend.target), RecordStore(tmp_path / "r.jsonl")
+    kernels = [site for site in sites if site.task.kernel == "nest"]
+    assert kernels
+    for site in kernels:
+        space = site.space(machine)
+        assert len(space) > 3 and space == site.space(machine)
+        assert measurer.begin(Job.of(site, space[0], machine))["outcome"] == "ok"
+        answer = measurer.trial(Job.of(site, space[-1], machine))
+        assert answer["outcome"] == "ok", (str(site.task), answer)
+        about = {"workload": site.task.workload, "context": site.task.context}
+        choice = dict(space[-1])
+        store.append([{"kind": VERDICT, **about, "choice": choice, "ratio": 0.5, "at": 1}])
+    options = CompileOptions(tuning_records=store.path)
+    plain = relaxc.compile(model, tmp_path / "p.rxc", CompileOptions(tuning_records=None))
+    tuned = relaxc.compile(model, tmp_path / "t.rxc", options)
+    assert plain.path.read_bytes() != tuned.path.read_bytes() and not tuned.warnings
+    x = random(1, 8, 12, 12)
+    expected = np.cumsum(np.abs(x).sum(3), 1)
+    np.testing.assert_allclose(relaxc.load(tuned.path)(x), expected, rtol=1e-5)
+    store.append(
+        [
+            {
+                "kind": VERDICT,
+                **about,
+                "choice": {**choice, "trace": "[[], [[0, 1]]]"},
+                "ratio": 0.5,
+                "at": 2,
+            }
+        ]
+    )
+    refused = relaxc.compile(model, tmp_path / "r.rxc", options)
+    (warning,) = refused.warnings
+    assert "names a choice that is no longer offered" in warning
+    np.testing.assert_allclose(relaxc.load(refused.path)(x), expected, rtol=1e-5)
 
 
 def test_a_quantized_model_is_tuned_and_finds_its_records(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tvm import tirx
@@ -20,6 +20,7 @@ from tvm_ffi.serialization import from_json_graph_str, to_json_graph_str
 
 from relaxc.layout import PLAIN, Layout, Quantization
 from relaxc.targets.llvm.machine import Machine
+from relaxc.targets.llvm.nests import NestSite
 from relaxc.targets.llvm.tuning import Site
 from relaxc.targets.tuning.task import Choice
 
@@ -28,6 +29,9 @@ _TOLERANCE, _TOLERANCE_BF16 = 2e-4, 2e-2
 _SEED = 0
 # A byte that few results are.
 _UNLIKELY = 0xA5
+
+
+AnySite: TypeAlias = Site | NestSite
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,10 @@ class Job:
     scalars: list[int]
 
     @staticmethod
-    def of(site: Site, choice: Choice, machine: Machine) -> Job:
+    def of(site: AnySite, choice: Choice, machine: Machine) -> Job:
         """A site's kernel, written with a choice."""
-        kernel, layouts = site.variant(choice, machine)
-        domain = site.kernel.domain(site.group.result_shape)
-        shapes = [tuple(p.ty.shape.values) for p in site.group.func.params]
-        tensors = []
-        for shape, layout in zip((*shapes, site.group.result_shape), layouts):
-            is_plain = layout.kind == "plain" and not any(layout.border)
-            dims = shape if is_plain else domain.operand_dims(shape)
-            tensors.append((tuple(int(d) for d in dims), layout))
+        kernel = site.written(choice, machine)
+        tensors = site.tensors(choice, machine)
         return Job(kernel.func, tensors, list(kernel.constants), list(kernel.scalars))
 
     def write(self, folder: Path) -> None:

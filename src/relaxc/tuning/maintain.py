@@ -14,6 +14,7 @@ import onnx
 
 from relaxc.errors import InputError, OptionError, RecordsError
 from relaxc.options import CompileOptions
+from relaxc.targets.llvm import nests
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.library import space_versions
 from relaxc.targets.registry import backend_for
@@ -239,7 +240,7 @@ def prune(store: RecordStore, drop_trials: bool) -> tuple[int, int]:
         Records before and after.
     """
     tvm = importlib.metadata.version("apache-tvm")
-    versions = space_versions()
+    versions = {**space_versions(), nests.NAME: nests.VERSION}
     counts = [0, 0]
 
     def is_current(record: Fields) -> bool:

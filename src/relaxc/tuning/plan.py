@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from relaxc.errors import OptionError
 from relaxc.targets.llvm.machine import Machine
-from relaxc.targets.llvm.tuning import Site
 from relaxc.targets.tuning.history import History, wins
 from relaxc.targets.tuning.records import canonical
 from relaxc.targets.tuning.task import Choice, Task
+from relaxc.tuning.job import AnySite
 
 # A task rests after so many trials that brought nothing.
 PATIENCE = 48
@@ -31,7 +31,7 @@ class Entry:
         seconds: that the model spends in it, untuned; 0 until that is measured.
     """
 
-    site: Site
+    site: AnySite
     calls: int
     space: Sequence[Choice] = field(repr=False)
     seconds: float = 0.0
@@ -60,7 +60,7 @@ class Entry:
 
 
 def entries_of(
-    sites: Sequence[Site], machine: Machine, patterns: Sequence[str] = ()
+    sites: Sequence[AnySite], machine: Machine, patterns: Sequence[str] = ()
 ) -> list[Entry]:
     """The different kernels among sites, those with a choice.
 

@@ -21,7 +21,7 @@ from relaxc.preparing import Prepared, prepare, prepare_piece
 from relaxc.program import require_plain
 from relaxc.targets.base import Backend
 from relaxc.targets.llvm.backend import LlvmBackend
-from relaxc.targets.llvm.tuning import Site
+from relaxc.tuning.job import AnySite
 
 Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 
@@ -77,12 +77,15 @@ class Subject:
         ]
         return Subject(model, options, program.sha256, parts, True)
 
-    def sites(self, backend: LlvmBackend) -> list[Site]:
-        """The places of kernels that tuning has a say in, in order; nothing is built."""
-        found: list[Site] = []
+    def sites(self, backend: LlvmBackend) -> list[AnySite]:
+        """The places of kernels and of loop nests that tuning has a say in; nothing is built."""
+        found: list[AnySite] = []
         for part in self.parts:
-            layouts = part.left(backend)[:1]
-            found += backend.kernels.sites(PassRunner(Diagnostics()).run(layouts, part.mod))
+            runner = PassRunner(Diagnostics())
+            layouts, *others = part.left(backend)
+            mod = runner.run([layouts], part.mod)
+            found += backend.kernels.sites(mod)
+            found += backend.nest_sites(runner.run(others, mod))
         return found
 
     def write(self, backend: Backend, output: Path) -> None:
@@ -91,6 +94,6 @@ class Subject:
             compile_for(backend, self.model, output, self.options)
             return
         (part,) = self.parts
-        mod = PassRunner(Diagnostics()).run(part.left(backend), part.mod)
+        mod = part.finished(backend, PassRunner(Diagnostics()))
         costs = kernel_costs(part.imported.mod, mod)
         write_finished(output, part.imported, mod, backend, costs)
