@@ -1,12 +1,13 @@
 """How much faster weights make a kernel when blocks of them are zero.
 
-    python benchmarks/sparse_kernels.py [--only WORD ...] [--threads 2] [--gate] [--cache FOLDER]
+    python benchmarks/sparse_kernels.py [--only WORD ...] [--threads 2] [--scattered] [--gate]
 
 Layers with seeded weights, of which 80 and 90 % are zero by blocks of one input and as many outputs
 as a vector of this CPU holds, against the same layers with none. A kernel's time is its fastest
 inside of an inference, without conversions of the model's inputs; all kernels of a layer are timed
-in turns. `--gate` compiles weights of more densities with and without their zeros, and compares the
-ratio with the estimate that decides which kernel a model gets.
+in turns. `--scattered` sets single weights to zero, anywhere. `--gate` compiles weights of more
+densities with and without their zeros, and compares the ratio with the estimate that decides which
+kernel a model gets. `--cache FOLDER` keeps artifacts for the next time.
 """
 
 from __future__ import annotations
@@ -96,9 +97,10 @@ def with_zeros(case: Case, share: float, lanes: int) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def forced(is_sparse: bool) -> Iterator[None]:
-    """Whatever the estimates say."""
-    with mock.patch.object(sparse, "WORTHWHILE", np.inf if is_sparse else 0.0):
+def forced(is_sparse: bool | None) -> Iterator[None]:
+    """Whatever the estimates say; None leaves it to them."""
+    limit = {None: sparse.WORTHWHILE, True: np.inf, False: 0.0}[is_sparse]
+    with mock.patch.object(sparse, "WORTHWHILE", limit):
         yield
 
 
@@ -115,19 +117,21 @@ class Kernels:
     paths: dict[str, Path]
 
     @staticmethod
-    def compile(case: Case, shares: tuple[float, ...], gate: bool, folder: Path) -> Kernels:
+    def compile(
+        case: Case, shares: tuple[float, ...], block: int, gate: bool, folder: Path
+    ) -> Kernels:
         """Write the artifacts that are not there yet."""
-        lanes = machine_of(backend_for("llvm").target).lanes
         stem = "".join(c if c.isalnum() else "_" for c in f"{case.name} {case.shape}")
         paths: dict[str, Path] = {}
-        for share in (0.0, *shares):
-            for is_sparse in (True, False) if gate and share else (share > 0,):
-                label = f"{share}{'' if is_sparse else ' dense'}" if share else "dense"
-                path = paths[label] = folder / f"{stem}.{label.replace(' ', '_')}.rxc"
+        for share in shares if gate else (0.0, *shares):
+            for is_sparse in (True, False) if gate else (None,):
+                label = f"{share} dense" if is_sparse is False else str(share)
+                name = f"{stem}.{label.replace(' ', '_')}.{block}.{is_sparse}.rxc"
+                path = paths[label] = folder / name
                 if not path.exists():
                     options = relaxc.CompileOptions(tuning_records=None)
                     with quiet(), forced(is_sparse):
-                        relaxc.compile(with_zeros(case, share, lanes), path, options)
+                        relaxc.compile(with_zeros(case, share, block), path, options)
         return Kernels(case, paths)
 
     def measure(self, threads: int) -> dict[str, float]:
@@ -148,19 +152,19 @@ def _seconds(model: Model) -> float:
     return sum(kernel.min_s for kernel in kernels if kernel.nodes)
 
 
-def bars(kernels: Kernels, threads: int) -> str:
+def bars(kernels: Kernels, block: int, threads: int) -> str:
     """A row of the table."""
     seconds = kernels.measure(threads)
     case = kernels.case
-    cells = [case.name, case.shape, f"{seconds['dense'] * 1e6:.1f}"]
+    cells = [case.name, case.shape, f"{seconds['0.0'] * 1e6:.1f}"]
     for share, bar in BARS.items():
-        ratio = seconds[str(share)] / seconds["dense"]
-        has_bar = case.name in ("GEMM", "pointwise")
+        ratio = seconds[str(share)] / seconds["0.0"]
+        has_bar = case.name in ("GEMM", "pointwise") and block > 1
         cells.append(f"{ratio:.2f}" + (" (missed)" if has_bar and ratio > bar else ""))
     return "| " + " | ".join(cells) + " |"
 
 
-def gate(kernels: Kernels, threads: int) -> str:
+def gate(kernels: Kernels, _block: int, threads: int) -> str:
     """Measured and estimated ratios, and where the gate decides for the slower kernel."""
     seconds = kernels.measure(threads)
     cells = [kernels.case.name, kernels.case.shape]
@@ -179,6 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="WORD", help="layers whose name has it")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--scattered", action="store_true", help="zeros anywhere, not in blocks")
     parser.add_argument("--gate", action="store_true", help="hold estimates against times")
     parser.add_argument("--cache", type=Path, help="where artifacts stay")
     parser.add_argument("--prepare", action="store_true", help="stop before the measurement")
@@ -186,10 +191,11 @@ def main() -> int:
     names = [(case, f"{case.name} {case.shape}") for case in CASES]
     wanted = [c for c, name in names if not args.only or any(w in name for w in args.only)]
     shares = _GATE if args.gate else tuple(BARS)
+    block = 1 if args.scattered else machine_of(backend_for("llvm").target).lanes
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as scratch:
         folder = args.cache or Path(scratch)
         folder.mkdir(exist_ok=True)
-        compiled = [Kernels.compile(case, shares, args.gate, folder) for case in wanted]
+        compiled = [Kernels.compile(case, shares, block, args.gate, folder) for case in wanted]
         if args.prepare:
             return 0
         heads = ["layer", "shape"]
@@ -198,7 +204,7 @@ def main() -> int:
         print(f"{this_machine().cpu}, threads: {args.threads}\n")
         print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
         for kernels in compiled:
-            row = (gate if args.gate else bars)(kernels, args.threads)
+            row = (gate if args.gate else bars)(kernels, block, args.threads)
             print(row, flush=True)
     return 0
 

@@ -151,9 +151,9 @@ def _attributes(func: tvm.tirx.PrimFunc) -> dict[str, Any]:
     if func.attrs and SPARSITY in func.attrs:
         stated = func.attrs[SPARSITY]
         found["sparsity"] = {
-            str(k): round(float(v), 3) for k, v in stated.items() if k != "is_used"
+            str(key): str(value) if key == "method" else round(float(value), 3)
+            for key, value in stated.items()
         }
-        found["sparsity"]["is_used"] = bool(stated["is_used"])
     return found
 
 

@@ -19,15 +19,15 @@ def sparse_layers(kernels: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """
     layers = [(_name(k), k["sparsity"]) for k in kernels if k["nodes"] and "sparsity" in k]
     used = [
-        f"{name} ({found['zero_blocks']:.0%} of blocks, {found['cost']:.2f} of the dense time)"
+        f"{name} ({_unit(found)}, {found['cost']:.2f} of the dense time)"
         for name, found in layers
-        if found["is_used"]
+        if found["method"] != "dense"
     ]
     few = [f"{name} ({found['zeros']:.0%})" for name, found in layers if _are_scattered(found)]
     slow = [
         f"{name} ({found['zero_blocks']:.0%} of blocks)"
         for name, found in layers
-        if not found["is_used"] and not _are_scattered(found)
+        if found["method"] == "dense" and not _are_scattered(found)
     ]
     entries = [
         ("Zeros left out", used, ""),
@@ -37,8 +37,14 @@ def sparse_layers(kernels: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(title, _listed(names) + reason) for title, names, reason in entries if names]
 
 
+def _unit(found: dict[str, Any]) -> str:
+    if found["method"] == "blocks":
+        return f"{found['zero_blocks']:.0%} of blocks"
+    return f"{found['zeros']:.0%} of weights"
+
+
 def _are_scattered(found: dict[str, Any]) -> bool:
-    return not found["is_used"] and found["zero_blocks"] < _MANY_BLOCKS
+    return bool(found["method"] == "dense" and found["zero_blocks"] < _MANY_BLOCKS)
 
 
 def _name(kernel: dict[str, Any]) -> str:

@@ -119,9 +119,11 @@ class Conv2d(GroupKernel):
             kernel = self._dense(group, spec, layouts, machine)
             return kernel if sparsity is None else sparsity.mark(kernel)
         domain = self.domain(group.result_shape)
-        frame = KernelFrame("conv2d_sparse", group, domain, layouts, machine)
+        frame = KernelFrame(f"conv2d_{sparsity.method}", group, domain, layouts, machine)
         x = frame.views[group.anchor.args[0]]
-        return sparsity.mark(_product(group.anchor, spec, machine).emit(frame, x, machine))
+        return sparsity.mark(
+            _product(group.anchor, spec, machine).emit(sparsity.method, frame, x, machine)
+        )
 
     def _dense(
         self, group: Group, spec: ConvSpec, layouts: Sequence[Layout], machine: Machine

@@ -136,9 +136,9 @@ class Matmul(GroupKernel):
             return self._weight_only(group, weights, layouts, machine)
         sparsity = _sparsity(group, machine)
         if sparsity is not None and sparsity.is_used:
-            frame = KernelFrame("matmul_sparse", group, domain, layouts, machine)
+            frame = KernelFrame(f"matmul_{sparsity.method}", group, domain, layouts, machine)
             x = frame.views[group.anchor.args[0]]
-            return sparsity.mark(_product(group.anchor).emit(frame, x, machine))
+            return sparsity.mark(_product(group.anchor).emit(sparsity.method, frame, x, machine))
         kernel = self._dense(group, domain, integers, layouts, machine)
         return kernel if sparsity is None else sparsity.mark(kernel)
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Literal
 
 import numpy as np
 from tvm.ir import GenericConst
 
 from relaxc.layout import SPARSITY
 from relaxc.targets.llvm.groups.base import Group, KernelFrame
-from relaxc.targets.llvm.kernels import sparse
+from relaxc.targets.llvm.kernels import scattered, sparse
 from relaxc.targets.llvm.kernels.kernel import Kernel
-from relaxc.targets.llvm.kernels.sparse_plan import Window, choose_tile, relative_cost
+from relaxc.targets.llvm.kernels.sparse_plan import (
+    Window,
+    choose_scattered_tile,
+    choose_tile,
+    relative_cost,
+    relative_scattered_cost,
+)
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
 
+Method = Literal["blocks", "scattered", "dense"]
 # Of the dense kernel's time: estimates are not exact.
 WORTHWHILE = 0.9
 # Weights with fewer zeros than that are dense.
@@ -29,14 +37,19 @@ class Sparsity:
     Attributes:
         zeros: the share of weights that are zero.
         zero_blocks: the share of blocks, of one input and a vector of outputs, that are all zero.
-        cost: estimated time of the sparse kernel relative to the dense one.
-        is_used: whether zeros are left out.
+        cost: estimated time without zeros relative to the dense kernel.
+        method: `blocks` leaves out blocks of zeros, `scattered` all zeros, `dense` none.
     """
 
     zeros: float
     zero_blocks: float
     cost: float
-    is_used: bool
+    method: Method
+
+    @property
+    def is_used(self) -> bool:
+        """Whether zeros are left out."""
+        return self.method != "dense"
 
     def mark(self, kernel: Kernel) -> Kernel:
         """A kernel that says so, for reports."""
@@ -88,11 +101,47 @@ class Product:
         if zeros < _FEWEST_ZEROS:
             return None
         kept = float(sparse.kept_blocks(self.weight, machine.lanes).mean())
-        cost = self.cost(kept, machine)
-        return Sparsity(zeros, 1 - kept, cost, cost < WORTHWHILE)
+        costs: dict[Method, float] = {"blocks": self.cost(kept, machine)}
+        if self.is_pointwise(machine):
+            costs["scattered"] = relative_scattered_cost(*self._scattered(machine))
+        best = min(costs, key=lambda method: costs[method])
+        method = best if costs[best] < WORTHWHILE else "dense"
+        return Sparsity(zeros, 1 - kept, costs[best], method)
 
-    def emit(self, frame: KernelFrame, x: View, machine: Machine) -> Kernel:
+    def is_pointwise(self, machine: Machine) -> bool:
+        """Whether a pixel reads the same one of the data, and vectors of either can be filled."""
+        w = self.window
+        return (
+            (w.kernel, w.stride, w.start) == ((1, 1), (1, 1), (0, 0))
+            and self.depth >= machine.lanes
+            and (not isinstance(w.width, int) or w.pixels() >= machine.lanes)
+        )
+
+    def _scattered(self, machine: Machine) -> tuple[int | None, int, int, float, Machine]:
+        """What there is to know for the choice of a tile."""
+        w = self.window
+        is_known = isinstance(w.width, int) and isinstance(w.batch, int)
+        pixels = int(w.batch * w.pixels()) if is_known else None
+        left = np.count_nonzero(self.weight) / self.weight.size
+        return pixels, self.depth, len(self.weight), left, machine
+
+    def emit(self, method: Method, frame: KernelFrame, x: View, machine: Machine) -> Kernel:
         """Write the kernel that leaves zeros out."""
+        return (self._emit_scattered if method == "scattered" else self._emit_blocks)(
+            frame, x, machine
+        )
+
+    def _emit_scattered(self, frame: KernelFrame, x: View, machine: Machine) -> Kernel:
+        tile = choose_scattered_tile(*self._scattered(machine))
+        packed = scattered.pack(self.weight[:, :, 0, 0], tile, machine.lanes)
+        buffers = {f.name: frame.constant(f.name, getattr(packed, f.name)) for f in fields(packed)}
+        operands, y = frame.operands(), frame.result()
+        pixels = scattered.Pixels(self.window.batch, self.window.height, self.window.width)
+        weights = scattered.Weights(**buffers)
+        scattered.emit(frame.b, pixels, tile, x, weights, y, operands)
+        return frame.finish()
+
+    def _emit_blocks(self, frame: KernelFrame, x: View, machine: Machine) -> Kernel:
         tile = choose_tile(self.window, self.depth, self.vectors(machine.lanes), machine, x.pixel)
         packed = sparse.pack(self.weight, self.window, x, tile, machine.lanes)
         buffers = {f.name: frame.constant(f.name, getattr(packed, f.name)) for f in fields(packed)}

@@ -7,7 +7,7 @@ holds them against measurements.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
@@ -16,13 +16,19 @@ from relaxc.targets.llvm.machine import Machine
 
 # A dense kernel's multiply-add of a vector, two a cycle, at nine tenths of the peak.
 _DENSE = 0.55
-# What Winograd's transforms add to its products.
-_TRANSFORMS = 1.5
+# What kernels need beyond their loads: measured by estimated times.
+_SPARSE, _SCATTERED = 1.08, 1.25
+# What transforms of data add to Winograd's products, and cycles to transform a block of weights.
+_TRANSFORMS, _WEIGHT_TRANSFORM = 1.2, 8.0
 # Applying an epilogue to a vector and storing it, either way.
 _STORE = 2.0
 # Blocks of weights that are needed at once: bytes per cycle, from the caches and from memory.
 _FROM_L2, _FROM_L3, _FROM_MEMORY = 48, 24, 10
 _L3_BYTES = 16 << 20
+# Per list of scattered weights: beginning and ending it, loading and storing a vector of totals.
+_LIST, _TOTALS = 8.0, 1.5
+# Per element of the data and of the result, on the way from pixels to vectors of them and back.
+_TRANSPOSE = 0.3
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def _cycles(window: Window, tile: SparseTile, depth: int, pixel: int, machine: M
     # Two loads a cycle: of the pixels, of weights and of where they belong.
     per_tile = max((tile.pixels + 2) / 2, 4 / tile.chains)
     if not isinstance(window.width, int):
-        return per_tile / tile.pixels
+        return _SPARSE * per_tile / tile.pixels
     down, across = -(-window.height // tile.rows), -(-window.width // tile.columns)
     computed = down * across * tile.pixels / window.pixels()
     # Data of a tile, which every vector of outputs reads again, beside the weights.
@@ -143,12 +149,93 @@ def _cycles(window: Window, tile: SparseTile, depth: int, pixel: int, machine: M
     sets = max(1, way // _largest_power(pixel * sw * 4, way))
     if tile.columns / sets > machine.l1_bytes // way - 4:
         slower *= 2
-    return computed * per_tile / tile.pixels * slower
+    return _SPARSE * computed * per_tile / tile.pixels * slower
 
 
 def _largest_power(number: int, limit: int) -> int:
     """The largest power of two that divides a number, at least a cache line."""
     return min(limit, max(64, number & -number))
+
+
+@dataclass(frozen=True)
+class ScatteredTile:
+    """How a product is cut whose weights are zero one by one.
+
+    Attributes:
+        vectors: of pixels in a tile.
+        inputs: whose data are used together.
+        parts: shares of the outputs that are computed apart.
+        chains: independent sums per output and pixel, which hide the latency of adds.
+    """
+
+    vectors: int
+    inputs: int
+    parts: int
+    chains: int
+
+    def share(self, out: int, lanes: int) -> int:
+        """Outputs of a part: whole vectors of them."""
+        vectors = -(-out // lanes)
+        return -(-vectors // self.parts) * lanes
+
+
+def choose_scattered_tile(
+    pixels: int | None, depth: int, out: int, left: float, machine: Machine
+) -> ScatteredTile:
+    """The tile with the least estimated cycles.
+
+    Args:
+        pixels: of all images, if known.
+        depth: inputs.
+        out: outputs.
+        left: the share of weights that are not zero.
+        machine: the CPU.
+    """
+    tiles = []
+    for vectors in range(1, 9):
+        limit = int(0.75 * machine.l1_bytes) // (4 * vectors * machine.lanes)
+        ranges = -(-depth // limit)
+        chains = max(c for c in (1, 2, 4) if c == 1 or c * vectors <= 8)
+        tile = ScatteredTile(vectors, -(-depth // ranges), 1, chains)
+        if pixels is not None:
+            tile = replace(
+                tile, parts=_parts(-(-pixels // (vectors * machine.lanes)), out, machine)
+            )
+        tiles.append(tile)
+    return min(tiles, key=lambda t: _scattered_cycles(t, pixels, depth, out, left, machine))
+
+
+def _parts(tasks: int, out: int, machine: Machine) -> int:
+    """Shares of the outputs, so that cores do not wait for each other for long."""
+    parts, cores, most = 1, machine.cores, min(8, -(-out // machine.lanes))
+    while parts < most and -(-tasks * parts // cores) * cores > 9 / 8 * tasks * parts:
+        parts += 1
+    return parts
+
+
+def _scattered_cycles(
+    tile: ScatteredTile, pixels: int | None, depth: int, out: int, left: float, machine: Machine
+) -> float:
+    """Per output and vector of pixels."""
+    vectors = tile.vectors
+    size = vectors * machine.lanes
+    # Two loads a cycle: of the data, of a weight and of its place.
+    per_weight = max((vectors + 2) / 2, 4 / tile.chains) / vectors
+    lists = -(-depth // tile.inputs) * (_LIST / vectors + _TOTALS)
+    transposes = _TRANSPOSE * machine.lanes * (depth * tile.parts + out) / out
+    computed = 1.0 if pixels is None else -(-pixels // size) * size / pixels
+    return _SCATTERED * computed * (left * depth * per_weight + lists + transposes)
+
+
+def relative_scattered_cost(
+    pixels: int | None, depth: int, out: int, left: float, machine: Machine
+) -> float:
+    """Estimated time by that of the dense kernel; arguments as for `choose_scattered_tile`."""
+    tile = choose_scattered_tile(pixels, depth, out, left, machine)
+    cycles = _scattered_cycles(tile, pixels, depth, out, left, machine)
+    # Vectors of the dense kernel are of outputs.
+    filled = out / (-(-out // machine.lanes) * machine.lanes)
+    return (cycles + _STORE) / (depth * _DENSE / filled + _STORE)
 
 
 def relative_cost(
@@ -177,7 +264,9 @@ def relative_cost(
     total = inputs * vectors * block
     sparse = _cycles(window, tile, depth, pixel or machine.lanes, machine)
     sparse = max(sparse, _stream(kept * total, block + 4, machine) / tile.pixels)
-    dense = _DENSE if saving == 1 else _DENSE / saving * _TRANSFORMS
+    dense = _DENSE
+    if saving > 1:
+        dense = _DENSE / saving * _TRANSFORMS + _WEIGHT_TRANSFORM / window.pixels()
     # Few rows: as many as there are share a block of weights.
     rows = min(8, window.pixels()) if isinstance(window.width, int) else 8
     dense = max(dense, _stream(total, block, machine) / rows)

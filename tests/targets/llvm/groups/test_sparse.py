@@ -61,7 +61,7 @@ def convolution(case: tuple[Any, ...], lanes: int, batch: str = "2") -> onnx.Mod
 def test_convolutions(case: tuple[Any, ...], target: str) -> None:
     model = convolution(case, lanes_of(target))
     x = np.random.default_rng(1).standard_normal((2, case[0], *case[2:4])).astype(np.float32)
-    check_model(model, {"x": x}, target, kernels={"conv2d_sparse"})
+    check_model(model, {"x": x}, target, kernels={"conv2d_blocks"})
 
 
 def test_convolution_of_symbolic_batch() -> None:
@@ -70,7 +70,7 @@ def test_convolution_of_symbolic_batch() -> None:
     x = np.random.default_rng(1).standard_normal((3, 32, 7, 7)).astype(np.float32)
     (all_images,) = built.run({"x": x})
     np.testing.assert_array_equal(built.run({"x": x[1:2]})[0], all_images[1:2])
-    check_model(model, {"x": x}, kernels={"conv2d_sparse"})
+    check_model(model, {"x": x}, kernels={"conv2d_blocks"})
 
 
 def test_convolutions_in_a_row() -> None:
@@ -89,7 +89,7 @@ def test_convolutions_in_a_row() -> None:
         v=kernel.astype(np.float32),
     )
     x = rng.standard_normal((1, 40, 30, 9)).astype(np.float32)
-    check_model(model, {"x": x}, kernels={"conv2d_sparse"})
+    check_model(model, {"x": x}, kernels={"conv2d_blocks"})
 
 
 def test_zeros_survive_batch_norm() -> None:
@@ -110,7 +110,7 @@ def test_zeros_survive_batch_norm() -> None:
         variance=rng.random(48).astype(np.float32) + 0.5,
     )
     x = rng.standard_normal((1, 64, 12, 12)).astype(np.float32)
-    check_model(model, {"x": x}, kernels={"conv2d_sparse"})
+    check_model(model, {"x": x}, kernels={"conv2d_blocks"})
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -120,13 +120,13 @@ def test_zeros_survive_batch_norm() -> None:
 )
 def test_products(rows: int, depth: int, columns: int, target: str) -> None:
     model, feed = product(rows, depth, columns, lanes_of(target))
-    check_model(model, feed, target, kernels={"matmul_sparse"})
+    check_model(model, feed, target, kernels={"matmul_blocks"})
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6, 7, 8, 33])
 def test_symbolic_rows(rows: int) -> None:
     model, feed = product(rows, 101, 70, lanes_of("llvm"), "n")
-    check_model(model, feed, kernels={"matmul_sparse"})
+    check_model(model, feed, kernels={"matmul_blocks"})
 
 
 def product(
@@ -152,7 +152,7 @@ def product(
 def test_dense_stays_where_it_is_faster() -> None:
     """Single zeros, few blocks, and Winograd's method, which multiplies less than half."""
     rng, lanes = np.random.default_rng(0), lanes_of("llvm")
-    single = rng.random((64, 64, 1, 1)) < 0.5
+    single = rng.random((64, 64, 3, 3)) < 0.1
     few = blocks(64, 64, lanes, 0.9)[:, :, None, None]
     half = blocks(64, 64 * 9, lanes, 0.5).reshape(64, 64, 3, 3)
     for mask in (single, few, half):
@@ -163,15 +163,23 @@ def test_dense_stays_where_it_is_faster() -> None:
             }}""",
             w=(rng.standard_normal(mask.shape) * mask).astype(np.float32),
         )
-        assert "conv2d_sparse" not in BuiltModel(model).kernels
+        assert not {"conv2d_blocks", "conv2d_scattered"} & BuiltModel(model).kernels
 
 
-def test_random_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the pattern: against NumPy, in float64."""
+def force(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A kernel that leaves zeros out, whatever that costs."""
     monkeypatch.setattr(groups, "WORTHWHILE", np.inf)
+    other = "relative_scattered_cost" if method == "blocks" else "relative_cost"
+    monkeypatch.setattr(groups, other, lambda *_: 1e9)
+
+
+@pytest.mark.parametrize("method", ["blocks", "scattered"])
+def test_random_patterns(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pattern: against NumPy, in float64."""
+    force(monkeypatch, method)
     rng = np.random.default_rng(5)
-    for _ in range(6):
-        rows, depth, columns = (int(n) for n in rng.integers(1, 120, 3))
+    for _ in range(4):
+        rows, depth, columns = (int(n) for n in rng.integers(17, 120, 3))
         weight = rng.standard_normal((depth, columns)) * (rng.random((depth, columns)) < 0.3)
         weight[rng.random(depth) < 0.5] = 0  # inputs that nothing reads
         weight[:, rng.random(columns) < 0.5] = 0  # outputs that read nothing
@@ -181,9 +189,81 @@ def test_random_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         x = rng.standard_normal((rows, depth)).astype(np.float32)
         built = BuiltModel(model)
-        assert "matmul_sparse" in built.kernels
+        assert f"matmul_{method}" in built.kernels
         expected = x.astype(np.float64) @ weight
         np.testing.assert_allclose(built.run({"x": x})[0], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "depth, width, height, length, kept",
+    [(16, 24, 13, 7, 0.1), (37, 131, 9, 31, 0.05), (64, 40, 5, 5, 0.2), (40, 64, 28, 1, 0.0)],
+)
+def test_scattered_convolutions(
+    depth: int,
+    width: int,
+    height: int,
+    length: int,
+    kept: float,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Single zeros; the depthwise convolution wants a border around the result."""
+    force(monkeypatch, "scattered")
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((width, depth, 1, 1))
+    weight *= rng.random(weight.shape) < kept
+    model = onnx_model(
+        f"""g (float[n,{depth},{height},{length}] x) => (float[n,c,h,w] y) {{
+            a = Conv <kernel_shape=[1,1]> (x, weight, bias)
+            b = Relu (a)
+            y = Conv <kernel_shape=[3,3], pads=[1,1,1,1], group={width}> (b, u)
+        }}""",
+        weight=weight.astype(np.float32),
+        bias=rng.standard_normal(width).astype(np.float32),
+        u=rng.standard_normal((width, 1, 3, 3)).astype(np.float32),
+    )
+    x = rng.standard_normal((3, depth, height, length)).astype(np.float32)
+    check_model(model, {"x": x}, target, kernels={"conv2d_scattered"})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("is_symbolic", [False, True])
+@pytest.mark.parametrize("rows, depth, columns", [(33, 96, 40), (131, 100, 16), (17, 2048, 50)])
+def test_scattered_products(
+    rows: int,
+    depth: int,
+    columns: int,
+    is_symbolic: bool,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a long epilogue, and as many inputs as take several ranges."""
+    force(monkeypatch, "scattered")
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((depth, columns))
+    weight *= rng.random(weight.shape) < 0.1
+    size = "n" if is_symbolic else str(rows)
+    model = onnx_model(
+        f"""g (float[{size},{depth}] x) => (float[m,{columns}] y) {{
+            a = MatMul (x, w)
+            b = Add (a, bias)
+            y = Tanh (b)
+        }}""",
+        w=weight.astype(np.float32),
+        bias=rng.standard_normal(columns).astype(np.float32),
+    )
+    x = rng.standard_normal((rows, depth)).astype(np.float32)
+    check_model(model, {"x": x}, target, kernels={"matmul_scattered"})
+
+
+def test_few_rows_are_not_scattered() -> None:
+    weight = np.where(np.random.default_rng(0).random((64, 64, 1, 1)) < 0.05, 1, 0)
+    machine = Machine(16, 32, 48 << 10, 1 << 20, 2)
+    found = Product(weight, Window(1, 1, 3)).sparsity(machine)
+    assert found is not None and found.method != "scattered"
+    many = Product(weight, Window(1, 1, 300)).sparsity(machine)
+    assert many is not None and many.method == "scattered"
 
 
 def test_tiles_fit_registers_and_maps() -> None:
