@@ -51,7 +51,10 @@ def piece(
         with builder.dataflow():
             for binding in bindings:
                 value = _Renaming(inner).visit_expr(binding.value)
-                inner[binding.var] = builder.emit(value, binding.var.name)
+                if isinstance(binding, relax.MatchCast):  # says what symbols are
+                    inner[binding.var] = builder.match_cast(value, binding.ty, binding.var.name)
+                else:
+                    inner[binding.var] = builder.emit(value, binding.var.name)
             result = builder.emit_output(relax.Tuple([inner[v] for v in wanted]))
         builder.emit_func_output(result)
     out = mod.clone()
