@@ -12,7 +12,7 @@ from relaxc.errors import OptionError
 from relaxc.passes.prune.cost import PrunedCost
 from relaxc.passes.prune.dependency import Group
 
-Saving = Literal["channels", "macs", "params"]
+Saving = Literal["channels", "latency", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
 Scope = Literal["global", "local", "uniform", "sensitivity"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -102,7 +102,7 @@ class _Choice:
         removed = self.removed(counts)
         if self._budget.saving == "channels":
             return len(removed) / max(1, len(self._order))
-        total = self._cost.macs if self._budget.saving == "macs" else self._cost.params
+        total = self._cost.total(self._budget.saving)
         return 1 - total(removed) / total([])
 
     def loss(self, counts: list[int]) -> float:
@@ -163,7 +163,7 @@ def _worths(
         elif budget.saving == "channels":
             each = 1.0
         else:
-            total = cost.macs if budget.saving == "macs" else cost.params
+            total = cost.total(budget.saving)
             each = max((total([]) - total(group.channels)) / total([]) / len(group.channels), 1e-12)
         worth |= {c: scores[c] / each for c in group.channels}
     return worth
@@ -181,3 +181,9 @@ def _rounded(count: int, wanted: float, step: int) -> int:
     """How many channels of a group go, so that what stays is a good number and never nothing."""
     kept = max(step, round((count - wanted) / step) * step)
     return max(0, count - kept) if kept < count else 0
+
+
+def rounded(group: Group, share: float, multiple: int) -> int:
+    """How many channels of a group go so that about a share of them does."""
+    count = len(group.channels)
+    return _rounded(count, share * count, _step(group, multiple))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,23 @@ from tvm.ir import GenericConst
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.prune.channels import Axis
 from relaxc.passes.prune.dependency import Dependencies
+from relaxc.passes.prune.latency import LatencyTable
 from relaxc.passes.prune.operands import tensor_operands
 
 
 class PrunedCost:
-    """MACs and parameters as functions of what is removed; symbolic dimensions count as 1."""
+    """Costs as functions of what is removed; symbolic dimensions count as 1.
 
-    def __init__(self, mod: IRModule, found: Dependencies) -> None:
+    Args:
+        mod: what `found` is about.
+        found: its channels.
+        latency: seconds, where they were measured.
+    """
+
+    def __init__(
+        self, mod: IRModule, found: Dependencies, latency: LatencyTable | None = None
+    ) -> None:
+        self.latency = latency
         costs = {layer["name"]: layer["macs"] for layer in layer_costs(mod)}
         self._macs: list[tuple[int, list[npt.NDArray[np.int64]]]] = []
         self._params: list[tuple[int, list[npt.NDArray[np.int64]]]] = []
@@ -42,6 +52,13 @@ class PrunedCost:
         self._size = 1 + max((int(a.max()) for _, axes in self._params for a in axes), default=0)
         self._size = max([self._size, *(c + 1 for c in channels)])
         self._size = max([self._size, *(int(a.max()) + 1 for _, s in self._macs for a in s)])
+
+    def total(self, saving: str) -> Callable[[Collection[int]], float]:
+        """The cost that a budget counts: `macs`, `params` or `latency`."""
+        if saving == "latency":
+            assert self.latency is not None
+            return self.latency.seconds
+        return self.macs if saving == "macs" else self.params
 
     def macs(self, removed: Collection[int]) -> float:
         """Multiply-accumulate operations that are left."""

@@ -24,12 +24,13 @@ import numpy as np
 from tvm import IRModule, relax
 
 from relaxc.passes.base import Pass
-from relaxc.passes.prune.budget import Budget, choose
+from relaxc.passes.prune.budget import Budget, choose, rounded
 from relaxc.passes.prune.candidates import candidates, judge
 from relaxc.passes.prune.cost import PrunedCost
 from relaxc.passes.prune.dependency import Dependencies, Group, dependencies
 from relaxc.passes.prune.distill import Distillation, distill
 from relaxc.passes.prune.importance import Importance, Scores
+from relaxc.passes.prune.latency import Clock, LatencyTable, measure_table
 from relaxc.passes.prune.products import products_of
 from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.remove import remove_channels
@@ -63,12 +64,15 @@ class PruneReport:
         macs: before and after; symbolic dimensions count as 1.
         params: numbers in weights, before and after.
         mod: the pruned module.
+        latency: seconds of all kernels before and after, as their table says, where that was the
+            budget.
     """
 
     groups: tuple[GroupReport, ...]
     macs: tuple[int, int]
     params: tuple[int, int]
     mod: IRModule
+    latency: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class PruneChannels(Pass):
         progress: told how far the work is.
         curves: of each group's sensitivity, for that scope; measured where there are none.
         distillation: how to train what is left, at last; None: not.
+        clock: times kernels, for budgets in latency.
     """
 
     budget: Budget
@@ -98,6 +103,7 @@ class PruneChannels(Pass):
     progress: Callable[[str], None] = lambda _text: None
     curves: Curves = field(default_factory=dict)
     distillation: Distillation | None = None
+    clock: Clock | None = None
 
     name: ClassVar[str] = "prune-channels"
     required: ClassVar[bool] = True
@@ -111,8 +117,10 @@ class PruneChannels(Pass):
         """
         found = dependencies(mod)
         groups = candidates(found, self.exclude)
-        cost = PrunedCost(mod, found)
-        removed = choose(groups, self._scores(mod, found, groups), cost, self.budget)
+        scores = self._scores(mod, found, groups)
+        latency = self._latency(mod, found, groups, scores)
+        cost = PrunedCost(mod, found, latency)
+        removed = choose(groups, scores, cost, self.budget)
         small = remove_channels(mod, found, removed)
         kept = _Kept(found, removed)
         if self.recover:
@@ -128,7 +136,10 @@ class PruneChannels(Pass):
             small = distill(mod, small, kept, self.run, samples, self.distillation, self.progress)
         macs = round(cost.macs([])), round(cost.macs(removed))
         params = round(cost.params([])), round(cost.params(removed))
-        self.report(PruneReport(_reports(groups, removed), macs, params, small))
+        seconds = None
+        if latency is not None:
+            seconds = latency.seconds([]), latency.seconds(removed)
+        self.report(PruneReport(_reports(groups, removed), macs, params, small, seconds))
         return small
 
     def _scores(self, mod: IRModule, found: Dependencies, groups: tuple[Group, ...]) -> Scores:
@@ -136,6 +147,18 @@ class PruneChannels(Pass):
         if self.budget.scope != "sensitivity":
             return scores
         return scores_by_curves(groups, scores, self.curves or self._measured(mod))
+
+    def _latency(
+        self, mod: IRModule, found: Dependencies, groups: tuple[Group, ...], scores: Scores
+    ) -> LatencyTable | None:
+        if self.budget.saving != "latency":
+            return None
+        assert self.clock is not None
+        self.progress("time kernels")
+        multiple = self.budget.multiple
+        return measure_table(
+            mod, found, groups, scores, lambda g, share: rounded(g, share, multiple), self.clock
+        )
 
     def _measured(self, mod: IRModule) -> Curves:
         assert self.run is not None

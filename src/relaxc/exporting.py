@@ -17,6 +17,7 @@ from relaxc.errors import ModelError, OptionError, OutputError
 from relaxc.frontend.export.exporter import to_onnx
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import from_onnx
+from relaxc.latency import kernel_clock
 from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.pipeline import graph_passes
@@ -106,6 +107,7 @@ def export(
         reports.append,
         diagnostics.on_phase,
         diagnostics.checkpoint,
+        kernel_clock(backend_for(options.target), probes.build, probes.feed),
     )
     correction = Correction(probes.run, probes.shown, errors.extend)
     quantization = quantization_passes(options.quantize, probes.collect, correction)

@@ -12,7 +12,8 @@ import numpy as np
 from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData, Feed
-from relaxc.gate.speed_gate import Build, GateReport, SpeedGate
+from relaxc.gate.speed_gate import GateReport, SpeedGate
+from relaxc.gate.stopwatch import Build
 from relaxc.measure.feeds import make_feed
 from relaxc.measure.kernel_times import KernelTimes
 from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions

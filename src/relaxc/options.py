@@ -15,7 +15,7 @@ Shape = tuple["int | str", ...]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-Saving = Literal["channels", "macs", "params"]
+Saving = Literal["channels", "latency", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
 Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
@@ -66,7 +66,8 @@ class PruneOptions:
     """Which channels are removed from the model.
 
     Attributes:
-        saving: what is saved: `channels` (of those that could be removed), `macs` or `params`.
+        saving: what is saved: `channels` (of those that could be removed), `macs`, `params`, or
+            `latency`: of all kernels, timed on this machine.
         share: how much of it, between 0 and 1.
         importance: how channels are judged; all but `l1` and `l2` need samples.
         scope: `uniform` takes the same share everywhere, `local` compares channels with others of

@@ -19,6 +19,7 @@ from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
 from relaxc.gate.speed_gate import GateReport
 from relaxc.gating import gate_pass, has_speed_gate
+from relaxc.latency import kernel_clock
 from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.base import Pass
@@ -132,6 +133,7 @@ def prepare(
                 reports.append,
                 diagnostics.on_phase,
                 diagnostics.checkpoint,
+                kernel_clock(backend, probes.build, probes.feed),
             ),
             rounds_rows=options.quantize is not None and options.quantize.scheme == "int8-dynamic",
         ),

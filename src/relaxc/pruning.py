@@ -11,6 +11,7 @@ from relaxc.options import CompileOptions, DistillOptions, SparsifyOptions
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget
 from relaxc.passes.prune.distill import Distillation
+from relaxc.passes.prune.latency import Clock
 from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
 from relaxc.passes.prune.prune_weights import Blocks, NOfM, Pattern, PruneWeights, Unstructured
 from relaxc.passes.prune.segments import Arrays, Run
@@ -44,6 +45,7 @@ def pruning_passes(
     report: Callable[[PruneReport], None],
     progress: Callable[[str], None],
     checkpoint: Path | None = None,
+    clock: Clock | None = None,
 ) -> list[Pass]:
     """Channels first: weights that are gone need no zeros.
 
@@ -55,6 +57,7 @@ def pruning_passes(
         report: told what became of the channels.
         progress: told how far the work is.
         checkpoint: keeps the state of distillation.
+        clock: times kernels.
     """
     passes: list[Pass] = []
     prune, sparsify = options.prune, options.sparsify
@@ -73,6 +76,7 @@ def pruning_passes(
                 progress,
                 {name: tuple(curve.items()) for name, curve in prune.curves.items()},
                 _distillation(prune.distill, checkpoint),
+                clock,
             )
         )
     if sparsify is not None:

@@ -11,7 +11,7 @@ import pytest
 from builders import onnx_model
 
 import relaxc
-from relaxc.gate import speed_gate
+from relaxc.gate import stopwatch
 from relaxc.gate.layers import LayerSpeed
 from relaxc.gate.speed_gate import GateReport
 from relaxc.gate.variant import Seconds, Variant
@@ -46,7 +46,7 @@ def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., rela
             }
             return seconds, is_steady
 
-        monkeypatch.setattr(speed_gate._Stopwatch, "_measure", measure)
+        monkeypatch.setattr(stopwatch.Stopwatch, "_measure", measure)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         return relaxc.compile(chain(), tmp_path / "m.rxc", QUANTIZED, calibration_data=SAMPLES)
 
@@ -138,7 +138,7 @@ def test_times_of_a_busy_machine_are_taken_again(
     ("turns", "expected"), [([3, 1.0, 1.04], True), ([1, 2, 2], False), ([9, 8, 1, 5], False)]
 )
 def test_turns_agree(turns: Sequence[float], expected: bool) -> None:
-    assert speed_gate.agree(turns) == expected
+    assert stopwatch.agree(turns) == expected
 
 
 def test_on_this_machine(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ def pruning(command: _Command) -> _Command:
             "--prune",
             multiple=True,
             metavar="WHAT=SHARE",
-            help="Remove channels: `channels=0.5`, `macs=0.3` or `params=0.4` less than before; or "
-            "set weights to zero: `unstructured=0.5`, `2:4` or, in blocks that kernels leave out, "
-            "`block=0.8`. May be given for each.",
+            help="Remove channels: `channels=0.5`, `macs=0.3`, `params=0.4` or `latency=0.5` less "
+            "than before; or set weights to zero: `unstructured=0.5`, `2:4` or, in blocks that "
+            "kernels leave out, `block=0.8`. May be given for each.",
         ),
         click.option(
             "--importance",

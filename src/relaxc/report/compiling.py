@@ -46,6 +46,9 @@ def pruned_facts(report: PruneReport | None) -> list[tuple[str, str]]:
     (macs, fewer), (params, less) = report.macs, report.params
     touched = sum(g.after < g.before for g in report.groups)
     shares = f"{_less(macs, fewer)} MACs and {_less(params, less)} parameters less"
+    if report.latency is not None:
+        before, after = report.latency
+        shares += f", kernels {units.seconds(before)} to {units.seconds(after)} by their table"
     return [("Pruned", f"{shares}, in {touched} of {len(report.groups)} groups of channels")]
 
 
@@ -117,6 +120,7 @@ def pruning_as_json(report: PruneReport) -> dict[str, Any]:
     return {
         "macs": {"before": report.macs[0], "after": report.macs[1]},
         "params": {"before": report.params[0], "after": report.params[1]},
+        "latency_s": report.latency and {"before": report.latency[0], "after": report.latency[1]},
         "groups": [asdict(group) for group in report.groups],
     }
 
