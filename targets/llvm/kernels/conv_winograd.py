@@ -7,8 +7,7 @@ positions (one GEMM each) and at once transform back and apply the epilogue, so 
 the block's data leaves the L2 cache.
 
 Weights are transformed in every run: transformed they would be up to nine times larger, in the
-file, in memory, and on their way from memory to the core, which for maps of few tiles limits the
-speed. What that costs in time has not been measured against stored transforms on an idle machine.
+file and on their way from memory to the core, which limits the speed on maps of few tiles.
 
 Reference: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 """
@@ -35,8 +34,7 @@ from relaxc.targets.llvm.kernels.winograd_plan import Plan
 
 # Elements ahead in a panel of transformed weights, which may lie in L3.
 _PREFETCH = 4096
-# Elements in a cache line.
-_LINE = 16
+_LINE = 16  # elements in a cache line
 
 
 def pack_weights(weight: np.ndarray, plan: Plan, lanes: int) -> np.ndarray:
@@ -97,26 +95,55 @@ class _Writer:
     def share_blocks(self) -> None:
         """All weights first; then each thread takes blocks of tiles through all groups."""
         b, plan, x = self.b, self.plan, self.x
-        size = plan.positions * self.panel_stride
+        size, total = plan.positions * self.panel_stride, self.spec.batch * self.blocks
+        if plan.parts:
+            self._share_blocks_only(size, total)
+            return
         panels = b.workspace(self.groups * size)
         with b.parallel(self.groups * x.blocks) as t:
             g, cb = b.let(t // x.blocks), b.let(t % x.blocks)
             self.transform_weights(panels, b.let(g * size), g, index(0), cb)
-        with b.parallel(self.spec.batch * self.blocks) as t:
-            n, block = b.let(t // self.blocks), b.let(t % self.blocks)
-            data = b.workspace(plan.positions * self.data_stride)
-            product = b.workspace(plan.positions * self.product_stride)
-            with b.loop(x.blocks) as cb:
-                self.transform_data(data, index(0), n, block, cb)
+        with b.parallel(total) as t:
+            self._block(panels, size, t)
+
+    def _share_blocks_only(self, size: int, total: int) -> None:
+        """Each part transforms all weights for itself, a group's when its only block needs them."""
+        b, parts = self.b, self.plan.parts
+        if total <= parts:
+            with b.parallel(total) as t:
+                self._block(b.workspace(size), 0, t)
+            return
+        with b.parallel(parts) as part:
+            panels = b.workspace(self.groups * size)
             with b.loop(self.groups) as g:
-                self.multiply(data, index(0), panels, b.let(g * size), product)
-                self.finish(product, n, block, g)
+                self._transform_group(panels, b.let(g * size), g)
+            low = b.let(part * total // parts)
+            with b.loop(b.let((part + 1) * total // parts - low)) as i:
+                self._block(panels, size, low + i)
+
+    def _transform_group(self, panels: Buffer, at: Index, g: Index) -> None:
+        with self.b.loop(self.x.blocks) as cb:
+            self.transform_weights(panels, at, g, index(0), cb)
+
+    def _block(self, panels: Buffer, size: int, t: Index) -> None:
+        """A block of tiles; weights lie `size` apart, or are transformed now where that is 0."""
+        b, plan = self.b, self.plan
+        n, block = b.let(t // self.blocks), b.let(t % self.blocks)
+        data = b.workspace(plan.positions * self.data_stride)
+        product = b.workspace(plan.positions * self.product_stride)
+        with b.loop(self.x.blocks) as cb:
+            self.transform_data(data, index(0), n, block, cb)
+        with b.loop(self.groups) as g:
+            at = b.let(g * size)
+            if not size:
+                self._transform_group(panels, at, g)
+            self.multiply(data, index(0), panels, at, product)
+            self.finish(product, n, block, g)
 
     def share_groups(self) -> None:
         """Each thread takes groups of outputs over all blocks, once their data is transformed.
 
-        A single block's data each part transforms for itself: that is a few percent of its work,
-        and less than it takes to get half of them from a core that is far away.
+        A single block's data each part transforms for itself, rather than to fetch half of them.
         """
         b, plan, x = self.b, self.plan, self.x
         size = plan.positions * self.data_stride
@@ -138,7 +165,7 @@ class _Writer:
 
     def _group(self, data: Buffer, g: Index) -> None:
         """One group of outputs over all blocks of transformed data."""
-        b, plan, x = self.b, self.plan, self.x
+        b, plan = self.b, self.plan
         size = plan.positions * self.data_stride
         product = b.workspace(plan.positions * self.product_stride)
         panels = b.workspace(plan.positions * self.panel_stride)
@@ -148,8 +175,7 @@ class _Writer:
             self._add_parts(data, panels, product, g)
             self.finish(product, index(0), index(0), g)
             return
-        with b.loop(x.blocks) as cb:
-            self.transform_weights(panels, index(0), g, index(0), cb)
+        self._transform_group(panels, index(0), g)
         with b.loop(self.blocks) as block:
             self.multiply(data, b.let(block * size), panels, index(0), product)
             self.finish(product, index(0), block, g)
@@ -170,7 +196,7 @@ class _Writer:
         """Transform one channel block of a block of tiles, to `first` on."""
         b, plan, x = self.b, self.plan, self.x
         bt_rows, bt_columns = plan.rows.matrices()[0], plan.columns.matrices()[0]
-        with b.loop(plan.block) as t, self._existing(n, block, t) as (n, ty, tx):
+        with b.loop(plan.block) as t, _Existing(self, n, block, t) as (n, ty, tx):
             top, left = self.spec.padding[:2]
             down = plan.rows.outputs * plan.rows.stride
             across = plan.columns.outputs * plan.columns.stride
@@ -255,7 +281,7 @@ class _Writer:
     ) -> None:
         b, plan, spec = self.b, self.plan, self.spec
         at_rows, at_columns = plan.rows.matrices()[2], plan.columns.matrices()[2]
-        with b.loop(plan.block) as t, self._existing(n, block, t) as (n, ty, tx):
+        with b.loop(plan.block) as t, _Existing(self, n, block, t) as (n, ty, tx):
             at = b.let((k * plan.block + t) * b.lanes)
             columns = [
                 linear(
@@ -294,9 +320,6 @@ class _Writer:
             with b.when(_inside(w, c, extent, step)):
                 result = self.operands.apply(b, value, n, cb, h, w + c)
                 b.store(y.buffer, y.at(n, cb, h, w + c), result)
-
-    def _existing(self, n: Index, block: Index, t: Index) -> _Existing:
-        return _Existing(self, n, block, t)
 
 
 @dataclass(frozen=True)

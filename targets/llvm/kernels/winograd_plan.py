@@ -23,7 +23,8 @@ class Plan:
             for few tiles. Else they share out blocks of tiles.
         depth: input channel blocks whose weights are transformed at a time; fewer than all only
             where there is one block.
-        parts: tasks that each transform the data for themselves; 0 where threads share them.
+        parts: tasks that each transform for themselves what all need, data where they take groups
+            and weights where they take blocks; 0 where threads share that work.
     """
 
     rows: Transform
@@ -109,15 +110,21 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     blocks = spec.batch * -(-(down * across) // block)
     # Weights that outweigh the data are transformed once, by the thread that multiplies them.
     if blocks >= 4 and 4 * total > spec.out_channels:
-        return Plan(rows, columns, group, tile, block, False, in_blocks)
-    # Maps of one block, or too few groups for all cores: these take a block of tiles each. Of few
-    # tiles narrower groups.
+        fits = positions * spec.in_channels * spec.out_channels * 4 <= machine.l2_bytes
+        parts = _parts(blocks, total, machine) if fits else 0
+        return Plan(rows, columns, group, tile, block, False, in_blocks, parts)
+    # Maps of one block, or groups that are too few for all cores or leave some without work: these
+    # take a block of tiles each. Of few tiles narrower groups.
     few = out_blocks // group < machine.cores
     share = -(-(down * across) // machine.cores)
-    if share >= _SMALLEST_SHARE and (few or (blocks == 1 and 4 * total > spec.out_channels)):
+    prefers_blocks = blocks == 1 and 4 * total > spec.out_channels
+    if share >= _SMALLEST_SHARE and (
+        few or prefers_blocks or _is_uneven(out_blocks // group, machine.cores)
+    ):
         count = -(-down * across // min(share, block))
         count += -count % machine.cores
-        return Plan(rows, columns, group, tile, -(-down * across // count), False, in_blocks)
+        block, parts = -(-down * across // count), _parts(spec.batch * count, total, machine)
+        return Plan(rows, columns, group, tile, block, False, in_blocks, parts)
     if few:
         group, tile = 1, min(machine.registers - 2, 24)
     count = -(-total // _LARGEST_GROUP_BLOCK)
@@ -128,6 +135,20 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     if count == 1 and positions * total * spec.in_channels * 4 <= 2 * machine.l2_bytes:
         parts = min(groups, 2 * machine.cores)
     return Plan(rows, columns, group, tile, -(-total // count), True, min(depth, in_blocks), parts)
+
+
+def _parts(blocks: int, tiles: int, machine: Machine) -> int:
+    """Tasks that transform all weights for themselves; 0 where that would be most of their work.
+
+    It takes less than getting half of them from another core.
+    """
+    parts = min(blocks, machine.cores)
+    return parts if tiles >= _SMALLEST_SHARE * parts else 0
+
+
+def _is_uneven(tasks: int, cores: int) -> bool:
+    """Whether equal tasks keep cores waiting for more than an eighth of the time."""
+    return -(-tasks // cores) * cores > 1.125 * tasks
 
 
 def plan_variants(spec: ConvSpec, machine: Machine) -> list[Plan]:

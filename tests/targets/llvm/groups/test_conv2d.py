@@ -22,6 +22,7 @@ CASES = [
     (32, 32, 12, 12, (7, 7), 1, 1, 32, 3, "depthwise"),
     (32, 32, 19, 21, (3, 3), 1, 1, 1, 1, "winograd"),  # F(4,3)
     (48, 64, 7, 7, (3, 3), 1, 1, 1, 1, "winograd"),  # F(2,3)
+    (32, 96, 35, 33, (3, 3), 1, 1, 1, 1, "winograd"),  # groups that two cores share unevenly
     (32, 32, 17, 17, (1, 7), 1, 1, 1, 0, "winograd"),
     (32, 64, 9, 9, (5, 5), 1, 1, 1, 2, "winograd"),
     (32, 64, 41, 47, (3, 3), 2, 1, 1, 1, "winograd"),  # even and odd pixels apart
