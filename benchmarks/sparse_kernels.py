@@ -118,7 +118,7 @@ class Kernels:
 
     @staticmethod
     def compile(
-        case: Case, shares: tuple[float, ...], block: int, gate: bool, folder: Path
+        case: Case, shares: tuple[float, ...], block: int, gate: bool, target: str, folder: Path
     ) -> Kernels:
         """Write the artifacts that are not there yet."""
         stem = "".join(c if c.isalnum() else "_" for c in f"{case.name} {case.shape}")
@@ -126,10 +126,11 @@ class Kernels:
         for share in shares if gate else (0.0, *shares):
             for is_sparse in (True, False) if gate else (None,):
                 label = f"{share} dense" if is_sparse is False else str(share)
-                name = f"{stem}.{label.replace(' ', '_')}.{block}.{is_sparse}.rxc"
+                cpu = "".join(c if c.isalnum() else "_" for c in target)
+                name = f"{stem}.{label.replace(' ', '_')}.{block}.{is_sparse}.{cpu}.rxc"
                 path = paths[label] = folder / name
                 if not path.exists():
-                    options = relaxc.CompileOptions(tuning_records=None)
+                    options = relaxc.CompileOptions(target=target, tuning_records=None)
                     with quiet(), forced(is_sparse):
                         relaxc.compile(with_zeros(case, share, block), path, options)
         return Kernels(case, paths)
@@ -183,6 +184,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="WORD", help="layers whose name has it")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--target", default="llvm", help="to compile for; this CPU must run it")
     parser.add_argument("--scattered", action="store_true", help="zeros anywhere, not in blocks")
     parser.add_argument("--gate", action="store_true", help="hold estimates against times")
     parser.add_argument("--cache", type=Path, help="where artifacts stay")
@@ -191,11 +193,13 @@ def main() -> int:
     names = [(case, f"{case.name} {case.shape}") for case in CASES]
     wanted = [c for c, name in names if not args.only or any(w in name for w in args.only)]
     shares = _GATE if args.gate else tuple(BARS)
-    block = 1 if args.scattered else machine_of(backend_for("llvm").target).lanes
+    block = 1 if args.scattered else machine_of(backend_for(args.target).target).lanes
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as scratch:
         folder = args.cache or Path(scratch)
         folder.mkdir(exist_ok=True)
-        compiled = [Kernels.compile(case, shares, block, args.gate, folder) for case in wanted]
+        compiled = [
+            Kernels.compile(case, shares, block, args.gate, args.target, folder) for case in wanted
+        ]
         if args.prepare:
             return 0
         heads = ["layer", "shape"]
