@@ -50,12 +50,20 @@ def refuse_impossible_sizes(model: OnnxModel) -> None:
     graph = model.proto.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value]
-        # Symbolic and empty dimensions aside: strides are computed of the others, even of nothing.
-        if math.prod(sizes) > MAX_ELEMENTS:
+        if _is_impossible(sizes):
             raise ModelError(
-                f"tensor `{value.name}` has impossible dimensions: {sizes}; at most 2**40 elements "
-                "are supported"
+                f"tensor `{value.name}` has impossible dimensions: {sizes}; less than 2**31 along "
+                "an axis and at most 2**40 elements are supported"
             )
+
+
+_LOGICAL = frozenset({"And", "Or", "Xor", "Not"})
+
+
+def _is_impossible(sizes: list[int]) -> bool:
+    # Symbolic and empty dimensions aside: strides are computed of the others, even of nothing.
+    too_many = math.prod(n for n in sizes if n) > MAX_ELEMENTS
+    return too_many or any(not 0 <= n < 1 << 31 for n in sizes)
 
 
 class GraphConverter:
@@ -174,6 +182,13 @@ class GraphConverter:
         inputs = [self._tensor(name) if name else None for name in node.input]
         if node.op_type == "If" and not node.domain:
             return self.bb.emit(self._convert_if(node, inputs[0]), node_name(node))
+        if node.op_type in _LOGICAL and any(
+            v.ty.dtype.dtype != "bool" for v in inputs if v is not None
+        ):
+            raise UnsupportedOpError(
+                f"ONNX op `{node.op_type}` (node `{node_name(node)}`) takes booleans only; cast "
+                "its inputs"
+            )
         context = NodeContext(
             self.bb,
             node,
@@ -254,7 +269,7 @@ def _of_known_shape(result: relax.Expr) -> relax.Expr:
             )
         if isinstance(part, relax.TensorType):
             sizes = [int(d) for d in part.shape.values if isinstance(d, tvm.tirx.IntImm)]
-            if math.prod(n for n in sizes if n) > MAX_ELEMENTS:
+            if _is_impossible(sizes):
                 raise ValueError(f"its result has impossible dimensions: {sizes}")
     return result
 

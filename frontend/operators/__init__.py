@@ -44,8 +44,7 @@ CONTROL_FLOW = frozenset({"If"})
 
 # TVM has converters for these, which are wrong or partial; ONNX's own function bodies are neither.
 INLINED = frozenset(
-    {"Attention", "Mish", "RMSNormalization", "SpaceToDepth"}
-    | {"GroupNormalization", "NegativeLogLikelihoodLoss"}
+    {"Attention", "Mish", "RMSNormalization"} | {"GroupNormalization", "NegativeLogLikelihoodLoss"}
 )
 
 # By operator; those of other domains read `domain::Operator`.

@@ -136,8 +136,32 @@ def _bilinear(load: Any, size: Sequence[Any], at: tuple[Any, Any], kind: str) ->
     return total
 
 
+def space_to_depth(ctx: NodeContext) -> relax.Expr:
+    """SpaceToDepth: the pixels of a block become channels, before the old ones or within them."""
+    data, size = ctx.input(0), int(ctx.attrs["blocksize"])
+    if size < 1 or len(dims(data)) != 4:
+        raise ValueError("it takes images in blocks of at least one pixel")
+    is_outer = ctx.text("mode", "DCR") == "DCR"
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        count, channels, height, width = x.shape
+        pixels = size * size
+
+        def element(n: Any, c: Any, i: Any, j: Any) -> Any:
+            pixel = tirx.floordiv(c, channels) if is_outer else tirx.floormod(c, pixels)
+            channel = tirx.floormod(c, channels) if is_outer else tirx.floordiv(c, pixels)
+            down, right = tirx.floordiv(pixel, size), tirx.floormod(pixel, size)
+            return x(n, channel, i * size + down, j * size + right)
+
+        shape = (count, channels * pixels, height // size, width // size)
+        return te.compute(shape, element, name="space_to_depth")
+
+    return ctx.emit_te(compute, data)
+
+
 CONVERTERS: dict[str, Converter] = {
     "AffineGrid": affine_grid,
     "Col2Im": col2im,
     "DeformConv": deform_conv,
+    "SpaceToDepth": space_to_depth,
 }

@@ -67,10 +67,30 @@ def lp_normalization(ctx: NodeContext) -> relax.Expr:
     return relax.op.divide(data, bb.emit(relax.op.where(is_zero, one, norm)))
 
 
+def per_channel(ctx: NodeContext) -> relax.Expr:
+    """BatchNormalization and InstanceNormalization: as many channels as the scale has elements."""
+    data, scale = ctx.input(0), dims(ctx.input(1))
+    if len(dims(data)) < 2 or len(scale) != 1:
+        raise ValueError("it takes data with channels and a vector of scales")
+    known = with_sizes(ctx, data, {1: scale[0]})
+    if known.same_as(data) or ctx.node.op_type != "BatchNormalization":
+        return convert_with_tvm(dataclasses.replace(ctx, inputs=[known, *ctx.inputs[1:]]))
+    # TVM's rewriting of batch norms does not see through a cast.
+    bb = ctx.bb
+    epsilon = relax.const(float(ctx.attrs.get("epsilon", 1e-5)), dtype(ctx.input(4)))
+    inverse = bb.emit(relax.op.rsqrt(bb.emit(relax.op.add(ctx.input(4), epsilon))))
+    factor = bb.emit(relax.op.multiply(inverse, ctx.input(1)))
+    moved = bb.emit(relax.op.multiply(ctx.input(3), factor))
+    offset = bb.emit(relax.op.subtract(ctx.input(2), moved))
+    axes = list(range(1, len(dims(data)) - 1))
+    factor, offset = (bb.emit(relax.op.expand_dims(v, axes)) for v in (factor, offset))
+    return relax.op.add(bb.emit(relax.op.multiply(known, factor)), offset)
+
+
 def batch_normalization(ctx: NodeContext) -> relax.Expr:
     """BatchNormalization; in training mode also the running mean and variance."""
     if not ctx.attrs.get("training_mode", 0):
-        return convert_with_tvm(ctx)
+        return per_channel(ctx)
     data, bb = ctx.input(0), ctx.bb
     rank = len(dims(data))
     axes = [a for a in range(rank) if a != 1]
@@ -134,6 +154,7 @@ def _require_no_training(ctx: NodeContext, data: relax.Expr) -> relax.Expr:
 CONVERTERS: dict[str, Converter] = {
     "BatchNormalization": batch_normalization,
     "Dropout": dropout,
+    "InstanceNormalization": per_channel,
     "LayerNormalization": layer_normalization,
     "LpNormalization": lp_normalization,
 }

@@ -30,17 +30,16 @@ def _reduction(kind: str, before: Unary | None = None, after: Unary | None = Non
         data = ctx.input(0)
         given = dtype(data)
         axes = _axes(ctx)
+        if after is not None and "int" in given:
+            return _through_double(ctx, kind, before, after)
         if given == "bool" and axes != []:
             data = ctx.bb.emit(relax.op.astype(data, "int8"))
         if axes == []:
             return (
                 ctx.input(0) if before is None and after is None else _map(ctx, data, before, after)
             )
-        if after is not None and "int" in given:
-            # Roots and logarithms of integers: in double precision, then toward zero.
-            return _through_double(ctx, kind, before, after)
         data = _emit(ctx, before, data)
-        keep = bool(ctx.attrs.get("keepdims", 1))
+        keep = _keeps_axes(ctx)
         if axes is None:
             reduced = _over_runtime_axes(ctx, data, kind, keep)
         else:
@@ -53,8 +52,15 @@ def _reduction(kind: str, before: Unary | None = None, after: Unary | None = Non
     return convert
 
 
+def _keeps_axes(ctx: NodeContext) -> bool:
+    given = int(ctx.attrs.get("keepdims", 1))
+    if given not in (0, 1):  # which runtimes read differently
+        raise ValueError(f"`keepdims` is 0 or 1, not {given}")
+    return bool(given)
+
+
 def _through_double(ctx: NodeContext, kind: str, before: Unary | None, after: Unary) -> relax.Expr:
-    """A reduction of integers whose result is a root or a logarithm, rounded toward zero."""
+    """A root or a logarithm of integers: in double precision, then rounded toward zero."""
     exact = ctx.bb.emit(_reduction(kind, before)(ctx))
     wide = ctx.bb.emit(relax.op.astype(exact, "float64"))
     return relax.op.astype(ctx.bb.emit(after(wide)), dtype(ctx.input(0)))
@@ -202,7 +208,7 @@ def _log_sum_exp(ctx: NodeContext) -> relax.Expr:
         relax.op.where(relax.op.isfinite(top), top, constant(np.zeros((), dtype(data))))
     )
     powers = ctx.bb.emit(relax.op.exp(relax.op.subtract(data, safe)))
-    keep = bool(ctx.attrs.get("keepdims", 1))
+    keep = _keeps_axes(ctx)
     total = ctx.bb.emit(relax.op.log(relax.op.sum(powers, axes, keep)))
     return relax.op.add(total, safe if keep else relax.op.squeeze(safe, axes))
 
@@ -214,7 +220,7 @@ def _log_sum_exp_of_integers(ctx: NodeContext) -> relax.Expr:
         raise ValueError("of integers, the axes must be known and not empty; cast them to floats")
     top = ctx.bb.emit(relax.op.max(data, axes, True)) if axes else data
     is_top = ctx.bb.emit(relax.op.astype(relax.op.equal(data, top), "int64"))
-    keep = bool(ctx.attrs.get("keepdims", 1))
+    keep = _keeps_axes(ctx)
     count = ctx.bb.emit(relax.op.sum(is_top, axes, keep)) if axes else is_top
     power = ctx.bb.emit(relax.op.log(ctx.bb.emit(relax.op.astype(count, "float64"))))
     top = top if keep or not axes else ctx.bb.emit(relax.op.squeeze(top, axes))

@@ -194,6 +194,21 @@ def test_an_impossible_result() -> None:
         from_onnx(model)
 
 
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        ("y = ReduceMax<keepdims=7>(x)", "`keepdims` is 0 or 1, not 7"),
+        ("y = Or(x, x)", "takes booleans only"),
+        ("y = MaxPool<kernel_shape=[5]>(x)", r"impossible dimensions: \[1, 2, -2\]"),
+    ],
+)
+def test_what_makes_no_sense(graph: str, reason: str) -> None:
+    model = onnx_model(f"g (float[1,2,2] x) => (float[a,b,c] y) {{ {graph} }}")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(UnsupportedOpError, match=reason):
+        from_onnx(model)
+
+
 def test_a_result_of_unknown_shape() -> None:
     model = onnx_model("g (float[n,2] x, float[m,2] s) => (float[a,b] y) { y = PRelu(x, s) }")
     with pytest.raises(UnsupportedOpError, match="`y`.*shape of its result does not follow"):

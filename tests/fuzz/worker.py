@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fuzz.cases import random_case
-from fuzz.judge import judge, run_references
+from fuzz.judge import Verdict, judge, run_references
 from fuzz.mutants import random_mutant
 
 _MEMORY_BYTES = 8 << 30
@@ -45,7 +45,10 @@ def main() -> None:
             run_references(model, trials)
             answer(status="passed")
             continue
-        verdict = judge(model, trials, lambda name: answer(stage=name))
+        try:
+            verdict = judge(model, trials, lambda name: answer(stage=name))
+        except MemoryError:  # nothing of ours raises it bare
+            verdict = Verdict("rejected", "too large to be compared")
         answer(status=verdict.status, detail=verdict.detail[:600])
 
 

@@ -174,6 +174,13 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(3, 4).astype(np.int64)}],
         {"i": indices(1)},
     ),
+    "norms of as many channels as their constants have, and blocks of symbols": (
+        """g (float[n,c,h,w] x) => (float[a,b,d,e] y, float[f,g,i,j] z, float[k,l,m,o] u)
+        { y = BatchNormalization(x, s, s, s, s) z = InstanceNormalization(x, s, s)
+          u = SpaceToDepth<blocksize=2>(x) }""",
+        [{"x": numbers(2, 3, 4, 2)}],
+        {"s": numbers(3) + 1},
+    ),
     "many exponentials in a row": (
         """g (float[n,16] x) => (float[a,b] y)
         { q = Mul(x, w) r = Softplus(q) s = Softplus(r) t = Softplus(s) y = Softplus(t) }""",
