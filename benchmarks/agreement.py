@@ -27,6 +27,9 @@ _LIMIT_S = 1800
 SHAPES: dict[str, dict[str, Shape]] = {
     # Its pooling leaves nothing of images that are lower than 32 pixels.
     "ch_ppocr_mobile_v2.0_cls_infer": {"x": ("n", 3, 48, 192)},
+    "silero_vad_16k_op15": {"input": ("batch", 512)},
+    # As many positions as the cache (224 are made up) and the tokens (16) have together.
+    "stories260k": {"attention_mask": (1, 240)},
 }
 
 
