@@ -38,6 +38,7 @@ from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.prune.products import Matrix, Product
 from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, with_new_variables
+from relaxc.passes.quantize.affine import shortened
 from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
 from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
 
@@ -228,7 +229,7 @@ def round_groups(rows: np.ndarray, bits: Literal[4, 8]) -> tuple[np.ndarray, np.
         scale = np.abs(rows).max(axis=1) / np.float32(127)
     else:
         where = np.abs(rows).argmax(axis=1)
-        scale = rows[np.arange(len(rows)), where] / np.float32(-8)
+        scale = shortened(rows[np.arange(len(rows)), where] / np.float32(-8))
     scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
     low, high = (-127, 127) if bits == 8 else (-8, 7)
     integers = np.clip(np.rint(rows / scale[:, None]), low, high).astype(np.int8)

@@ -12,7 +12,7 @@ from tvm import relax
 
 from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.kernels import piecewise
-from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale
+from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale, to_bfloat16
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_constant
 from relaxc.targets.llvm.kernels.domain import Dims, Domain, MapDomain, RowDomain, same
@@ -216,6 +216,14 @@ class KernelFrame:
         """Declare a constant parameter and return its buffer."""
         self.constants.append(array)
         return self.b.param(name, array.shape, array.dtype.name)
+
+    def scales(self, name: str, array: np.ndarray) -> Any:
+        """Declare float32 constants, in two bytes each if that loses nothing."""
+        narrow = to_bfloat16(array)
+        if not np.array_equal((narrow.astype(np.uint32) << 16).view(np.float32), array):
+            return self.constant(name, array)
+        self.constants.append(narrow)
+        return self.b.param(name, array.shape, "bfloat16")
 
     def integer_arithmetic(self, weight: QuantizedArray, x: View, width: int) -> Arithmetic:
         """Arithmetic on integers; declares what rescales the sums.

@@ -187,7 +187,7 @@ class Matmul(GroupKernel):
         tiling = matmul_weight_only.choose_tiling(rows, columns, lanes, machine.registers)
         tiling = _chosen(group, tiling)
         packed = matmul_weight_only.pack(weight, tiling, lanes)
-        weights = matmul_weight_only.declare(frame.constant, packed, weight)
+        weights = matmul_weight_only.declare(frame.constant, frame.scales, packed, weight)
         x = frame.views[group.anchor.args[0]]
         operands, y = frame.operands(), frame.result()
         matmul_weight_only.emit(frame.b, x, weights, y, operands, tiling)
@@ -204,7 +204,7 @@ class Matmul(GroupKernel):
         tiling = matmul_dynamic.choose_tiling(rows, columns, weight, lanes, machine.registers)
         tiling = _chosen(group, tiling)
         packed = matmul_dynamic.pack(weight, tiling, lanes)
-        weights = matmul_dynamic.Weights.declare(frame.constant, packed, weight)
+        weights = matmul_dynamic.Weights.declare(frame.constant, frame.scales, packed, weight)
         x = frame.views[group.anchor.args[0]]
         operands, y = frame.operands(), frame.result()
         matmul_dynamic.emit(frame.b, x, weights, y, operands, tiling)

@@ -99,13 +99,14 @@ class Weights:
     @staticmethod
     def declare(
         constant: Callable[[str, np.ndarray], Buffer],
+        scales: Callable[[str, np.ndarray], Buffer],
         packed: tuple[np.ndarray, ...],
         weight: GroupedWeight,
     ) -> Weights:
-        """Declare them; `constant` declares one."""
-        buffers = [constant(n, array) for n, array in zip(("w", "scale", "zero_point"), packed)]
-        zero = buffers[2] if len(buffers) > 2 else None
-        return Weights(weight.bits, weight.size, weight.middle, buffers[0], buffers[1], zero)
+        """Declare them, by what declares one, and one of scales."""
+        words, scale = constant("w", packed[0]), scales("scale", packed[1])
+        zero = constant("zero_point", packed[2]) if len(packed) > 2 else None
+        return Weights(weight.bits, weight.size, weight.middle, words, scale, zero)
 
 
 @dataclass(frozen=True)

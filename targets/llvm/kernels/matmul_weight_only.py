@@ -48,6 +48,9 @@ def free_registers(registers: int) -> int:
     return registers - 4
 
 
+Declare = Callable[[str, np.ndarray], Buffer]
+
+
 @dataclass(frozen=True)
 class Packed:
     """Weights as the kernel reads them, padded to whole panels.
@@ -229,16 +232,14 @@ class _Writer(matmul.Writer):
         return [[byte(i, v) for v in range(blocks)] for i in range(_STEP)]
 
 
-def declare(
-    constant: Callable[[str, np.ndarray], Buffer], packed: Packed, weight: GroupedWeight
-) -> Weights:
-    """Make packed weights parameters of a kernel; `constant` declares one."""
+def declare(constant: Declare, scales: Declare, packed: Packed, weight: GroupedWeight) -> Weights:
+    """Make packed weights parameters of a kernel, by what declares one, and one of scales."""
     zero = packed.zero_point
     return Weights(
         weight.bits,
         weight.size,
         packed.middle,
         constant("w", packed.weight),
-        constant("scale", packed.scale),
+        scales("scale", packed.scale),
         None if zero is None else constant("zero_point", zero),
     )

@@ -7,7 +7,12 @@ import onnx.reference
 import pytest
 from builders import onnx_model
 
-from relaxc.passes.quantize.affine import QuantParams, activation_params, weight_params
+from relaxc.passes.quantize.affine import (
+    QuantParams,
+    activation_params,
+    shortened,
+    weight_params,
+)
 
 
 def reference(values: np.ndarray, params: QuantParams) -> list[np.ndarray]:
@@ -59,3 +64,11 @@ def test_zero_is_exact() -> None:
 def test_zero_points_of_symmetric_activations() -> None:
     assert activation_params(0.0, 3.0, symmetric=True).zero_point == 0
     assert activation_params(-1.0, 3.0, symmetric=True).zero_point == 128
+
+
+def test_short_scales_are_near_and_have_eight_bits() -> None:
+    scale = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    short = shortened(scale)
+    assert not (short.view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_allclose(short, scale, rtol=2.0**-8)
+    np.testing.assert_array_equal(shortened(short), short)

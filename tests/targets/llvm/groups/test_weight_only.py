@@ -7,7 +7,7 @@ import onnx
 import pytest
 from builders import onnx_model
 from kernels import TARGETS, BuiltModel, run_model
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from quantized_products import KINDS, product
 
@@ -43,6 +43,20 @@ def test_shapes(rows: int, depth: int, columns: int, group: int, target: str) ->
     model = product(rng, rows, depth, columns, group, "uint4")
     x = rng.standard_normal((rows, depth)).astype(np.float32)
     check(model, x, target, "matmul_int4_weight")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_scales_of_two_bytes(target: str) -> None:
+    rng = np.random.default_rng(7)
+    for rows in (1, 6):
+        model = product(rng, rows, 64, 40, 32, "uint4")
+        (scale,) = (t for t in model.graph.initializer if t.name == "s")
+        short = numpy_helper.to_array(scale).view(np.uint32) & np.uint32(0xFFFF0000)
+        scale.CopyFrom(numpy_helper.from_array(short.view(np.float32), scale.name))
+        x = rng.standard_normal((rows, 64)).astype(np.float32)
+        check(model, x, target, "matmul_int4_weight")
+        weights = BuiltModel(model, target)._weights
+        assert any(str(array.dtype) == "uint16" for array in weights)
 
 
 @pytest.mark.parametrize("target", TARGETS)
