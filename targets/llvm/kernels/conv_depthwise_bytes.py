@@ -91,15 +91,44 @@ def arrangements(spec: ConvSpec, tile: DepthwiseTile) -> list[Places]:
     return list(found)
 
 
+def stored(places: list[Places], kh: int) -> dict[Places, tuple[int, int]]:
+    """Each arrangement: which of the stored ones it is, and by how many pixels it is moved.
+
+    Those that registers hold are made from others by a shift, where that gives all of them.
+    """
+    kept: list[Places] = []
+    found: dict[Places, tuple[int, int]] = {}
+    # The earlier in a window, the more can be made of it.
+    for arrangement in sorted(places, key=lambda p: [place is None for place in p]):
+        moved = _moved(arrangement, kept) if kh * len(places) <= _MOST_HELD else None
+        if moved is None:
+            kept.append(arrangement)
+            moved = len(kept) - 1, 0
+        found[arrangement] = moved
+    return found
+
+
+def _moved(arrangement: Places, kept: list[Places]) -> tuple[int, int] | None:
+    for k, other in enumerate(kept):
+        for by in range(1, _PIXELS):
+            lost = other[_PIXELS - by :]
+            if arrangement == (None,) * by + other[: _PIXELS - by] and not any(
+                place is not None for place in lost
+            ):
+                return k, by
+    return None
+
+
 def applies(spec: ConvSpec, tile: DepthwiseTile) -> bool:
     """Whether no window is wider than the row of pixels that its tile reads."""
     reach = (spec.kernel[1] - 1) * spec.dilation[1] + 1
     return all((c - 1) * spec.stride[1] + reach >= _PIXELS for c in widths(spec, tile))
 
 
-def pack_weights(weight: np.ndarray, places: list[Places], lanes: int) -> np.ndarray:
-    """int8 [channels, 1, kh, kw] -> int32 [channel block][kh][arrangement][lanes]."""
+def pack_weights(weight: np.ndarray, every: list[Places], lanes: int) -> np.ndarray:
+    """int8 [channels, 1, kh, kw] -> int32 [channel block][kh][stored arrangement][lanes]."""
     channels, _, kh, _ = weight.shape
+    places = [arrangement for arrangement, (_, by) in stored(every, kh).items() if not by]
     rows = np.pad(weight[:, 0], ((0, -channels % lanes), (0, 0), (0, 0)))
     packed = np.zeros((len(rows), kh, len(places), _PIXELS), np.int8)
     for a, arrangement in enumerate(places):
@@ -122,8 +151,9 @@ def emit(
 ) -> None:
     """Write the kernel; `x` has neighbouring pixels side by side."""
     assert x.pixel == b.lanes, "windows are of whole channel blocks"
-    places = arrangements(spec, tile)
     kh = spec.kernel[0]
+    places = stored(arrangements(spec, tile), kh)
+    count_kept = sum(not by for _, by in places.values())
     largest = max(tile.rows, -(-spec.out_height // tile.parts))
     for start, size, count in even_tiles(spec.out_height, largest):
         with b.parallel(spec.batch * y.blocks * count) as t:
@@ -135,10 +165,12 @@ def emit(
             held: dict[tuple[int, Places], Expr] = {}
             if kh * len(places) <= _MOST_HELD:
                 for i in range(kh):
-                    for a, arrangement in enumerate(places):
-                        at = ((cb * kh + i) * len(places) + a) * b.lanes
-                        held[i, arrangement] = b.let(b.load(weight, at))
-            writer = _Writer(b, spec, x, weight, y, operands, arithmetic, places, held)
+                    for arrangement, (kept, by) in places.items():
+                        word = b.load(weight, ((cb * kh + i) * count_kept + kept) * b.lanes)
+                        if by:
+                            word = tirx.shift_left(word, b.splat(8 * by, dtype="int32"))
+                        held[i, arrangement] = b.let(word)
+            writer = _Writer(b, spec, x, weight, y, operands, arithmetic, list(places), held)
             for offset, height, repeats in even_tiles(size, tile.rows):
                 with b.loop(repeats) as r:
                     h = b.let(first + r * height + offset)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from relaxc.targets.llvm.kernels.conv_depthwise_bytes import windows
+from relaxc.targets.llvm.kernels.conv_depthwise_bytes import stored, windows
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7])
@@ -29,3 +29,10 @@ def test_every_tap_is_in_one_window(kernel: int) -> None:
 def test_neighbouring_outputs_share_windows() -> None:
     assert [w.start for w in windows(3, 1, 1, 7)] == [0, 2, 4, 5]
     assert len(windows(3, 2, 1, 7)) == 7
+
+
+def test_arrangements_that_registers_hold_are_made_from_others() -> None:
+    first, second = (0, 1, 2, None), (None, 0, 1, 2)
+    assert stored([second, first], 3) == {first: (0, 0), second: (0, 1)}
+    assert stored([second, first], 5) == {first: (0, 0), second: (1, 0)}
+    assert stored([(0, 1, 2, 3), second], 1) == {(0, 1, 2, 3): (0, 0), second: (1, 0)}
