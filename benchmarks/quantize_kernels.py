@@ -81,7 +81,7 @@ def prepare(case: Case, folder: Path) -> Files:
             files.artifacts[label, is_integer] = path
             if path.exists():
                 continue
-            quantize = QuantizeOptions(speed_gate=False) if is_integer else None
+            quantize = QuantizeOptions(speed_gate=False, least_sqnr_db=None) if is_integer else None
             options = relaxc.CompileOptions(target=target, quantize=quantize)
             data = [feed(case)] * 8 if is_integer else None
             with quiet():

@@ -19,6 +19,7 @@ from relaxc.passes.canonicalize.fold_empty import FoldEmpty
 from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
 from relaxc.passes.canonicalize.raise_activations import RaiseActivations
+from relaxc.passes.canonicalize.raise_one_hot import RaiseOneHot
 from relaxc.passes.canonicalize.sink_permute import SinkPermute
 from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
@@ -71,6 +72,8 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         FoldEmpty(),
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
         FoldConstant(),
+        # Before quantization and common subexpressions: it looks for what exporters write.
+        RaiseOneHot(),
         FoldBatchNorm(),
         DecomposeBatchNorm(),
         DecomposeComposites(),

@@ -11,7 +11,7 @@ import pytest
 from builders import conv_model
 
 import relaxc
-from relaxc import calibrate
+from relaxc import calibrate, emitting
 from relaxc.options import CompileOptions, QuantizeOptions
 
 
@@ -51,12 +51,23 @@ def build(tmp_path: Path) -> Compile:
     return compile_
 
 
-def test_equal_model_and_data_are_measured_once(measured: list[int], build: Compile) -> None:
+def test_equal_model_and_data_are_measured_once(
+    measured: list[int], build: Compile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    inner = emitting.run_piece
+
+    def run_piece(*args: object) -> object:
+        pieces.append(1)
+        return inner(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("relaxc.probes.run_piece", run_piece)
     first = build(conv_model(), samples()).path.read_bytes()
     second = build(conv_model(), samples())
     assert second.path.read_bytes() == first
     assert second.warnings == ()
     build(conv_model(), iter(samples()))
+    assert len(pieces) == 1
     for method in ("percentile", "mse", "entropy"):
         build(conv_model(), lambda _inputs: iter(samples()), method)
     assert len(measured) == 1
@@ -79,14 +90,16 @@ def test_a_damaged_entry_is_measured_again(
     damage: str, measured: list[int], build: Compile, tmp_path: Path
 ) -> None:
     good = build(conv_model(), samples()).path.read_bytes()
-    (entry,) = (tmp_path / "cache/relaxc/statistics").glob("*.stats")
-    content = bytearray(entry.read_bytes())
-    if damage == "flip":
-        content[len(content) // 2] ^= 0xFF
-    damaged = {"cut": content[:99], "flip": content, "empty": b""}[damage]
-    entry.write_bytes(bytes(damaged))
+    entries = list((tmp_path / "cache/relaxc/statistics").glob("*.stats"))
+    for entry in entries:
+        content = bytearray(entry.read_bytes())
+        if damage == "flip":
+            content[len(content) // 2] ^= 0xFF
+        damaged = {"cut": content[:99], "flip": content, "empty": b""}[damage]
+        entry.write_bytes(bytes(damaged))
     result = build(conv_model(), samples())
-    assert any("are damaged" in warning for warning in result.warnings)
+    # Histograms, and the errors of layers.
+    assert len([w for w in result.warnings if "are damaged" in w]) == len(entries) == 2
     assert result.path.read_bytes() == good
     assert build(conv_model(), samples()).warnings == ()
     assert len(measured) == 2

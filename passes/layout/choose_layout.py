@@ -247,14 +247,19 @@ class _Chooser:
     ) -> list[relax.Binding]:
         """Give plain layout to what leaves the block."""
         results: list[relax.Binding] = []
+        # What reads such a value within the block expects the layout that it had.
+        inside: dict[relax.Var, relax.Var] = {}
         for binding in bindings:
             var = binding.var
+            if inside and any(v in inside for v in relax.analysis.free_vars(binding.value)):
+                binding = with_value(binding, _Replacer(inside).visit_expr(binding.value))
             leaves = not isinstance(var, relax.DataflowVar)
             if not leaves or self.layouts.get(var, PLAIN) == PLAIN:
                 results.append(binding)
                 continue
             inner = relax.DataflowVar(var.name, var.ty)
             self.layouts[inner] = self.layouts.pop(var)
+            inside[var] = inner
             results.append(relax.VarBinding(inner, binding.value))
             call = self._relayout_call(inner, PLAIN)
             results.append(relax.VarBinding(var, call))

@@ -32,7 +32,7 @@ from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_n
 from relaxc.passes.quantize.marker import Marker
 
 # Operator -> the axis of the weight's output channels.
-_ANCHORS = {
+ANCHORS = {
     "relax.nn.conv1d": 0,
     "relax.nn.conv2d": 0,
     "relax.nn.conv3d": 0,
@@ -57,7 +57,7 @@ class AnnotateQuantization(Pass):
     Attributes:
         per_channel: whether weights get a scale per output channel.
         exclude: nodes that stay float: names, or regular expressions that match whole names.
-        keep: told the float module, with which later passes compare.
+        keep: told the float module, with which later passes compare, or which they quantize again.
     """
 
     per_channel: bool = True
@@ -74,7 +74,7 @@ class AnnotateQuantization(Pass):
         """
         exclusion = Exclusion.of(mod, self.exclude)
         exclusion.check(mod)
-        self.keep(without_float_nodes(mod))
+        self.keep(mod)
         observers: dict[relax.Var, int] = {}
 
         def annotate(block: relax.BindingBlock) -> Sequence[relax.Binding]:
@@ -200,7 +200,7 @@ class _Annotator:
         before: list[relax.Binding] = []
         args = list(call.args)
         if binding.var in self.anchors:
-            axis = _ANCHORS[call.op.name] if self.options.per_channel else -1
+            axis = ANCHORS[call.op.name] if self.options.per_channel else -1
             weight = relax.DataflowVar(f"{binding.var.name}.weight", args[1].ty)
             before = [relax.VarBinding(weight, Marker(args[1], "weight", axis).as_call())]
             args[1] = weight
@@ -216,7 +216,7 @@ class _Annotator:
 
 def _is_anchor(binding: relax.Binding, exclusion: Exclusion) -> bool:
     call = operator_call(binding)
-    if call is None or call.op.name not in _ANCHORS:
+    if call is None or call.op.name not in ANCHORS:
         return False
     data, weight = call.args
     if not isinstance(weight, GenericConst) or not isinstance(data, relax.Var):

@@ -14,17 +14,21 @@ Must run after: annotate-quantization. Must run before: anything that groups ope
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import tvm
 from tvm import IRModule, relax
 
+from relaxc.errors import OptionError
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
+from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.quantize.affine import QuantParams, activation_params, weight_params
+from relaxc.passes.quantize.annotate import ANCHORS
 from relaxc.passes.quantize.calibration import METHODS
+from relaxc.passes.quantize.exclusion import Exclusion, node_of
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.instrument import instrument
 from relaxc.passes.quantize.marker import Marker, read_marker
@@ -41,11 +45,15 @@ class CalibrateQuantization(Pass):
         collect: compiles and runs an instrumented module on the calibration data.
         method: how a range is read off a histogram; a key of `calibration.METHODS`.
         symmetric: whether activations that may be negative get the zero point 128.
+        layers: nodes, or regular expressions, whose data's ranges are read in another way.
+        is_complete: whether all nodes are there; else `layers` may name others.
     """
 
     collect: Collect
     method: str = "minmax"
     symmetric: bool = False
+    layers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    is_complete: bool = True
 
     name: ClassVar[str] = "calibrate-quantization"
     required: ClassVar[bool] = True
@@ -56,7 +64,11 @@ class CalibrateQuantization(Pass):
         if not markers:
             return mod
         seen = self.collect(instrument(mod))
-        params = {number: self._params(histogram) for number, histogram in seen.items()}
+        methods = self._methods(mod)
+        params = {
+            number: self._params(histogram, methods.get(number, self.method))
+            for number, histogram in seen.items()
+        }
 
         def quantize(block: relax.BindingBlock) -> Sequence[relax.Binding]:
             result: list[relax.Binding] = []
@@ -72,8 +84,33 @@ class CalibrateQuantization(Pass):
 
         return rewrite_main(relax.BlockBuilder(mod), quantize)
 
-    def _params(self, histogram: Histogram) -> QuantParams:
-        low, high = METHODS[self.method](histogram, self.symmetric)
+    def _methods(self, mod: IRModule) -> dict[int, str]:
+        """Observers whose range is read in a way of their own.
+
+        Raises:
+            OptionError: a pattern matches no quantized node.
+        """
+        bindings = [b for block in mod["main"].body.blocks for b in block.bindings]
+        markers = {b.var: m for b in bindings if (m := read_marker(b)) is not None}
+        found: dict[int, str] = {}
+        for pattern, method in self.layers.items():
+            patterns, is_known = Exclusion((pattern,)), False
+            for binding in bindings:
+                call = operator_call(binding)
+                marker = None if call is None else markers.get(call.args[0])
+                is_product = call is not None and str(call.op.name) in ANCHORS
+                if marker is not None and is_product and patterns.has(node_of(binding)):
+                    found[marker.number] = method
+                    is_known = True
+            if not is_known and self.is_complete:
+                raise OptionError(
+                    f"`{pattern}` has a calibration method of its own, but no node that is "
+                    "quantized has such a name"
+                )
+        return found
+
+    def _params(self, histogram: Histogram, method: str) -> QuantParams:
+        low, high = METHODS[method](histogram, self.symmetric)
         return activation_params(low, high, self.symmetric)
 
 

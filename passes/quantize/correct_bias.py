@@ -28,8 +28,7 @@ from tvm.ir import GenericConst
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
-from relaxc.passes.prune.segments import Arrays, Run
-from relaxc.passes.quantize.layer_errors import LayerError, is_quantized, layer_errors
+from relaxc.passes.quantize.layer_errors import LayerError, rounded_layers
 
 
 @dataclass(frozen=True)
@@ -37,31 +36,20 @@ class CorrectBias(Pass):
     """Correct the biases of quantized layers.
 
     Attributes:
-        teacher: gives the float module.
-        run: compiles a module and runs it.
-        samples: gives arguments of `main`.
-        report: told the error of every layer before it is corrected.
-        corrects: whether biases change; else errors are only measured.
+        errors: of every layer of the module.
     """
 
-    teacher: Callable[[], IRModule]
-    run: Run
-    samples: Callable[[], Sequence[Arrays]]
-    report: Callable[[list[LayerError]], None] = lambda _errors: None
-    corrects: bool = True
+    errors: Callable[[IRModule], list[LayerError]]
 
     name: ClassVar[str] = "correct-bias"
     opt_level: ClassVar[int] = 2
 
     def apply(self, mod: IRModule) -> IRModule:
         """Correct `main`."""
-        samples = self.samples() if is_quantized(mod) else []
-        if not samples:
-            return mod
-        errors = layer_errors(self.teacher(), mod, self.run, samples)
-        self.report(errors)
-        shifts = {e.name: e.shift.astype(np.float32) for e in errors if np.any(e.shift)}
-        if not shifts or not self.corrects:
+        shifts = {e.name: e.shift.astype(np.float32) for e in self.errors(mod) if np.any(e.shift)}
+        rounded = rounded_layers(mod)
+        shifts = {name: shift for name, shift in shifts.items() if name in rounded}
+        if not shifts:
             return mod
 
         def correct(block: relax.BindingBlock) -> Sequence[relax.Binding]:

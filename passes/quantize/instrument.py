@@ -65,14 +65,20 @@ def instrument(mod: IRModule) -> IRModule:
 
 def observers(instrumented: IRModule) -> set[int]:
     """The numbers of the observers that an instrumented module calls."""
-    found: set[int] = set()
+    return {number for _name, number in observed(instrumented)}
+
+
+def observed(instrumented: IRModule) -> list[tuple[str, int]]:
+    """Names of the values that are observed, and the numbers of their observers."""
+    found: list[tuple[str, int]] = []
     for block in instrumented["main"].body.blocks:
         for binding in block.bindings:
             call = binding.value
             if not isinstance(call, relax.Call) or call.op != _CALL:
                 continue
             if call.args[0].global_symbol == OBSERVE:
-                found.add(int(call.args[1].fields[1]))
+                value, number = call.args[1].fields
+                found.append((str(value.name), int(number)))
     return found
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import IRModule, relax
@@ -34,6 +34,40 @@ _CHANNEL_AXIS = {
 }
 
 
+class LayerErrors:
+    """The errors of a calibrated module, measured when first asked for.
+
+    They do not depend on other layers: whoever leaves some float asks again for nothing.
+    """
+
+    def __init__(
+        self,
+        teacher: Callable[[], IRModule],
+        run: Run,
+        samples: Callable[[], Sequence[Arrays]],
+    ) -> None:
+        self._teacher, self._run, self._samples = teacher, run, samples
+        self._found: list[LayerError] | None = None
+
+    @property
+    def teacher(self) -> IRModule:
+        """The float module."""
+        return self._teacher()
+
+    def found(self, least_sqnr_db: float | None) -> list[LayerError]:
+        """What was measured so far; layers below the least ratio were left float."""
+        least = -math.inf if least_sqnr_db is None else least_sqnr_db
+        return [replace(e, is_kept=e.sqnr_db >= least) for e in self._found or []]
+
+    def __call__(self, mod: IRModule) -> list[LayerError]:
+        """The errors of all layers; none where there are no samples."""
+        if self._found is None:
+            samples = self._samples() if rounded_layers(mod) else []
+            teacher = self._teacher() if samples else mod
+            self._found = layer_errors(teacher, mod, self._run, samples) if samples else []
+        return self._found
+
+
 @dataclass(frozen=True)
 class LayerError:
     """What rounding does to one layer.
@@ -44,6 +78,7 @@ class LayerError:
         sqnr_db: signal to quantization noise; infinite where nothing was lost.
         cosine: between both results.
         shift: [channels] by how much the quantized result is too large, in the mean.
+        is_kept: whether the layer computes on integers after all.
     """
 
     node: str
@@ -51,6 +86,7 @@ class LayerError:
     sqnr_db: float
     cosine: float
     shift: np.ndarray
+    is_kept: bool = True
 
 
 def layer_errors(
@@ -121,9 +157,9 @@ def compare_layers(
     return names, relax.transform.CanonicalizeBindings()(out)
 
 
-def is_quantized(mod: IRModule) -> bool:
-    """Whether there is anything to compare."""
-    return bool(_rounded(mod))
+def rounded_layers(mod: IRModule) -> frozenset[str]:
+    """Names of the variables that are computed from rounded data and weights."""
+    return frozenset(_rounded(mod))
 
 
 @dataclass(frozen=True)

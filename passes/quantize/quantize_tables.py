@@ -37,7 +37,7 @@ from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.quantize.exclusion import Exclusion, node_of
 from relaxc.passes.quantize.quantize_weights import round_groups
 
-_FEWEST_NUMBERS, _SHORTEST_ROW = 1 << 14, 16
+_FEWEST_NUMBERS, _SHORTEST_ROW = 1 << 15, 16
 # From so many numbers on, four bits; of so many per scale.
 _LARGE, _GROUP = 1 << 20, 64
 # Of the scale with which the largest number becomes -8.

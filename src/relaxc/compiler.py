@@ -44,6 +44,7 @@ class CompileResult:
         pruned: what pruning removed, if it was asked for.
         gate: which layers are quantized, and how fast they are either way, if they were timed.
         quantized: how much rounding to int8 costs each layer, where that was measured.
+        unquantized: nodes that cannot be quantized to int8, or are excluded, and why.
     """
 
     path: Path
@@ -54,11 +55,13 @@ class CompileResult:
     pruned: PruneReport | None = None
     gate: GateReport | None = None
     quantized: tuple[LayerError, ...] = ()
+    unquantized: tuple[tuple[str, str], ...] = ()
 
     @property
     def sensitive_nodes(self) -> tuple[str, ...]:
         """Nodes that were quantized to int8, the one that lost most first."""
-        worst = sorted(self.quantized, key=lambda error: error.sqnr_db)
+        kept = [error for error in self.quantized if error.is_kept]
+        worst = sorted(kept, key=lambda error: error.sqnr_db)
         return tuple(dict.fromkeys(error.node for error in worst))
 
 
@@ -142,6 +145,7 @@ def compile_for(
         prepared.pruned,
         prepared.gate,
         prepared.quantized,
+        prepared.unquantized,
     )
 
 

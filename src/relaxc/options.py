@@ -227,12 +227,16 @@ class QuantizeOptions:
     """How convolutions and matrix products become integer arithmetic.
 
     Attributes:
-        scheme: what becomes integers; only `int8` needs calibration data, and the next four
+        scheme: what becomes integers; only `int8` needs calibration data, and the next six
             options are for it.
         calibration: how the range of an activation is read off the calibration data.
         correct: what makes up for rounding: `equalize` lets the weights of consecutive layers share
             their ranges, `smooth` moves differences between channels from the data of products into
             the weights, `bias` takes back what rounding adds in the mean.
+        layer_calibration: the same for the data of single layers: node, or regular expression that
+            matches whole names -> method.
+        least_sqnr_db: layers whose signal to noise ratio on integers is less, on calibration data,
+            stay float; None: none does.
         per_channel: a scale per output channel of a weight, not one per weight.
         symmetric: the zero point of activations that may be negative is the middle of the range.
         exclude: ONNX nodes that stay float: names, or regular expressions that match whole names.
@@ -245,6 +249,8 @@ class QuantizeOptions:
     scheme: Scheme = "int8"
     calibration: CalibrationMethod = "minmax"
     correct: tuple[ErrorCorrection, ...] = ("bias",)
+    layer_calibration: Mapping[str, CalibrationMethod] = field(default_factory=dict, hash=False)
+    least_sqnr_db: float | None = 30.0
     per_channel: bool = True
     symmetric: bool = False
     exclude: tuple[str, ...] = ()
@@ -261,12 +267,14 @@ class QuantizeOptions:
             raise OptionError(f"group_size must be a multiple of 8, not {self.group_size}")
         if self.group_size is not None and self.scheme == "int8":
             raise OptionError("group_size is for schemes that round weights only, or dynamically")
-        if self.calibration not in CALIBRATION_METHODS:
-            raise OptionError(
-                f"unknown calibration method `{self.calibration}`"
-                f"{near_matches(self.calibration, CALIBRATION_METHODS)}; methods are "
-                + ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
-            )
+        for method in (self.calibration, *self.layer_calibration.values()):
+            if method not in CALIBRATION_METHODS:
+                raise OptionError(
+                    f"unknown calibration method `{method}`"
+                    f"{near_matches(method, CALIBRATION_METHODS)}; methods are "
+                    + ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
+                )
+        _check_patterns(tuple(self.layer_calibration))
         for word in self.correct:
             if word not in ERROR_CORRECTIONS:
                 raise OptionError(

@@ -26,7 +26,8 @@ from relaxc.passes.base import Pass
 from relaxc.passes.layout.choose_layout import ChooseLayout
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.prune_channels import PruneReport
-from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
+from relaxc.passes.quantize.unquantized import unquantized
 from relaxc.probes import Probes
 from relaxc.pruning import pruning_passes, require_samples
 from relaxc.quantizing import Correction, is_calibrated, quantization_passes
@@ -45,6 +46,7 @@ class Prepared:
         pruned: what pruning removed, if it was asked for.
         gate: which layers are quantized, and how fast they are either way, if they were timed.
         quantized: how much rounding to int8 costs each layer, where that was measured.
+        unquantized: nodes that cannot be quantized to int8, or are excluded, and why.
     """
 
     imported: ImportedModel
@@ -54,6 +56,7 @@ class Prepared:
     pruned: PruneReport | None = None
     gate: GateReport | None = None
     quantized: tuple[LayerError, ...] = ()
+    unquantized: tuple[tuple[str, str], ...] = ()
 
     def left(self, backend: Backend) -> list[Pass]:
         """The passes that are left, for a backend that chooses kernels as it likes."""
@@ -111,9 +114,9 @@ def prepare(
     warnings: list[str] = []
     reports: list[PruneReport] = []
     gated: list[GateReport] = []
-    errors: list[LayerError] = []
+    measured: list[LayerErrors] = []
     probes = Probes(backend, calibration_data, recovery_data)
-    correction = Correction(probes.run, probes.shown, errors.extend)
+    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     if has_speed_gate(options, backend, warnings):
         gate = gate_pass(
@@ -159,7 +162,8 @@ def prepare(
         (*warnings, *probes.warnings),
         reports[0] if reports else None,
         gated[0] if gated else None,
-        tuple(errors),
+        tuple(_found(options, measured)),
+        tuple(_left(options, measured)),
     )
 
 
@@ -171,3 +175,17 @@ def prepare_piece(
     every = default_passes(backend.kernels, precision=options.precision)
     passes = select_passes(every, options, runner.diagnostics)
     return Prepared(piece, runner.run(_divided(passes)[0], piece.mod), options)
+
+
+def _found(options: CompileOptions, measured: list[LayerErrors]) -> list[LayerError]:
+    if options.quantize is None:
+        return []
+    least = options.quantize.least_sqnr_db
+    return [error for errors in measured for error in errors.found(least)]
+
+
+def _left(options: CompileOptions, measured: list[LayerErrors]) -> list[tuple[str, str]]:
+    if options.quantize is None:
+        return []
+    exclude = options.quantize.exclude
+    return [entry for errors in measured for entry in unquantized(errors.teacher, exclude)]

@@ -18,7 +18,7 @@ from relaxc.manifest import describe_inputs, tensor_infos
 from relaxc.passes.prune.segments import Arrays
 from relaxc.quantizing import Remembered
 from relaxc.runtime.session import Model
-from relaxc.statistics import Histograms, measured_once
+from relaxc.statistics import Histograms, measured_once, results_once
 from relaxc.targets.base import Backend
 from relaxc.targets.registry import backend_for
 
@@ -51,6 +51,11 @@ class Probes:
     def run(self, piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
         """Run a module on this CPU, whatever the target: numbers are the same."""
         return run_piece(self.imported, piece, backend_for("llvm"), arguments)
+
+    def run_once(self, piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
+        """Likewise, unless that is known from an earlier compilation."""
+        once = results_once(self.run, backend_for("llvm").describe(), self.warnings)
+        yield from once(piece, arguments)
 
     def samples(self) -> list[Arrays]:
         """What pruning judges and corrects by; read once.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,9 +18,11 @@ from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.correct_bias import CorrectBias
 from relaxc.passes.quantize.equalize_layers import EqualizeLayers
-from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.layer_errors import LayerErrors
 from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
+from relaxc.passes.quantize.ranges_by_name import RangesByName
+from relaxc.passes.quantize.restore_float import RestoreFloat
 from relaxc.passes.quantize.smooth_activations import SmoothActivations
 from relaxc.runtime.session import TensorInfo
 
@@ -39,12 +42,14 @@ class Correction:
     Attributes:
         run: compiles a module and runs it.
         samples: gives arguments of `main`; none where there is no data.
-        report: told the error of every layer.
+        run_once: likewise, for what is worth keeping between compilations.
+        report: receives where the errors of layers can be found.
     """
 
     run: Run
     samples: Callable[[], list[Arrays]]
-    report: Callable[[list[LayerError]], None]
+    run_once: Run
+    report: Callable[[LayerErrors], None]
 
 
 def quantization_passes(
@@ -67,22 +72,35 @@ def quantization_passes(
             return [QuantizeWeights(bits, group, options.exclude), tables]
         fitted = correction.run, correction.samples
         return [QuantizeWeights(bits, group, options.exclude, *fitted), tables]
-    calibrate = CalibrateQuantization(collect, options.calibration, options.symmetric)
+
+    def calibrate(collect: Collect) -> CalibrateQuantization:
+        symmetric, layers = options.symmetric, options.layer_calibration
+        return CalibrateQuantization(collect, options.calibration, symmetric, layers)
+
+    annotate = AnnotateQuantization(options.per_channel, options.exclude)
     if correction is None:
-        return [AnnotateQuantization(options.per_channel, options.exclude), calibrate, tables]
+        return [annotate, calibrate(collect), tables]
     teachers: list[IRModule] = []
-    run, samples = correction.run, correction.samples
+    ranges = RangesByName(collect)
+
+    def again(nodes: Collection[str]) -> IRModule:
+        exclude = (*options.exclude, *map(re.escape, sorted(nodes)))
+        annotated = replace(annotate, exclude=exclude).apply(teachers[-1])
+        left = replace(calibrate(ranges.again), is_complete=False)
+        return left.apply(annotated)
+
+    run, samples = correction.run_once, correction.samples
+    errors = LayerErrors(lambda: teachers[-1], run, samples)
+    correction.report(errors)
     passes: list[Pass] = [EqualizeLayers()] if "equalize" in options.correct else []
     if "smooth" in options.correct:
         passes.append(SmoothActivations(run, samples, options.exclude))
-    is_corrected = "bias" in options.correct
-    return [
-        *passes,
-        AnnotateQuantization(options.per_channel, options.exclude, teachers.append),
-        calibrate,
-        CorrectBias(lambda: teachers[-1], run, samples, correction.report, is_corrected),
-        tables,
+    passes += [
+        replace(annotate, keep=teachers.append),
+        calibrate(ranges),
+        RestoreFloat(errors, again, options.least_sqnr_db),
     ]
+    return [*passes, *([CorrectBias(errors)] if "bias" in options.correct else []), tables]
 
 
 class Remembered:

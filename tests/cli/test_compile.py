@@ -156,6 +156,8 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         "scheme": "int8",
         "calibration": "mse",
         "correct": ["smooth", "bias"],
+        "layer_calibration": {},
+        "least_sqnr_db": 30.0,
         "per_channel": True,
         "symmetric": False,
         "exclude": [],

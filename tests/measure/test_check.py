@@ -20,6 +20,7 @@ from relaxc.measure.expose import expose_layers
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
 from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.report import checking
 
 
 def test_a_model_agrees(conv_onnx: Path) -> None:
@@ -125,8 +126,15 @@ def test_the_reference_may_be_missing(conv_onnx: Path, monkeypatch: pytest.Monke
         run_reference(conv_onnx, {})
 
 
-def test_layers_of_a_quantized_artifact_are_float(conv_onnx: Path, tmp_path: Path) -> None:
-    options = CompileOptions(quantize=QuantizeOptions(scheme="int8-weights"))
-    relaxc.compile(conv_onnx, tmp_path / "a.rxc", options)
+def test_layers_of_a_quantized_artifact(conv_onnx: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
+    options = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
+    relaxc.compile(conv_onnx, tmp_path / "a.rxc", options, calibration_data=data)
     result = check(tmp_path / "a.rxc", CheckOptions(model=conv_onnx, per_layer=True))
-    assert [w for w in result.warnings if "compared as a float build" in w]
+    assert result.is_ok and result.is_quantized
+    assert [w for w in result.warnings if "quantized anew, with the ranges of these inputs" in w]
+    ratios = [r.sqnr_db for layer in result.layers for r in layer.results]
+    # Rounded, but not by much.
+    assert 20 < min(ratios) < 60
+    assert f"{min(ratios):.1f}" in checking.as_text(result)

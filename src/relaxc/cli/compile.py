@@ -20,6 +20,13 @@ from relaxc.errors import OptionError
 @click.argument("model", type=parameters.PATH)
 @click.option("-o", "--output", type=parameters.PATH, help="[default: MODEL with suffix .rxc]")
 @shaping
+@click.option(
+    "--save-recipe",
+    type=parameters.PATH,
+    metavar="FILE",
+    help="Write what was done, with the layers that stayed float, for `--recipe`.",
+)
+@parameters.evaluating
 @parameters.tuning_records
 @click.option("--no-tuning-records", is_flag=True, help="Kernels as they are without tuning.")
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
@@ -31,6 +38,8 @@ from relaxc.errors import OptionError
 def compile_(
     model: Path,
     output: Path | None,
+    save_recipe: Path | None,
+    evaluate: str | None,
     tuning_records: Path | None,
     no_tuning_records: bool,
     verify: bool,
@@ -45,6 +54,7 @@ def compile_(
     """Compile an ONNX MODEL into an artifact."""
     if no_tuning_records and tuning_records is not None:
         raise OptionError("give `--tuning-records` or `--no-tuning-records`, not both")
+    function = parameters.read_function(evaluate)
     shaped = read_shaping(**shape)
     options = shaped.options
     if no_tuning_records or tuning_records is not None:
@@ -74,12 +84,23 @@ def compile_(
             shaped.calibration,
             shaped.recovery,
         )
+        if save_recipe is not None:
+            from relaxc.search.recipe_file import write_recipe
+
+            write_recipe(save_recipe, options, result)
+        score = None
+        if function is not None:
+            from relaxc.measure.evaluate import evaluate_on
+
+            score = evaluate_on(result.path, function)
     from relaxc.report import compiling
 
     parameters.warn(result.warnings)
     if as_json:
-        parameters.print_json("compile", compiling.as_json(result))
+        parameters.print_json("compile", {**compiling.as_json(result), "score": score})
         return
     if print_pass_times:
         click.echo(compiling.pass_times(result))
     click.echo(compiling.as_text(result))
+    if score is not None:
+        click.echo(f"Evaluated:   {score:.6g} by {evaluate}")

@@ -10,8 +10,10 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from relaxc.errors import OptionError
 from relaxc.layout import Precision
 from relaxc.measure.feeds import FILL_MODES
+from relaxc.measure.samples import imported
 from relaxc.options import (
     CALIBRATION_METHODS,
     ERROR_CORRECTIONS,
@@ -189,6 +191,14 @@ def quantizing(command: _Command) -> _Command:
             + "; `none` for nothing.",
         ),
         click.option(
+            "--least-sqnr",
+            type=float,
+            metavar="DB",
+            default=QuantizeOptions().least_sqnr_db,
+            show_default=True,
+            help="Leave layers float whose signal to noise ratio is less with int8; 0: none.",
+        ),
+        click.option(
             "--per-channel/--per-tensor",
             default=True,
             show_default=True,
@@ -207,6 +217,12 @@ def quantizing(command: _Command) -> _Command:
             help="Leave a node float: its name, or a regular expression; may be repeated.",
         ),
         click.option(
+            "--recipe",
+            type=PATH,
+            metavar="FILE",
+            help="Read what to do from this YAML file instead: how to quantize, prune and store.",
+        ),
+        click.option(
             "--speed-gate/--no-speed-gate",
             default=True,
             show_default=True,
@@ -217,6 +233,29 @@ def quantizing(command: _Command) -> _Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def evaluating(command: _Command) -> _Command:
+    """The user's own measure."""
+    return click.option(
+        "--evaluate",
+        metavar="MODULE:FUNCTION",
+        help="Your own metric: called with the compiled model, loaded; returns a number.",
+    )(command)
+
+
+def read_function(text: str | None) -> Callable[[Any], Any] | None:
+    """Read `--evaluate`.
+
+    Raises:
+        OptionError: there is no such function.
+    """
+    if text is None:
+        return None
+    module, _, name = text.partition(":")
+    if not module or not name:
+        raise OptionError(f"`{text}` is not a function; write `module:function`")
+    return imported(module, name)
 
 
 def read_corrections(text: str) -> tuple[ErrorCorrection, ...]:

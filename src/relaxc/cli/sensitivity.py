@@ -10,7 +10,7 @@ from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
 from relaxc.errors import OptionError
-from relaxc.measure.samples import imported, samples_from
+from relaxc.measure.samples import samples_from
 from relaxc.options import IMPORTANCES, Importance
 
 
@@ -73,12 +73,7 @@ def sensitivity(
     """
     output = output or model.with_suffix(".sensitivity.json")
     samples = samples_from(data)
-    function = None
-    if evaluate is not None:
-        module, _, name = evaluate.partition(":")
-        if not module or not name:
-            raise OptionError(f"`{evaluate}` is not a function; write `module:function`")
-        function = imported(module, name)
+    function = parameters.read_function(evaluate)
     try:
         shares = tuple(float(ratio) for ratio in ratios.split(","))
     except ValueError as err:

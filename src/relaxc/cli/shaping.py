@@ -78,9 +78,11 @@ def read_shaping(
     calibrate: str | None,
     calibration: CalibrationMethod,
     correct: str,
+    least_sqnr: float,
     per_channel: bool,
     symmetric: bool,
     exclude: tuple[str, ...],
+    recipe: Path | None,
     speed_gate: bool,
 ) -> Shape:
     """Read the options of `shaping`.
@@ -106,6 +108,7 @@ def read_shaping(
             scheme=quantize,
             calibration=calibration,
             correct=parameters.read_corrections(correct),
+            least_sqnr_db=least_sqnr or None,
             per_channel=per_channel,
             symmetric=symmetric,
             exclude=exclude,
@@ -117,8 +120,10 @@ def read_shaping(
             raise OptionError(
                 "`--quantize int8` needs calibration data; give it with `--calibrate`"
             )
-    elif calibrate is not None or exclude or group_size is not None:
+    elif exclude or group_size is not None or (calibrate is not None and recipe is None):
         raise OptionError("`--calibrate`, `--exclude` and `--group-size` go with `--quantize`")
+    if recipe is not None:
+        options = _from_recipe(recipe, options, calibrate is not None)
     source = recover or samples or pruning.data_of(sensitivity)
     return Shape(
         options,
@@ -126,3 +131,19 @@ def read_shaping(
         None if source is None else samples_from(source),
         checkpoint,
     )
+
+
+def _from_recipe(path: Path, options: CompileOptions, is_calibrated: bool) -> CompileOptions:
+    """The options with what a recipe says; nothing else may say it as well."""
+    from relaxc.search.recipe_file import read_recipe
+
+    if options.quantize is not None or options.prune is not None or options.precision != "float32":
+        raise OptionError(
+            "a recipe says how to quantize, prune and store; leave out `--quantize`, `--prune` and "
+            "`--precision`, or `--recipe`"
+        )
+    read = read_recipe(path)
+    quantize = read.quantize
+    if quantize is not None and quantize.scheme == "int8" and not is_calibrated:
+        raise OptionError(f"recipe `{path}` needs calibration data; give it with `--calibrate`")
+    return read.options(options)

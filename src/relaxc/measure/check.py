@@ -16,12 +16,13 @@ from relaxc.errors import OptionError
 from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.simplify import convert_opset, real_inputs
-from relaxc.measure.compare import TOLERANCES, Agreement, Tolerance, compare
+from relaxc.measure.compare import QUANTIZED, TOLERANCES, Agreement, Tolerance, compare
 from relaxc.measure.expose import Layer, expose_layers
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
 from relaxc.options import CompileOptions
 from relaxc.runtime.session import Model, load
+from relaxc.search.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +66,14 @@ class CheckResult:
         layers: every node, in topological order; empty unless asked for.
         warnings: what weakens the result, one sentence each.
         tolerance: when two tensors agree.
+        is_quantized: whether the model computes on integers.
     """
 
     outputs: tuple[Agreement, ...]
     layers: tuple[LayerAgreement, ...]
     warnings: tuple[str, ...]
     tolerance: Tolerance = field(default_factory=Tolerance)
+    is_quantized: bool = False
 
     @property
     def is_ok(self) -> bool:
@@ -114,13 +117,17 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
                 f"the outputs of `{path}` ({_listed(ours)}) are not those of `{source}` "
                 f"({_listed(theirs)}); give the ONNX model that the artifact was compiled from"
             )
-        tolerance = replace(TOLERANCES[compile_options.precision], **options.limits)
+        is_quantized = compile_options.quantize is not None
+        usual = QUANTIZED if is_quantized else TOLERANCES[compile_options.precision]
+        tolerance = replace(usual, **options.limits)
         outputs = _compare_all(ours, theirs, tolerance)
         layers = []
         if options.per_layer:
             plain = replace(compile_options, preprocess=(), postprocess=())
             layers = _check_layers(source, feed, plain, tolerance, folder)
-        return CheckResult(tuple(outputs.values()), tuple(layers), warnings, tolerance)
+        return CheckResult(
+            tuple(outputs.values()), tuple(layers), warnings, tolerance, is_quantized
+        )
 
 
 def _extended(source: Path, options: CompileOptions, folder: Path) -> Path:
@@ -148,10 +155,11 @@ def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, 
     warnings = []
     if not is_same:
         warnings.append(f"the artifact was compiled from another file than `{source}`")
-    if options.per_layer and model.manifest["options"].get("quantize") is not None:
+    quantize = model.manifest["options"].get("quantize")
+    if options.per_layer and quantize is not None and quantize["scheme"] == "int8":
         warnings.append(
-            "the artifact is quantized, but its layers are compared as a float build computes "
-            "them; `relaxc compile --json` says what rounding does to each"
+            "layers are quantized anew, with the ranges of these inputs: where the artifact was "
+            "calibrated on others, they differ a little; give inputs with `--inputs`"
         )
     return source, model, tuple(warnings)
 
@@ -168,6 +176,7 @@ def _options_of(model: Model) -> CompileOptions:
         input_shapes={name: tuple(shape) for name, shape in recorded["input_shapes"].items()},
         opt_level=recorded["opt_level"],
         disabled_passes=tuple(recorded["disabled_passes"]),
+        quantize=Recipe.from_dict({"quantize": recorded.get("quantize")}).quantize,
         precision=recorded.get("precision", "float32"),
         preprocess=tuple(recorded.get("preprocess", ())),
         postprocess=tuple(recorded.get("postprocess", ())),
@@ -189,7 +198,13 @@ def _check_layers(
 ) -> list[LayerAgreement]:
     exposed, artifact = folder / "exposed.onnx", folder / "exposed.rxc"
     layers = expose_layers(source, exposed)
-    compile(exposed, artifact, options)
+    data = None
+    if options.quantize is not None:
+        # All layers, and as they are before corrections, which look at what comes after.
+        plain = replace(options.quantize, speed_gate=False, correct=(), least_sqnr_db=None)
+        options = replace(options, quantize=plain)
+        data = [feed] if plain.scheme == "int8" else None
+    compile(exposed, artifact, options, calibration_data=data)
     ours, theirs = load(artifact).run(feed), run_reference(exposed, feed)
     shared = {name: array for name, array in ours.items() if name in theirs}
     results = _compare_all(shared, theirs, tolerance)

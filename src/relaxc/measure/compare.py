@@ -44,6 +44,9 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "bfloat16": Tolerance(atol=1e-2, rtol=0.2, cos=0.99),
 }
 
+# Integers of eight bits round every tensor to a 255th of its range.
+QUANTIZED = Tolerance(atol=1e-2, rtol=0.2, cos=0.99)
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -58,6 +61,7 @@ class Agreement:
         cosine: of the angle between them.
         is_ok: whether they agree within the tolerance.
         note: why they do not, when numbers do not tell.
+        sqnr_db: the reference's energy to that of the difference; infinite where there is none.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Agreement:
     cosine: float
     is_ok: bool
     note: str = ""
+    sqnr_db: float = np.inf
 
 
 def compare(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: Tolerance) -> Agreement:
@@ -84,7 +89,18 @@ def compare(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: Toleranc
     cosine = _cosine(a, b)
     limit = 0.0 if is_exact else tolerance.atol + tolerance.rtol * scale
     is_ok = max_abs <= limit and (is_exact or cosine >= tolerance.cos)
-    return Agreement(*described, max_abs, max_rel, cosine, is_ok)
+    sqnr_db = _sqnr_db(a, b)
+    return Agreement(*described, max_abs, max_rel, cosine, is_ok, sqnr_db=sqnr_db)
+
+
+def _sqnr_db(ours: np.ndarray, theirs: np.ndarray) -> float:
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    size = max(float(np.max(np.abs(theirs[finite]), initial=0.0)), 1e-300)
+    signal = float(np.square(theirs[finite] / size).sum())
+    noise = float(np.square((ours[finite] - theirs[finite]) / size).sum())
+    if noise == 0:
+        return np.inf
+    return float(10 * np.log10(signal / noise)) if signal else -np.inf
 
 
 def _max_abs(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from relaxc.measure.check import CheckResult, LayerAgreement
     from relaxc.measure.compare import Agreement
 
+# Layers of a quantized model that are named.
+_WORST = 20
 _HEADINGS = ("Output", "Type", "", "Max abs", "Max rel", "Cosine")
 
 
@@ -35,6 +37,8 @@ def _row(a: Agreement) -> tuple[str, ...]:
 
 
 def _layers(result: CheckResult) -> str:
+    if result.is_quantized:
+        return _exactness(result)
     first = result.first_divergence
     count = len(result.layers)
     if first is None and result.is_ok:
@@ -52,6 +56,21 @@ def _layers(result: CheckResult) -> str:
     ]
     lines.append(table(("Result", *_HEADINGS[1:]), [_row(a) for a in first.results], left=3))
     return "\n".join(lines)
+
+
+def _exactness(result: CheckResult) -> str:
+    """The layers that lost most: of integers, all are a little off."""
+    rows = [
+        (layer.layer.node, layer.layer.op, min(layer.results, key=lambda a: a.sqnr_db))
+        for layer in result.layers
+        if layer.results
+    ]
+    rows = sorted(rows, key=lambda row: row[2].sqnr_db)[:_WORST]
+    texts = [
+        (n, op, f"{a.sqnr_db:.1f}", f"{a.cosine:.6f}", f"{a.max_rel:.3g}") for n, op, a in rows
+    ]
+    headings = ("Layer", "Operator", "SQNR dB", "Cosine", "Max rel")
+    return f"Least exact of {len(result.layers)} layers:\n" + table(headings, texts, left=2)
 
 
 def as_json(result: CheckResult) -> dict[str, Any]:
@@ -85,6 +104,7 @@ def _agreement(a: Agreement) -> dict[str, Any]:
         "max_abs": a.max_abs,
         "max_rel": a.max_rel,
         "cosine": a.cosine,
+        "sqnr_db": a.sqnr_db,
         "ok": a.is_ok,
         "note": a.note,
     }

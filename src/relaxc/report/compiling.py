@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from relaxc.compiler import CompileResult
     from relaxc.gate.speed_gate import GateReport
     from relaxc.passes.prune.prune_channels import PruneReport
+    from relaxc.passes.quantize.layer_errors import LayerError
 
 # Layers that the summary names.
 _WORST = 3
@@ -67,10 +68,23 @@ def _gated(result: CompileResult) -> list[tuple[str, str]]:
 
 
 def _quantized(result: CompileResult) -> list[tuple[str, str]]:
-    """The layers that rounding hurts most."""
-    worst = sorted(result.quantized, key=lambda error: error.sqnr_db)[:_WORST]
-    listed = ", ".join(f"{error.node} {error.sqnr_db:.0f} dB" for error in worst)
-    return [("Least exact", f"{listed} (signal to noise)")] if worst else []
+    """The layers that rounding hurts most, and those that stay float for it."""
+    layers = sorted(result.quantized, key=lambda error: error.sqnr_db)
+    inexact = [layer for layer in layers if not layer.is_kept]
+    reasons: dict[str, list[str]] = {}
+    for node, reason in result.unquantized:
+        reasons.setdefault(reason, []).append(node)
+    entries = [("Stay float", f"{', '.join(nodes)}: {why}") for why, nodes in reasons.items()]
+    if inexact:
+        entries.append(("Stay float", f"{_listed(inexact)}: too inexact on integers"))
+    worst = [layer for layer in layers if layer.is_kept][:_WORST]
+    if worst:
+        entries.append(("Least exact", f"{_listed(worst)} (signal to noise)"))
+    return entries
+
+
+def _listed(layers: list[LayerError]) -> str:
+    return ", ".join(f"{layer.node} {layer.sqnr_db:.0f} dB" for layer in layers)
 
 
 def _reverted(gate: GateReport) -> list[tuple[str, str]]:
@@ -108,9 +122,10 @@ def as_json(result: CompileResult) -> dict[str, Any]:
         "pruned": None if result.pruned is None else pruning_as_json(result.pruned),
         "speed_gate": None if result.gate is None else asdict(result.gate),
         "quantized": [
-            {"node": e.node, "sqnr_db": e.sqnr_db, "cosine": e.cosine}
+            {"node": e.node, "sqnr_db": e.sqnr_db, "cosine": e.cosine, "is_kept": e.is_kept}
             for e in sorted(result.quantized, key=lambda error: error.sqnr_db)
         ],
+        "unquantized": [{"node": node, "reason": why} for node, why in result.unquantized],
         "manifest": result.manifest,
     }
 

@@ -59,21 +59,17 @@ def layers_of(built: CompileResult) -> list[dict[str, Any]]:
             "cosine": None if worst is None else worst.cosine,
             "float_us": None,
             "integer_us": None,
-            "is_integer": True,
-            "reason": "",
+            "is_integer": all(error.is_kept for error in known),
+            "reason": "" if all(error.is_kept for error in known) else "too inexact on integers",
         }
 
     found = []
     for layer in built.gate.layers if built.gate else ():
-        found.append(
-            {
-                **entry(layer.nodes),
-                "float_us": layer.float_s * 1e6,
-                "integer_us": layer.integer_s * 1e6,
-                "is_integer": layer.is_kept,
-                "reason": layer.reason,
-            }
-        )
+        known = entry(layer.nodes)
+        known |= {"float_us": layer.float_s * 1e6, "integer_us": layer.integer_s * 1e6}
+        known["is_integer"] = known["is_integer"] and layer.is_kept
+        known["reason"] = known["reason"] or layer.reason
+        found.append(known)
     return [*found, *(entry((node,)) for node in list(errors))]
 
 

@@ -14,7 +14,7 @@ from tvm.script import relax as R
 
 from relaxc.passes.prune.segments import bindings_of, piece
 from relaxc.passes.quantize.correct_bias import CorrectBias
-from relaxc.passes.quantize.layer_errors import layer_errors
+from relaxc.passes.quantize.layer_errors import LayerErrors, layer_errors
 
 BIAS = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
 
@@ -33,7 +33,7 @@ def value(mod: IRModule, name: str, data: list[np.ndarray]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def corrected() -> IRModule:
-    return CorrectBias(lambda: Float, run, samples).apply(Quantized)
+    return CorrectBias(LayerErrors(lambda: Float, run, samples)).apply(Quantized)
 
 
 def test_golden(golden) -> None:
@@ -93,7 +93,12 @@ def test_golden(golden) -> None:
 
     # Of four ones times 0.5, rounding leaves four times 0.25: one is missing.
     data = [[np.ones((1, 4, 2, 2), np.float32)]]
-    golden(CorrectBias(lambda: Teacher, run, lambda: data), Before, Expected, idempotent=False)
+    golden(
+        CorrectBias(LayerErrors(lambda: Teacher, run, lambda: data)),
+        Before,
+        Expected,
+        idempotent=False,
+    )
 
 
 def test_the_mean_error_of_the_first_layer_is_gone(corrected: IRModule) -> None:
@@ -136,7 +141,7 @@ def test_a_bias_takes_the_correction() -> None:
             return y
 
     data = [[np.full((1, 4, 8, 8), 1.0, np.float32)]]
-    after = CorrectBias(lambda: Teacher, run, lambda: data).apply(Rounded)
+    after = CorrectBias(LayerErrors(lambda: Teacher, run, lambda: data)).apply(Rounded)
     # 4 channels of 1.0 times 0.3, of which rounding leaves 0.25.
     result = next(b for b in after["main"].body.blocks[0].bindings if b.var.name == "y").value
     np.testing.assert_allclose(result.args[1].value.numpy(), BIAS + 0.2, atol=1e-6)
@@ -144,7 +149,7 @@ def test_a_bias_takes_the_correction() -> None:
 
 
 def test_without_samples_nothing_changes() -> None:
-    assert CorrectBias(lambda: Float, run, list).apply(Quantized).same_as(Quantized)
+    assert CorrectBias(LayerErrors(lambda: Float, run, list)).apply(Quantized).same_as(Quantized)
 
 
 def test_errors_of_layers() -> None:

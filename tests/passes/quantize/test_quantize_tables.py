@@ -16,9 +16,9 @@ from tvm.script import relax as R
 from relaxc.passes.quantize.quantize_tables import QuantizeTables, pack_rows
 
 # Rows of one integer each, so that rounding is exact: 127 * (row + 1).
-TABLE = np.full((512, 32), 127, np.float32) * (np.arange(512, dtype=np.float32)[:, None] + 1)
-INTEGERS = np.full((512, 32), 127, np.int8)
-SCALES = np.arange(512, dtype=np.float32)[:, None] + 1
+TABLE = np.full((1024, 32), 127, np.float32) * (np.arange(1024, dtype=np.float32)[:, None] + 1)
+INTEGERS = np.full((1024, 32), 127, np.int8)
+SCALES = np.arange(1024, dtype=np.float32)[:, None] + 1
 
 
 @I.ir_module
@@ -51,7 +51,7 @@ def test_golden(golden: Callable[..., None]) -> None:
 
 
 def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
-    noise = np.random.default_rng(0).standard_normal((512, 32)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal((1024, 32)).astype(np.float32)
 
     @I.ir_module
     class Noise:
@@ -62,7 +62,7 @@ def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
                 R.output(y)
             return y
 
-    rows = np.array([0, 511, 7, 7])
+    rows = np.array([0, 1023, 7, 7])
     after = QuantizeTables().apply(Noise)
     # Half a step of a row's scale.
     bound = np.abs(noise[rows]).max(axis=1, keepdims=True) / 127 / 2 * 1.001
@@ -112,9 +112,9 @@ def small(table: np.ndarray, axis: int) -> tvm.IRModule:
     [
         (np.ones((8, 32), np.float32), 0),  # little to gain
         (np.ones((4096, 4), np.float32), 0),  # as many scales as numbers, nearly
-        (np.ones((512, 32), np.float32), 1),  # columns
-        (np.ones((512, 32), np.int32), 0),
-        (np.ones((512, 2, 32), np.float32), 0),
+        (np.ones((1024, 32), np.float32), 1),  # columns
+        (np.ones((1024, 32), np.int32), 0),
+        (np.ones((1024, 2, 32), np.float32), 0),
     ],
 )
 def test_left_alone(table: np.ndarray, axis: int) -> None:
