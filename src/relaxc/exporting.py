@@ -22,7 +22,7 @@ from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.pipeline import graph_passes
 from relaxc.passes.prune.prune_channels import PruneReport
-from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
 from relaxc.probes import Probes
 from relaxc.pruning import pruning_passes, require_samples
 from relaxc.quantizing import Correction, is_calibrated, quantization_passes
@@ -98,7 +98,7 @@ def export(
     probes = Probes(backend_for("llvm"), calibration_data, recovery_data)
     probes.imported = imported
     reports: list[PruneReport] = []
-    errors: list[LayerError] = []
+    measured: list[LayerErrors] = []
     pruning = pruning_passes(
         options,
         backend_for(options.target),
@@ -109,7 +109,7 @@ def export(
         diagnostics.checkpoint,
         kernel_clock(backend_for(options.target), probes.build, probes.feed),
     )
-    correction = Correction(probes.run, probes.shown, errors.extend)
+    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     passes = select_passes(graph_passes(quantization, pruning), options, diagnostics)
     changing = {id(p) for p in (*pruning, *quantization)}
@@ -131,7 +131,7 @@ def export(
         int(next(e.version for e in proto.opset_import if not e.domain)),
         (*imported.warnings, *probes.warnings),
         reports[0] if reports else None,
-        tuple(errors),
+        tuple(error for errors in measured for error in errors.found(_least(options))),
     )
     save_model(proto, output)
     return result
@@ -211,3 +211,7 @@ def _zeros(proto: onnx.ModelProto) -> float:
     arrays = [numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) > 1]
     count = sum(array.size for array in arrays)
     return float(sum(np.sum(array == 0) for array in arrays) / max(1, count))
+
+
+def _least(options: CompileOptions) -> float | None:
+    return None if options.quantize is None else options.quantize.least_sqnr_db
