@@ -14,7 +14,6 @@ from relaxc.layout import Precision
 Shape = tuple["int | str", ...]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-
 Saving = Literal["channels", "latency", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
 Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
@@ -23,8 +22,6 @@ Criterion = Literal["magnitude", "wanda", "obs"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Scope = Literal["global", "local", "uniform", "sensitivity"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-
-
 Augmentation = Literal["flip", "shift", "mix"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
@@ -54,11 +51,7 @@ class DistillOptions:
                 f"the learning rate is a share of a weight, in (0, 1), not {self.learning_rate:g}"
             )
         for word in self.augment:
-            if word not in AUGMENTATIONS:
-                raise OptionError(
-                    f"unknown augmentation `{word}`{near_matches(word, AUGMENTATIONS)}; use "
-                    + ", ".join(f"`{n}`" for n in AUGMENTATIONS)
-                )
+            _check_word("augmentation", word, AUGMENTATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +192,12 @@ def parse_pruning(text: str) -> tuple[Saving | Zeros, float] | tuple[int, int]:
         raise OptionError(f"`{number}` in `{text}` is not a number") from err
 
 
+def _check_word(what: str, word: str, words: tuple[str, ...]) -> None:
+    if word not in words:
+        listed = ", ".join(f"`{name}`" for name in words)
+        raise OptionError(f"unknown {what} `{word}`{near_matches(word, words)}; use {listed}")
+
+
 def _check_patterns(patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         try:
@@ -268,19 +267,10 @@ class QuantizeOptions:
         if self.group_size is not None and self.scheme == "int8":
             raise OptionError("group_size is for schemes that round weights only, or dynamically")
         for method in (self.calibration, *self.layer_calibration.values()):
-            if method not in CALIBRATION_METHODS:
-                raise OptionError(
-                    f"unknown calibration method `{method}`"
-                    f"{near_matches(method, CALIBRATION_METHODS)}; methods are "
-                    + ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
-                )
+            _check_word("calibration method", method, CALIBRATION_METHODS)
         _check_patterns(tuple(self.layer_calibration))
         for word in self.correct:
-            if word not in ERROR_CORRECTIONS:
-                raise OptionError(
-                    f"unknown correction `{word}`{near_matches(word, ERROR_CORRECTIONS)}; use "
-                    + ", ".join(f"`{name}`" for name in ERROR_CORRECTIONS)
-                )
+            _check_word("correction", word, ERROR_CORRECTIONS)
         _check_patterns(self.exclude)
 
 
