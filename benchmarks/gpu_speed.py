@@ -2,11 +2,13 @@
 
     python benchmarks/gpu_speed.py prepare FOLDER [--only NAME ...]  # needs TVM, no GPU
     python FOLDER/travel/gpu_speed.py measure FOLDER/travel          # needs GPU and torch, no TVM
+    python FOLDER/travel/gpu_speed.py scale FOLDER/travel            # two GPUs beside one
 
 `prepare` compiles every network, and small cases in all precisions, and packs them with what a
 machine without TVM needs to run them: FOLDER/travel is all that must get there. `measure` compares
-with torch in higher precision first; then times calls with tensors on the GPU, ours and torch's in
-turn. Torch's best is that of CUDA graphs of eager code and of what torch.compile makes of it.
+with torch in higher precision first, or, where the model is quantized, with what ONNX Runtime gave
+when it was prepared; then times calls with tensors on the GPU, ours and torch's in turn. Torch's
+best is that of CUDA graphs of eager code and of what torch.compile makes of it.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_builders import OnnxNet, TorchNet
+from gpu_builders import OnnxNet, QuantizedNet, TorchNet
 from gpu_models import CASES, NETS, example
 
 # What is an error, relative to the norm.
-PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2}
+PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2, "int8": 0.3}
 SECONDS = 0.2
 ROUNDS = 5
 
@@ -41,21 +43,36 @@ def prepare(folder: Path, only: list[str], arch: str, chosen: list[str]) -> None
     from relaxc.options import CompileOptions
 
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-    wanted = dict.fromkeys(NETS, ("float16",)) | {name: tuple(PRECISIONS) for name in CASES}
+    floats = tuple(name for name in PRECISIONS if name != "int8")
+    wanted = dict.fromkeys(NETS, ("float16",)) | dict.fromkeys(CASES, floats)
     wanted["gemm4096"] = tuple(PRECISIONS)
+    wanted["resnet50_b32"] = ("float16", "int8")
+    wanted["convolutions"] = tuple(PRECISIONS)
     for name, precisions in wanted.items():
         if only and name not in only:
             continue
-        net = OnnxNet()
-        model = net.model((NETS | CASES)[name](net))
         for precision in precisions:
             if chosen and precision not in chosen:
                 continue
-            named: Any = precision
-            options = CompileOptions(target=f"cuda -arch={arch}", precision=named)
+            net = QuantizedNet() if precision == "int8" else OnnxNet()
+            model = net.model((NETS | CASES)[name](net))
+            named: Any = "float16" if precision == "int8" else precision
+            # As torch has it: half networks take and give halves.
+            io: Any = "float16" if named == "float16" and name in NETS else "model"
+            options = CompileOptions(target=f"cuda -arch={arch}", precision=named, io=io)
             compile(model, folder / "artifacts" / f"{name}.{precision}.rxc", options)
+            if precision == "int8" and name in CASES:
+                _expect(folder / "artifacts" / f"{name}.npz", model, example(net.inputs))
             print(f"{name}.{precision}", flush=True)
     pack(folder)
+
+
+def _expect(path: Path, model: Any, feed: dict[str, np.ndarray]) -> None:
+    """Write what ONNX Runtime makes of inputs."""
+    import onnxruntime
+
+    (result,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
+    np.savez(path, result)
 
 
 def pack(folder: Path) -> None:
@@ -105,7 +122,8 @@ def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) 
                 continue
             try:
                 model = relaxc.load(path, device="cuda", cache_dir=Path(scratch, "cache"))
-                row = _measure_one(model, name, precision, name in NETS, compiled)
+                expected = Path(scratch, f"{name}.npz") if precision == "int8" else None
+                row = _measure_one(model, name, precision, name in NETS, compiled, expected)
             except Exception as err:  # the next one may work: device time is short
                 print(f"{name} {precision}: {type(err).__name__}: {str(err)[:600]}", flush=True)
                 wrong += 1
@@ -120,7 +138,7 @@ def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) 
 
 
 def _measure_one(
-    model: Any, name: str, precision: str, timed: bool, compiled: bool
+    model: Any, name: str, precision: str, timed: bool, compiled: bool, expected: Path | None
 ) -> dict[str, Any]:
     import torch
 
@@ -148,14 +166,20 @@ def _measure_one(
             }
             cast = {k: v if v.dtype == torch.int64 else v.to(wide) for k, v in fresh.items()}
             want = run(cast, wide, []).double()
-            got = torch.from_dlpack(_first(model.run(fresh))).double()
+            got = torch.from_dlpack(_first(model.run(_as_taken(model, fresh)))).double()
             errors.append(float((got - want).norm() / want.norm()))
+    if expected is not None and expected.is_file():
+        want = np.load(expected)["arr_0"].astype(np.float64)
+        got = model.run({k: v.cpu().numpy() for k, v in _as_taken(model, feed).items()})
+        errors = [float(np.linalg.norm(_first(got) - want) / np.linalg.norm(want))]
     row: dict[str, Any] = {"name": name, "precision": precision, "error": max(errors)}
     print(f"{name} {precision} error {row['error']:.1e}", flush=True)
     if not timed:
         return row
-    contenders: dict[str, Callable[[], Any]] = {"relaxc": lambda: model.run(feed)}
-    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
+    taken = _as_taken(model, feed)
+    contenders: dict[str, Callable[[], Any]] = {"relaxc": lambda: model.run(taken)}
+    halves = {"float16": torch.float16, "int8": torch.float16, "bfloat16": torch.bfloat16}
+    dtype = halves.get(precision, torch.float32)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     cast = {k: v if v.dtype == torch.int64 else v.to(dtype) for k, v in feed.items()}
     cast = {
@@ -178,6 +202,43 @@ def _measure_one(
     print(f"  {row['ms']}", flush=True)
     _profile(contenders["relaxc"])
     return row
+
+
+def _as_taken(model: Any, feed: dict[str, Any]) -> dict[str, Any]:
+    """Inputs in the types of the artifact."""
+    import torch
+
+    return {info.name: feed[info.name].to(getattr(torch, info.dtype)) for info in model.inputs}
+
+
+def scale(folder: Path) -> int:
+    """Time ResNet-50 on one GPU and on two, with images on the host; returns 1 if they differ."""
+    sys.path.insert(0, str(folder / "site"))
+    import relaxc
+
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(folder / "artifacts.tar.xz") as archive:
+            archive.extract("resnet50_b32.float16.rxc", scratch, filter="data")
+        path = Path(scratch, "resnet50_b32.float16.rxc")
+        one, two = (
+            relaxc.load(path, device=device, cache_dir=Path(scratch, "cache"))
+            for device in ("cuda:0", "cuda:0,1")
+        )
+        images = np.random.default_rng(0).standard_normal((64, 3, 224, 224)).astype(np.float16)
+        calls = {"one": lambda: one(images[:32]), "two": lambda: two(images)}
+        same = np.array_equal(two(images), np.concatenate([one(images[:32]), one(images[32:])]))
+        rates: dict[str, list[float]] = {key: [] for key in calls}
+        for _ in range(ROUNDS):
+            for key, call in calls.items():
+                began, count = time.perf_counter(), 0
+                while time.perf_counter() - began < 1:
+                    call()
+                    count += 1
+                images_each = 32 if key == "one" else 64
+                rates[key].append(count * images_each / (time.perf_counter() - began))
+    medians = {key: statistics.median(values) for key, values in rates.items()}
+    print(f"images per second: {medians}, ratio {medians['two'] / medians['one']:.2f}, same {same}")
+    return 0 if same else 1
 
 
 def _first(result: Any) -> Any:
@@ -260,7 +321,7 @@ def table(rows: list[dict[str, Any]], card: str) -> str:
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("action", choices=("prepare", "measure"))
+    parser.add_argument("action", choices=("prepare", "measure", "scale"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--arch", default="sm_90")
@@ -271,6 +332,8 @@ def main() -> int:
     if args.action == "prepare":
         prepare(args.folder, args.only, args.arch, args.precision)
         return 0
+    if args.action == "scale":
+        return scale(args.folder)
     return 1 if measure(args.folder, args.report, args.only, not args.no_compile) else 0
 
 

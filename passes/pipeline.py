@@ -20,6 +20,7 @@ from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
 from relaxc.passes.canonicalize.raise_activations import RaiseActivations
 from relaxc.passes.canonicalize.raise_one_hot import RaiseOneHot
+from relaxc.passes.canonicalize.raise_rms_norm import RaiseRmsNorm
 from relaxc.passes.canonicalize.sink_permute import SinkPermute
 from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
@@ -34,6 +35,7 @@ from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
 from relaxc.passes.lower.order_bindings import OrderBindings
 from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
+from relaxc.passes.precision.widen_halves import WidenHalves
 from relaxc.passes.quantize.realize import RealizeQuantization
 from relaxc.passes.quantize.round_rows import RoundingLibrary, RoundRows
 from relaxc.passes.stock import (
@@ -60,6 +62,10 @@ class Library(
     def prefers_wide_products(self) -> bool:
         """Whether one wide product is faster than several narrow ones."""
 
+    @property
+    def widens_halves(self) -> bool:
+        """Whether operators on float16 and bfloat16 are kernels' only if they are float32."""
+
 
 def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()) -> list[Pass]:
     """What happens while the module still says what it computes, for any target.
@@ -81,6 +87,7 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         FoldConstant(),
         # Before operators are moved or copied: the formulas are still in one piece.
         RaiseActivations(),
+        RaiseRmsNorm(),
         FlattenMaps(),
         # Weights change their shape: before anything measures, prunes or rounds them.
         FoldSpaceToDepth(),
@@ -113,6 +120,8 @@ def default_passes(
         rounds_rows: whether products with integer weights round their data to int8.
     """
     return [
+        # First of all, because most passes look for float32.
+        *([WidenHalves()] if kernels.widens_halves else []),
         *graph_passes(quantization, pruning),
         # Queries, keys and values as one product, while attention still reads them by views.
         *([MergeParallelProducts()] if kernels.prefers_wide_products else []),

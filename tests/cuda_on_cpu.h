@@ -30,13 +30,18 @@
 #define SPLIT 1
 #endif
 
+#if MODE == 4
+typedef int Sum;
+#else
+typedef float Sum;
+#endif
 struct Index { int x, y, z; };
 static Index threadIdx, blockIdx, gridDim;
 alignas(1024) unsigned char memories[SPLIT][232448];  // one per block of the cluster
 static unsigned shared_limit;
 
-struct Product { float* c; unsigned a, b; };
-struct Copy { unsigned to; const void* from; bool valid; };
+struct Product { Sum* c; unsigned a, b; };
+struct Copy { unsigned to; const void* from; bool valid; unsigned size = 16; };
 struct Fiber {
   ucontext_t context;
   std::vector<char> stack = std::vector<char>(1 << 17);
@@ -99,9 +104,21 @@ static float __shfl_xor_sync(unsigned, float x, int mask) {
   return other;
 }
 
+static void wait_for_predecessor() {}
+template <typename Bits> static Bits load_bits(const void* from) { Bits v; std::memcpy(&v, from, sizeof v); return v; }
+static unsigned load_fresh_8(const void* from) { return load_bits<uint8_t>(from); }
+static unsigned load_fresh_16(const void* from) { return load_bits<uint16_t>(from); }
+static unsigned load_fresh_32(const void* from) { return load_bits<uint32_t>(from); }
+static uint2 load_fresh_64(const void* from) { return load_bits<uint2>(from); }
+static uint4 load_fresh_128(const void* from) { return load_bits<uint4>(from); }
+static void prefetch(const void*) {}
 static void copy_async(unsigned to, const void* from, bool valid) {
   if ((uintptr_t)from % 16) fail("global memory misaligned");
   fibers[running].open.push_back({to, from, valid});
+}
+static void copy_half_async(unsigned to, const void* from, bool valid) {
+  if ((uintptr_t)from % 8) fail("global memory misaligned");
+  fibers[running].open.push_back({to, from, valid, 8});
 }
 static void commit() {
   fibers[running].groups.push_back(std::move(fibers[running].open));
@@ -111,8 +128,8 @@ template <int PENDING> static void wait() {
   auto& groups = fibers[running].groups;
   for (; groups.size() > PENDING; groups.pop_front())
     for (const Copy& copy : groups.front()) {
-      if (copy.valid) std::memcpy(at(copy.to, 16), copy.from, 16);
-      else std::memset(at(copy.to, 16), 0, 16);
+      if (copy.valid) std::memcpy(at(copy.to, copy.size), copy.from, copy.size);
+      else std::memset(at(copy.to, copy.size), 0, copy.size);
     }
 }
 static void store_shared(unsigned to, uint4 v) { std::memcpy(at(to, 16), &v, 16); }
@@ -156,18 +173,19 @@ static float half_of(uint32_t word, int which) {
   return __bfloat162float(v);
 #endif
 }
-static void mma(float* c, const unsigned* a, const unsigned* b) {
+static void mma(Sum* c, const unsigned* a, const unsigned* b) {
   for (int i = 0; i < 4; ++i) slot(lane())[i] = a[i];
   for (int i = 0; i < 2; ++i) slot(lane())[4 + i] = b[i];
   meet_warp();
-  constexpr int PER_WORD = MODE < 2 ? 2 : 1, DEPTH = 8 * PER_WORD;
+  constexpr int PER_WORD = MODE == 4 ? 4 : MODE < 2 ? 2 : 1, DEPTH = 8 * PER_WORD;
   for (int i = 0; i < 4; ++i) {
     int row = lane() / 4 + i / 2 * 8, column = lane() % 4 * 2 + i % 2;
     for (int k = 0; k < DEPTH; ++k) {
       int word = k / PER_WORD, half = k % PER_WORD;
       uint32_t x = slot(row % 8 * 4 + word % 4)[row / 8 + word / 4 * 2];
       uint32_t y = slot(column * 4 + word % 4)[4 + word / 4];
-      if (PER_WORD == 1) c[i] += __uint_as_float(x & 0xffffe000u) * __uint_as_float(y & 0xffffe000u);
+      if (MODE == 4) c[i] += (int)(uint8_t)(x >> 8 * half) * (int8_t)(y >> 8 * half);
+      else if (PER_WORD == 1) c[i] += __uint_as_float(x & 0xffffe000u) * __uint_as_float(y & 0xffffe000u);
       else c[i] += half_of(x, half) * half_of(y, half);
     }
   }
@@ -177,16 +195,19 @@ static void mma(float* c, const unsigned* a, const unsigned* b) {
 #ifdef WGMMA
 static void show_to_wgmma() {}
 static void begin_wgmma() {}
-static void finished(float&) {}
-static void wgmma(float* c, unsigned a, unsigned b) { fibers[running].open_products.push_back({c, a, b}); }
+static void finished(Sum&) {}
+static void wgmma(Sum* c, unsigned a, unsigned b) { fibers[running].open_products.push_back({c, a, b}); }
 static void commit_wgmma() {
   fibers[running].product_groups.push_back(std::move(fibers[running].open_products));
   fibers[running].open_products.clear();
 }
-static float element_of_tile(unsigned tile, int row, int k) {
-  unsigned place = tile + row * 128 + k * 2, word;
+static Sum element_of_tile(unsigned tile, int row, int k, bool is_signed) {
+  constexpr int PER_WORD = MODE == 4 ? 4 : 2;
+  unsigned place = tile + row * 128 + k * (4 / PER_WORD), word;
   place ^= (place >> 7 & 7) << 4;
   std::memcpy(&word, at(place & ~3u, 4), 4);
+  uint8_t byte = word >> 8 * (k & 3);
+  if (MODE == 4) return is_signed ? (int8_t)byte : byte;
   return half_of(word, k & 1);
 }
 template <int PENDING> static void wait_wgmma() {
@@ -196,8 +217,8 @@ template <int PENDING> static void wait_wgmma() {
       for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
         int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
         int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
-        for (int k = 0; k < 16; ++k)
-          p.c[i] += element_of_tile(p.a, row, k) * element_of_tile(p.b, column, k);
+        for (int k = 0; k < (MODE == 4 ? 32 : 16); ++k)
+          p.c[i] += element_of_tile(p.a, row, k, false) * element_of_tile(p.b, column, k, true);
       }
   meet_warp();  // the instruction is a warp's: no lane goes on before the others' sums are there
 }
@@ -256,16 +277,17 @@ template <bool ALONE> static void fetch(unsigned to, const void* from, int bytes
 template <bool ALONE>
 static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
-  if (map.box_columns != 64) fail("boxes are 128 bytes wide");
+  constexpr int SIZE = MODE == 4 ? 1 : 2;
+  if (map.box_columns != 128 / SIZE) fail("boxes are 128 bytes wide");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   static std::deque<std::vector<unsigned char>> edges;
   for (int r = 0; r < map.box_rows; ++r) {
     const unsigned char* from = nullptr;
     if (row + r < map.rows && column < map.columns) {
-      from = map.base + (row + r) * map.stride + column * 2;
-      if (column + 64 > map.columns) {
+      from = map.base + (row + r) * map.stride + column * SIZE;
+      if (column + 128 / SIZE > map.columns) {
         edges.emplace_back(128, 0);
-        std::memcpy(edges.back().data(), from, (map.columns - column) * 2);
+        std::memcpy(edges.back().data(), from, (map.columns - column) * SIZE);
         from = edges.back().data();
       }
     }

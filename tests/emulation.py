@@ -88,7 +88,7 @@ def run_on_cpu(
     inputs = [tvm.runtime.tensor(feed[name]) for name in imported.inputs]
     result = vm["main"](*inputs, *weights)
     results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-    names = {source.name.rpartition("_")[0] for source in sources}
+    names = {source.name.partition("_")[0] for source in sources}
     return [np.asarray(r.numpy()) for r in results], names
 
 

@@ -14,7 +14,9 @@ Fires when: 1. the softmax runs over the last axis of a 4-D product of two 4-D t
             2. between product and softmax there is elementwise arithmetic and reshapes only, and
                nothing else reads it;
             3. the target has a kernel for these shapes.
-Views are copied into the group, not moved: others may read them, and copies cost nothing.
+Concatenations of keys and values of earlier positions with new ones are taken in as well, if the
+target reads both parts where they lie. Views are copied into the group, not moved: others may read
+them, and copies cost nothing.
 Must run before: group-ops, which would take the softmax alone.
 Reference: Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021 (blocking of queries).
 """
@@ -45,6 +47,10 @@ class AttentionLibrary(Protocol):
 
     def is_score_operator(self, call: relax.Call) -> bool:
         """Whether an operator can be computed on the scores in registers."""
+
+    @property
+    def joins_keys(self) -> bool:
+        """Whether keys and values may be concatenated of two tensors."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,47 @@ class GroupAttention(Pass):
             found = _Finder(graph, self.library).find(i)
             if found is None:
                 continue
-            core, members = found
-            group = [bindings[m] for m in members]
-            trial = relax.BlockBuilder()
-            attempt = outline(trial, group, ATTENTION, ATTENTION)
-            if not self.library.has_attention(trial.get()[attempt.value.op]):  # 3.
+            # With concatenations, or what they make as it is.
+            tries = [found.members, found.without_joins] if found.joins else [found.members]
+            fitting = (m for m in tries if self._has_kernel([bindings[i] for i in m]))  # 3.
+            members = next(fitting, None)
+            if members is None:
                 continue
+            core, group = found.core, [bindings[m] for m in members]
             removed |= core - {members[-1]}
             name = f"{ATTENTION}_{len(replaced)}"
             replaced[members[-1]] = outline(builder, group, ATTENTION, name)
         return [replaced.get(i, b) for i, b in enumerate(bindings) if i not in removed]
+
+    def _has_kernel(self, group: list[relax.Binding]) -> bool:
+        trial = relax.BlockBuilder()
+        attempt = outline(trial, group, ATTENTION, ATTENTION)
+        return self.library.has_attention(trial.get()[attempt.value.op])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One attention around a softmax.
+
+    Attributes:
+        core: bindings that disappear.
+        views: those that are copied.
+        joins: those that are copied as well, concatenations and views behind them.
+    """
+
+    core: set[int]
+    views: set[int]
+    joins: set[int]
+
+    @property
+    def members(self) -> list[int]:
+        """All bindings of the group, in order."""
+        return sorted(self.core | self.views | self.joins)
+
+    @property
+    def without_joins(self) -> list[int]:
+        """All but concatenations, whose results the group reads."""
+        return sorted(self.core | (self.views - self.joins))
 
 
 class _Finder:
@@ -101,8 +138,8 @@ class _Finder:
         self.graph = graph
         self.library = library
 
-    def find(self, softmax: int) -> tuple[set[int], list[int]] | None:
-        """Return the bindings that disappear, and all members in order; None if it is not one."""
+    def find(self, softmax: int) -> _Found | None:
+        """The attention around a softmax, if it is one."""
         call = self._at(softmax)
         if int(call.attrs.axis) not in (-1, call.ty.ndim - 1) or call.ty.ndim != 4:  # 1.
             return None
@@ -115,13 +152,17 @@ class _Finder:
             return None
         core = {product, *chain, softmax, after}
         views: set[int] = set()
-        for operand in (*self._at(product).args, self._at(after).args[1]):
+        joins: set[int] = set()
+        query, key = self._at(product).args
+        for operand in (query, key, self._at(after).args[1]):
             views |= self._views(operand)
+            if self.library.joins_keys and operand is not query:
+                joins |= self._joined(operand)
         last = after
         while (user := self._only_user(last)) is not None and self._is_back_view(user):
             last = user
             core.add(user)
-        return core, sorted(core | views)
+        return _Found(core, views, joins)
 
     def _at(self, i: int) -> relax.Call:
         call = operator_call(self.graph.bindings[i])
@@ -187,6 +228,19 @@ class _Finder:
             found.add(i)
             expr = call.args[0]
         return found
+
+    def _joined(self, expr: relax.Expr) -> set[int]:
+        """The concatenation behind transposes, and the views behind that, if there is one."""
+        while (i := self._producer(expr)) is not None:
+            call = self._at(i)
+            if str(call.op.name) == "relax.permute_dims":
+                expr = call.args[0]
+                continue
+            fields = call.args[0].fields if str(call.op.name) == "relax.concat" else ()
+            if len(fields) != 2 or call.ty.ndim != 4 or int(call.attrs.axis) % 4 != 2:
+                return set()
+            return {i}.union(*map(self._views, fields))
+        return set()
 
     def _is_back_view(self, i: int) -> bool:
         return str(self._at(i).op.name) == "relax.permute_dims"

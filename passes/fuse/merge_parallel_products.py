@@ -9,10 +9,18 @@ Before:                                   After:
 Queries, keys and values of attention are the case in point: attention reads slices where they lie,
 and one wide product fills a GPU that three narrow ones don't.
 
+or, where each is divided into heads of the same depth,
+
+    a = R.matmul(x, w1)                       lv = R.matmul(x, w1 | w2)
+    a1 = R.reshape(a, (.., n1, depth))        lv1 = R.reshape(lv, (.., n1 + n2, depth))
+    b = R.matmul(x, w2)                       a1 = R.strided_slice(lv1, axis -2, 0, n1)
+    b1 = R.reshape(b, (.., n2, depth))        b1 = R.strided_slice(lv1, axis -2, n1, n1 + n2)
+
 Fires when: 1. the matrices are constants of two dimensions, and the tensor's shape is known;
             2. either each product has one reader, which adds a constant vector to it, or none does;
             3. what is left reaches an attention's products by views alone, so that no slice has to
-               be copied.
+               be copied; or only a reshape into heads reads it: what turns these by their positions
+               reads slices as well.
 Exact: every sum is the same sum.
 Must run before: group-attention, which takes the views.
 """
@@ -53,12 +61,16 @@ class _Product:
     Attributes:
         index: of the product's binding.
         last: of the addition's, or of the product's.
+        split: of the binding that divides what is left into heads, if nothing else reads it.
+        reaches_attention: by views alone.
         weight: the matrix.
         bias: the vector.
     """
 
     index: int
     last: int
+    split: int | None
+    reaches_attention: bool
     weight: np.ndarray
     bias: np.ndarray | None
 
@@ -78,8 +90,14 @@ def _rewrite(builder: relax.BlockBuilder, block: relax.BindingBlock) -> Sequence
             groups.setdefault(call.args[0], []).append(product)
     replaced: dict[int, list[relax.Binding]] = {}
     for data, products in groups.items():
-        if len(products) > 1 and len({p.bias is None for p in products}) == 1:
+        if len(products) < 2 or len({p.bias is None for p in products}) > 1:
+            continue
+        if all(p.reaches_attention for p in products):
             replaced |= _merge(builder, bindings, data, products)
+        elif len({_depth(bindings, p) for p in products} | {None}) == 2 and all(
+            p.split is not None for p in products
+        ):
+            replaced |= _merge_heads(builder, bindings, data, products)
     found: list[relax.Binding] = []
     for i, binding in enumerate(bindings):
         found += replaced.get(i, [binding])
@@ -102,9 +120,29 @@ def _product(graph: BindingGraph, i: int, call: relax.Call) -> _Product | None:
             vectors = [a for a in reader.args if isinstance(a, GenericConst)]
             if vectors and list(vectors[0].ty.shape.values) == [weight.ty.shape.values[1]]:
                 last, bias = users[0], vectors[0].value.numpy()
-    if not _reaches_attention(graph, last):  # 3.
+    split = _split(graph, last)
+    reaches = _reaches_attention(graph, last)
+    if split is None and not reaches:  # 3.
         return None
-    return _Product(i, last, weight.value.numpy(), bias)
+    return _Product(i, last, split, reaches, weight.value.numpy(), bias)
+
+
+def _split(graph: BindingGraph, i: int) -> int | None:
+    """The reshape into heads, if that alone reads a value."""
+    users = graph.users[i]
+    reader = operator_call(graph.bindings[users[0]]) if len(users) == 1 else None
+    if graph.leaves[i] or reader is None or str(reader.op.name) != "relax.reshape":
+        return None
+    if graph.leaves[users[0]]:
+        return None
+    old, new = (list(e.ty.shape.values) for e in (reader.args[0], reader))
+    is_split = len(new) == len(old) + 1 and all(a == b for a, b in zip(old[:-1], new))
+    return users[0] if is_split else None
+
+
+def _depth(bindings: Sequence[relax.Binding], product: _Product) -> int | None:
+    split = product.split
+    return None if split is None else int(bindings[split].var.ty.shape.values[-1])
 
 
 def _reaches_attention(graph: BindingGraph, i: int) -> bool:
@@ -131,6 +169,57 @@ def _merge(
     products: Sequence[_Product],
 ) -> dict[int, list[relax.Binding]]:
     """The whole product where the first one was, and slices of it where the others ended."""
+    new, whole = _whole(builder, bindings, data, products)
+    replaced: dict[int, list[relax.Binding]] = {}
+    start, axis = 0, int(whole.ty.ndim) - 1
+    for product in products:
+        end = start + product.weight.shape[1]
+        sliced = relax.op.strided_slice(whole, [axis], [start], [end], [1], assume_inbound=True)
+        part = builder.normalize(sliced)
+        if product.last != product.index:
+            replaced[product.index] = []
+        replaced[product.last] = [relax.VarBinding(bindings[product.last].var, part)]
+        start = end
+    at = products[0].index
+    replaced[at] = [*new, *replaced[at]]
+    return replaced
+
+
+def _merge_heads(
+    builder: relax.BlockBuilder,
+    bindings: Sequence[relax.Binding],
+    data: relax.Var,
+    products: Sequence[_Product],
+) -> dict[int, list[relax.Binding]]:
+    """The whole product in heads where the first one was, and slices of it where reshapes were."""
+    new, whole = _whole(builder, bindings, data, products)
+    counts = [int(bindings[p.split].var.ty.shape.values[-2]) for p in products if p.split]
+    depth = _depth(bindings, products[0])
+    shape = [*whole.ty.shape.values[:-1], sum(counts), depth]
+    heads = builder.normalize(relax.op.reshape(whole, shape))
+    var = relax.DataflowVar(f"{whole.name}_heads", heads.ty)
+    new.append(relax.VarBinding(var, heads))
+    replaced: dict[int, list[relax.Binding]] = {}
+    start, axis = 0, len(shape) - 2
+    for product, count in zip(products, counts):
+        assert product.split is not None
+        end = start + count
+        sliced = relax.op.strided_slice(var, [axis], [start], [end], [1], assume_inbound=True)
+        replaced |= {product.index: [], product.last: []}
+        part = builder.normalize(sliced)
+        replaced[product.split] = [relax.VarBinding(bindings[product.split].var, part)]
+        start = end
+    replaced[products[0].index] = new
+    return replaced
+
+
+def _whole(
+    builder: relax.BlockBuilder,
+    bindings: Sequence[relax.Binding],
+    data: relax.Var,
+    products: Sequence[_Product],
+) -> tuple[list[relax.Binding], relax.Var]:
+    """The bindings of one product for all, and its variable."""
     new: list[relax.Binding] = []
 
     def emit(call: relax.Expr, name: str) -> relax.Var:
@@ -145,16 +234,4 @@ def _merge(
     biases = [p.bias for p in products if p.bias is not None]
     if biases:
         whole = emit(relax.op.add(whole, relax.const(np.concatenate(biases))), f"{first}_biased")
-    replaced: dict[int, list[relax.Binding]] = {}
-    start, axis = 0, int(whole.ty.ndim) - 1
-    for product in products:
-        end = start + product.weight.shape[1]
-        sliced = relax.op.strided_slice(whole, [axis], [start], [end], [1], assume_inbound=True)
-        part = builder.normalize(sliced)
-        if product.last != product.index:
-            replaced[product.index] = []
-        replaced[product.last] = [relax.VarBinding(bindings[product.last].var, part)]
-        start = end
-    at = products[0].index
-    replaced[at] = [*new, *replaced[at]]
-    return replaced
+    return new, whole

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import tvm
 from tvm import IRModule, relax
@@ -53,6 +53,10 @@ class LayoutLibrary(Protocol):
 
     def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
         """How a group writes its result, given how its parameters lie; the border is ours."""
+
+    @property
+    def widens_halves(self) -> bool:
+        """Whether conversions of float16 at the model's edges are names for the same memory."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ class _Chooser:
     def _binding(self, binding: relax.Binding, out: list[relax.Binding]) -> None:
         func = self._group(binding)
         if func is None:
-            out.append(self._with_plain_arguments(binding, out))
+            view = self._renamed(binding, out) if self.library.widens_halves else None
+            out.append(view or self._with_plain_arguments(binding, out))
             return
         if func.attrs[KERNEL] == CONCAT:
             self._concatenate(binding, _elements(func), out)
@@ -212,6 +217,30 @@ class _Chooser:
         )
         gvar = add_private(self.builder, annotated, call.op.name_hint)
         out.append(relax.VarBinding(binding.var, self.builder.normalize(relax.Call(gvar, args))))
+
+    def _renamed(self, binding: relax.Binding, out: list[relax.Binding]) -> relax.Binding | None:
+        """A conversion to or from float16 of what is stored as that: another name for it."""
+        value: Any = getattr(binding, "value", None)
+        if not _is_operator(value, "relax.astype") or not isinstance(value.args[0], relax.Var):
+            return None
+        source, dtype = value.args[0], str(value.ty.dtype.dtype)
+        halves = PLAIN.with_element("float16")
+        if (str(source.ty.dtype.dtype), dtype) == ("float16", "float32"):
+            layouts = [PLAIN, halves]
+            self.layouts[binding.var] = halves
+        elif dtype == "float16" and self.layouts.get(source, PLAIN).element == "float16":
+            source = source if self.layouts[source] == halves else self._move(source, halves, out)
+            layouts = [halves, PLAIN]
+        else:
+            return None
+        param = relax.Var("x", source.ty)
+        builder = relax.BlockBuilder()
+        with builder.function(VIEW, [param], private=True):
+            builder.emit_func_output(builder.emit(relax.op.astype(param, dtype)))
+        func = builder.get()[VIEW].with_attrs({KERNEL: VIEW, LAYOUTS: list(map(str, layouts))})
+        gvar = add_private(self.builder, relax.utils.copy_with_new_vars(func), VIEW)
+        call = self.builder.normalize(relax.Call(gvar, [source]))
+        return relax.VarBinding(binding.var, call)
 
     def _fills_vectors(self, var: relax.Var) -> bool:
         """Whether the channels of a map fill whole vectors, as kernels need to write them last."""
@@ -294,12 +323,13 @@ def _concatenated(func: relax.Function, call: relax.Call) -> tuple[relax.Var, ..
 
 def is_move(value: relax.Expr) -> bool:
     """Whether an expression moves the elements of a float32 tensor without looking at them."""
-    return (
-        isinstance(value, relax.Call)
-        and isinstance(value.op, tvm.ir.Op)
-        and str(value.op.name) in MOVES
-        and str(value.args[0].ty.dtype.dtype) == "float32"
-    )
+    is_float = _is_operator(value, *MOVES) and str(value.args[0].ty.dtype.dtype) == "float32"
+    return bool(is_float)
+
+
+def _is_operator(value: relax.Expr, *names: str) -> bool:
+    is_call = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op)
+    return is_call and str(value.op.name) in names
 
 
 def _elements(func: relax.Function) -> list[Element]:

@@ -17,6 +17,7 @@ A group's result is bfloat16 when 1. a group reads it, directly or through moves
                                  3. it is no sum of residuals over rows, which the layers add to:
                                     there rounding errors would add up. It is one when groups for
                                     which the target says so read it beside products.
+                                 A conversion to halves is such a reader: results of the model.
 So inputs, outputs, what operators outside of groups read, and arithmetic on positions and masks
 that no product has touched stay float32. Concatenations are bfloat16 throughout, because their
 operands lie in one buffer.
@@ -34,7 +35,7 @@ from typing import ClassVar, Protocol
 import tvm
 from tvm import IRModule, relax
 
-from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, VIEW, Element
+from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, VIEW, Element, Quantization
 from relaxc.passes.base import Pass
 
 
@@ -49,6 +50,10 @@ class PrecisionLibrary(Protocol):
 
     def keeps_residuals(self, func: relax.Function) -> bool:
         """Whether a group adds to, or normalizes, sums that should stay float32."""
+
+    @property
+    def widens_halves(self) -> bool:
+        """Whether conversions at the edges of the model are other names for the same memory."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,15 @@ class ChoosePrecision(Pass):
     def apply(self, mod: IRModule) -> IRModule:
         """Walk `main` backward for the readers of every tensor, then forward."""
         calls = set(_group_calls(mod))
-        readers = _Readers(self.library, mod)
+        readers = _Readers(self.library, mod, self.element)
         stored: dict[relax.Var, Element] = {}
         after = mod.clone()
         for binding in _bindings(mod):
             source = _moved(binding.value)
             if source is not None:
                 stored[binding.var] = stored.get(source, "float32")
+            if _widened(binding.value, self.element) and self.library.widens_halves:
+                stored[binding.var] = self.element
             if binding.var not in calls:
                 continue
             func = mod[binding.value.op]
@@ -100,6 +107,11 @@ class ChoosePrecision(Pass):
         if func.attrs[KERNEL] == VIEW:
             return [*found, *found]
         params = [wish or now for wish, now in zip(self.library.elements(func), found)]
+        # What realize-quantization stores as bytes stays so.
+        bytes_ = [str(e) if Quantization.of(str(e)) else None for e in func.attrs.get(ELEMENTS, ())]
+        params = [known or new for known, new in zip(bytes_, params)] if bytes_ else params
+        if bytes_ and bytes_[-1] is not None:
+            return [*params, bytes_[-1]]
         rounded = (
             binding.var in readers.products
             or self.library.is_product(func)
@@ -118,7 +130,7 @@ class _Readers:
         residuals: read, but for that, by such as keep residuals only, and by one at least.
     """
 
-    def __init__(self, library: PrecisionLibrary, mod: IRModule) -> None:
+    def __init__(self, library: PrecisionLibrary, mod: IRModule, element: Element) -> None:
         self.groups: set[relax.Var] = set()
         self.products: set[relax.Var] = set()
         kept: set[relax.Var] = set()
@@ -130,6 +142,10 @@ class _Readers:
                 for known in (self.groups, self.products, kept, others):
                     if binding.var in known:
                         known.add(source)
+            narrowed = _narrowed(binding.value, element)
+            if narrowed is not None and library.widens_halves:
+                self.groups.add(narrowed)
+                self.products.add(narrowed)
             if binding.var not in calls:
                 continue
             func = mod[binding.value.op]
@@ -165,3 +181,23 @@ def _moved(value: relax.Expr) -> relax.Var | None:
         return None
     moves = str(value.op.name) in MOVES and isinstance(value.args[0], relax.Var)
     return value.args[0] if moves else None
+
+
+def _widened(value: relax.Expr, element: Element) -> bool:
+    """Whether a value is a tensor of halves, an input say, as float32."""
+    return _cast(value, element, "float32") is not None
+
+
+def _narrowed(value: relax.Expr, element: Element) -> relax.Var | None:
+    """The float32 tensor that leaves as halves here."""
+    return _cast(value, "float32", element)
+
+
+def _cast(value: relax.Expr, source: Element, result: Element) -> relax.Var | None:
+    if not isinstance(value, relax.Call) or str(getattr(value.op, "name", "")) != "relax.astype":
+        return None
+    if "bfloat16" in (source, result):  # kernels have it as its bits, which is another dtype
+        return None
+    if str(value.args[0].ty.dtype.dtype) != source or str(value.ty.dtype.dtype) != result:
+        return None
+    return value.args[0] if isinstance(value.args[0], relax.Var) else None

@@ -40,6 +40,8 @@ def has_speed_gate(options: CompileOptions, backend: Backend, warnings: list[str
     quantize = options.quantize
     if quantize is None or not quantize.speed_gate or quantize.scheme not in _SCHEMES:
         return False
+    if backend.needs_device:
+        return False
     here, there = backend_for("llvm").describe(), backend.describe()
     if (here["mcpu"], here["mtriple"]) != (there["mcpu"], there["mtriple"]):
         warnings.append(

@@ -125,6 +125,7 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "sparsify": None if options.sparsify is None else asdict(options.sparsify),
         "quantize": None if options.quantize is None else asdict(options.quantize),
         "precision": options.precision,
+        "io": options.io,
         "preprocess": list(options.preprocess),
         "postprocess": list(options.postprocess),
     }

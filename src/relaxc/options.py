@@ -13,6 +13,8 @@ from relaxc.layout import Precision
 
 Shape = tuple["int | str", ...]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Io = Literal["model", "float32", "float16"]
+IO: tuple[Io, ...] = get_args(Io)
 
 Saving = Literal["channels", "latency", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
@@ -292,6 +294,7 @@ class CompileOptions:
         precision: what tensors are stored and multiplied as between inputs and outputs, which
             keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
             `float16` and `tf32` (products of float32 tensors read eleven bits) a GPU.
+        io: float type of inputs and outputs: the `model`'s, `float32` or `float16`.
         preprocess: what the model does to its images first, as `--preprocess` takes it.
         postprocess: what it does to its outputs at last, as `--postprocess` takes it.
         tuning_records: where `relaxc tune` has written what it measured: a file, or a folder that
@@ -306,6 +309,7 @@ class CompileOptions:
     sparsify: SparsifyOptions | None = None
     quantize: QuantizeOptions | None = None
     precision: Precision = "float32"
+    io: Io = "model"
     preprocess: tuple[str, ...] = ()
     postprocess: tuple[str, ...] = ()
     tuning_records: Path | Literal["default"] | None = "default"
@@ -315,6 +319,11 @@ class CompileOptions:
             raise OptionError(
                 f"unknown precision `{self.precision}`{near_matches(self.precision, PRECISIONS)}; "
                 f"use {' or '.join(f'`{p}`' for p in PRECISIONS)}"
+            )
+        if self.io not in IO:
+            raise OptionError(
+                f"unknown type `{self.io}` of inputs and outputs{near_matches(self.io, IO)}; "
+                f"use {' or '.join(f'`{name}`' for name in IO)}"
             )
         if self.opt_level not in range(4):
             raise OptionError(f"opt_level must be 0, 1, 2 or 3, not {self.opt_level}")

@@ -25,6 +25,7 @@ from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.base import Pass
 from relaxc.passes.layout.choose_layout import ChooseLayout
 from relaxc.passes.pipeline import default_passes
+from relaxc.passes.precision.convert_io import ConvertIo
 from relaxc.passes.prune.prune_channels import PruneReport
 from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
 from relaxc.passes.quantize.unquantized import unquantized
@@ -105,8 +106,7 @@ def prepare(
         ModelError, OptionError, InputError, TargetError: as `compile` does.
     """
     diagnostics = runner.diagnostics
-    if options.quantize is not None and not backend.has_integer_kernels:
-        raise OptionError(f"quantization is for CPUs, not for target `{options.target}`, so far")
+    _require_kernels(options, backend)
     if is_calibrated(options) and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
     require_samples(options, recovery_data is not None)
@@ -149,7 +149,10 @@ def prepare(
     found = import_model(model, options.input_shapes, extension, diagnostics.on_step)
     if isinstance(found, ImportedProgram):
         return found
-    imported = probes.imported = found
+    imported = found
+    if options.io != "model":
+        imported = replace(found, mod=ConvertIo(options.io).apply(found.mod))
+    probes.imported = imported
     begin("passes")
     runner.dump("imported", imported.mod)
     mod = runner.run(_divided(passes)[0], imported.mod)
@@ -165,6 +168,17 @@ def prepare(
         tuple(_found(options, measured)),
         tuple(_left(options, measured)),
     )
+
+
+def _require_kernels(options: CompileOptions, backend: Backend) -> None:
+    if options.quantize is None:
+        return
+    scheme = options.quantize.scheme
+    if not backend.has_integer_kernels or (backend.needs_device and scheme != "int8"):
+        raise OptionError(
+            f"quantization scheme `{scheme}` is for CPUs, not for target `{options.target}`, so "
+            "far; GPUs have `int8`"
+        )
 
 
 def prepare_piece(

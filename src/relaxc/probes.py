@@ -71,12 +71,14 @@ class Probes:
     def collect(self, instrumented: IRModule) -> Histograms:
         """What the observers of an instrumented module see of the calibration data."""
 
+        backend = backend_for("llvm") if self._backend.needs_device else self._backend
+
         def measure(feeds: Iterable[Feed]) -> Histograms:
-            return observe_ranges(self.imported, instrumented, self._backend, feeds)
+            return observe_ranges(self.imported, instrumented, backend, feeds)
 
         feeds = self._remembered(tensor_infos(self.imported))
         histograms = measured_once(
-            instrumented, self._backend.describe(), feeds, self._is_held, measure, self.warnings
+            instrumented, backend.describe(), feeds, self._is_held, measure, self.warnings
         )
         self._remembered.warn(self.warnings)
         return histograms

@@ -25,6 +25,7 @@ def require_plain(imported: ImportedProgram, options: CompileOptions) -> None:
     asked = {
         "quantization": options.quantize is not None,
         "pruning": options.prune is not None or options.sparsify is not None,
+        "another float type of inputs and outputs": options.io != "model",
         "a GPU": options.target.startswith("cuda"),
     }
     for what, is_asked in asked.items():

@@ -19,6 +19,7 @@ from relaxc.targets.cuda.check_indices import check_indices
 from relaxc.targets.cuda.driver_stub import load_cuda_support
 from relaxc.targets.cuda.kernels.launch import take_sources
 from relaxc.targets.cuda.library import CudaKernels
+from relaxc.targets.cuda.plan_graphs import REPLAYABLE, plan_graphs
 from relaxc.targets.cuda.target import CudaTarget
 from relaxc.targets.cuda.toolchain import CudaCompiler, find_compiler
 from relaxc.targets.llvm.backend import LlvmBackend
@@ -41,7 +42,7 @@ class CudaBackend(Backend):
     gpu_target: CudaTarget
     precision: Precision = "float32"
 
-    has_integer_kernels: ClassVar[bool] = False
+    needs_device: ClassVar[bool] = True
 
     @property
     def target(self) -> tvm.target.Target:  # type: ignore[override]
@@ -100,7 +101,7 @@ class CudaBackend(Backend):
             ("remove-purity-checking", transform.RemovePurityChecking()),
             ("call-tir-rewrite", transform.CallTIRRewrite()),
             ("plan-memory", transform.StaticPlanBlockMemory()),
-            ("capture-graphs", capture_graphs),
+            ("plan-graphs", plan_graphs),
             ("lower-alloc-tensor", transform.LowerAllocTensor()),
             ("kill-after-last-use", transform.KillAfterLastUse()),
             ("lower-runtime-builtin", transform.LowerRuntimeBuiltin()),
@@ -114,13 +115,14 @@ class CudaBackend(Backend):
         """Generate machine code, link it, and add the runtime libraries it needs."""
         compiler = find_compiler()
         load_cuda_support()
+        is_replayable = REPLAYABLE in mod["main"].attrs
         mod, sources = take_sources(mod)
         arch = self.gpu_target.arch
         with ThreadPoolExecutor() as pool:
             cubins = list(
                 pool.map(lambda s: compiler.compile(s.source, s.architecture(arch)), sources)
             )
-        modules = [source.as_module(cubin) for source, cubin in zip(sources, cubins)]
+        modules = [source.as_module(cubin, arch) for source, cubin in zip(sources, cubins)]
         if modules:
             mod = mod.with_attr("external_mods", modules)
         collector = _Collector(compiler, arch)
@@ -129,7 +131,7 @@ class CudaBackend(Backend):
             executable = relax.build(mod, self.target, relax_pipeline=None)
         host = self._host.link(executable, (_RUNTIME,))
         requirements = host.requirements | {
-            "cuda": {"arch": arch, "driver": _DRIVER_VERSION},
+            "cuda": {"arch": arch, "driver": _DRIVER_VERSION, "replayable": is_replayable},
         }
         texts = [source.source for source in sources] + collector.sources
         shown = "\n".join(texts) if listing else ""
@@ -161,10 +163,3 @@ def schedule(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
     )
     # It changes the module that it is given.
     return rules(IRModule(dict(mod.functions_items()), attrs=mod.attrs))
-
-
-@tvm.transform.module_pass(opt_level=0, name="capture-graphs")
-def capture_graphs(mod: IRModule, _ctx: tvm.transform.PassContext) -> IRModule:
-    """Record launches of static shapes once, and replay them as one CUDA graph."""
-    with tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": True}):
-        return relax.transform.RewriteCUDAGraph()(mod)

@@ -17,6 +17,7 @@ from relaxc.targets.cuda.groups.loops import LOOPS
 from relaxc.targets.cuda.groups.matmul import Matmul
 from relaxc.targets.cuda.groups.pool2d import Mean2d, Pool2d
 from relaxc.targets.cuda.groups.rows import Rows
+from relaxc.targets.cuda.kernels.interleave import CHANNELS, lower_interleave
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.loops import lower_loops
 from relaxc.targets.cuda.machine import Gpu
@@ -40,17 +41,27 @@ class CudaKernels:
 
     @property
     def reads_integers(self) -> bool:
-        """Whether kernels take quantized constants: not yet."""
-        return False
+        """Whether kernels take quantized constants: they do."""
+        return True
 
     @property
     def lanes(self) -> int:
-        """Elements per block of the blocked layout, which no kernel here asks for."""
-        return 16
+        """Channels per block of the blocked layout, in which few channels lie."""
+        return CHANNELS
 
     @property
     def prefers_wide_products(self) -> bool:
         """Small models fill a GPU with wide products only."""
+        return True
+
+    @property
+    def joins_keys(self) -> bool:
+        """Tiles of keys are fetched row by row, from whichever part a row lies in."""
+        return True
+
+    @property
+    def widens_halves(self) -> bool:
+        """Kernels see float32, whatever is stored."""
         return True
 
     @property
@@ -116,7 +127,7 @@ class CudaKernels:
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
         if name == "relayout":
-            return lower_loops(name, func, layouts)
+            return lower_interleave(func, layouts) or lower_loops(name, func, layouts)
         if name == ATTENTION:
             return attention.lower(func, layouts, self._context)
         return _BY_NAME[name].lower(Group.of(func), layouts, self._context)

@@ -70,6 +70,16 @@ class LlvmKernels:
         return True
 
     @property
+    def joins_keys(self) -> bool:
+        """No: keys are packed once, from one tensor."""
+        return False
+
+    @property
+    def widens_halves(self) -> bool:
+        """No: weights of half models would take twice the memory."""
+        return False
+
+    @property
     def prefers_wide_products(self) -> bool:
         """Blocks of columns are all the same here."""
         return False

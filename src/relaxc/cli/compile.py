@@ -28,6 +28,13 @@ from relaxc.errors import OptionError
 )
 @parameters.evaluating
 @parameters.tuning_records
+@click.option(
+    "--io",
+    type=click.Choice(tuple(parameters.IO_NAMES)),
+    default="model",
+    show_default=True,
+    help="Float type of inputs and outputs.",
+)
 @click.option("--no-tuning-records", is_flag=True, help="Kernels as they are without tuning.")
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
 @click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")
@@ -41,6 +48,7 @@ def compile_(
     save_recipe: Path | None,
     evaluate: str | None,
     tuning_records: Path | None,
+    io: str,
     no_tuning_records: bool,
     verify: bool,
     dump_dir: Path | None,
@@ -56,7 +64,7 @@ def compile_(
         raise OptionError("give `--tuning-records` or `--no-tuning-records`, not both")
     function = parameters.read_function(evaluate)
     shaped = read_shaping(**shape)
-    options = shaped.options
+    options = replace(shaped.options, io=parameters.IO_NAMES[io])
     if no_tuning_records or tuning_records is not None:
         options = replace(options, tuning_records=tuning_records)
     with (

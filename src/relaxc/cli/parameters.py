@@ -20,6 +20,7 @@ from relaxc.options import (
     SCHEMES,
     CompileOptions,
     ErrorCorrection,
+    Io,
     QuantizeOptions,
     Shape,
     parse_input_shapes,
@@ -34,6 +35,8 @@ PRECISION_NAMES: dict[str, Precision] = {
     **dict.fromkeys(("f16", "fp16"), "float16"),
     "bf16": "bfloat16",
 }
+
+IO_NAMES: dict[str, Io] = {"model": "model", "f32": "float32", "f16": "float16"}
 
 PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -88,7 +91,8 @@ def threads(command: _Command) -> _Command:
 def device(command: _Command) -> _Command:
     """Where to run."""
     return click.option(
-        "--device", help="`cpu`, `cuda` or `cuda:1`.  [default: what the artifact is for]"
+        "--device",
+        help="`cpu`, `cuda`, `cuda:1` or `cuda:0,1`.  [default: what the artifact is for]",
     )(command)
 
 

@@ -112,6 +112,8 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
         source = _extended(source, compile_options, folder)
         feed = feed_options.feed(model.inputs)
         ours, theirs = model.run(feed), run_reference(source, feed)
+        if compile_options.io != "model":
+            theirs = {n: _like(array, ours[n]) for n, array in theirs.items() if n in ours}
         if ours.keys() != theirs.keys():
             raise OptionError(
                 f"the outputs of `{path}` ({_listed(ours)}) are not those of `{source}` "
@@ -164,6 +166,11 @@ def _behind(path: Path, options: CheckOptions) -> tuple[Path, Model, tuple[str, 
     return source, model, tuple(warnings)
 
 
+def _like(array: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """A float result of the model in the type that the artifact gives it."""
+    return array.astype(ours.dtype) if array.dtype.kind == ours.dtype.kind == "f" else array
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -178,6 +185,7 @@ def _options_of(model: Model) -> CompileOptions:
         disabled_passes=tuple(recorded["disabled_passes"]),
         quantize=Recipe.from_dict({"quantize": recorded.get("quantize")}).quantize,
         precision=recorded.get("precision", "float32"),
+        io=recorded.get("io", "model"),
         preprocess=tuple(recorded.get("preprocess", ())),
         postprocess=tuple(recorded.get("postprocess", ())),
     )

@@ -37,6 +37,21 @@ def parse_device(text: str) -> tuple[str, int]:
     return kind, int(number or 0)
 
 
+def parts_of(text: str) -> list[str]:
+    """The devices of a list such as `cuda:0,1`.
+
+    Raises:
+        OptionError: it is no list of different GPUs.
+    """
+    kind, _, numbers = text.partition(":")
+    parts = [f"{kind}:{number.strip()}" for number in numbers.split(",")]
+    if len(set(parts)) < len(parts):
+        raise OptionError(f"`{text}` names a GPU twice")
+    for part in parts:
+        parse_device(part)
+    return parts
+
+
 class Gpu:
     """One GPU that fits an artifact.
 
@@ -70,7 +85,7 @@ class Gpu:
                 f"sm_{major}{minor}; compile the model for that"
             )
         self._runtime = load_runtime()
-        self._call("cudaSetDevice", index)
+        self.call("cudaSetDevice", index)
 
     def empty(self, shape: tuple[int, ...], code: int, bits: int) -> ffi.Object:
         """An uninitialized tensor in the GPU's memory."""
@@ -102,20 +117,26 @@ class Gpu:
 
     def activate(self) -> None:
         """Make this GPU the calling thread's."""
-        self._call("cudaSetDevice", self.index)
+        self.call("cudaSetDevice", self.index)
 
     def synchronize(self) -> None:
         """Wait for everything that was asked for."""
-        self._call("cudaStreamSynchronize", None)
+        self.call("cudaStreamSynchronize", None)
 
     def _copy(self, to: int, source: int, size: int, kind: int) -> None:
         if size:
-            self._call("cudaMemcpyAsync", to, source, size, kind, None)
+            self.call("cudaMemcpyAsync", to, source, size, kind, None)
 
-    def _call(self, name: str, *args: int | None) -> None:
+    def call(self, name: str, *args: Any) -> None:
+        """Call a function of CUDA's runtime library.
+
+        Raises:
+            FfiError: it fails.
+        """
         status = getattr(self._runtime, name)(*args)
         if status:
             text = self._runtime.cudaGetErrorString(status).decode()
+            self._runtime.cudaGetLastError()  # or the next call would report it again
             raise ffi.FfiError(f"CUDA: {text} (`{name}` on GPU {self.index})")
 
 
@@ -171,7 +192,14 @@ def load_runtime() -> ctypes.CDLL:
             library = ctypes.CDLL(place, mode=ctypes.RTLD_GLOBAL)
             pointer, size, flag = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
             library.cudaMemcpyAsync.argtypes = [pointer, pointer, size, flag, pointer]
-            library.cudaStreamSynchronize.argtypes = [pointer]
+            for name in ("cudaStreamSynchronize", "cudaStreamDestroy", "cudaGraphDestroy"):
+                getattr(library, name).argtypes = [pointer]
+            library.cudaGraphExecDestroy.argtypes = [pointer]
+            library.cudaGraphLaunch.argtypes = [pointer, pointer]
+            library.cudaStreamBeginCapture.argtypes = [pointer, flag]
+            library.cudaStreamEndCapture.argtypes = [pointer, pointer]
+            library.cudaStreamCreateWithFlags.argtypes = [pointer, flag]
+            library.cudaGraphInstantiate.argtypes = [pointer, pointer, ctypes.c_ulonglong]
             library.cudaGetErrorString.restype = ctypes.c_char_p
             return library
     raise TargetError(

@@ -11,6 +11,7 @@ import numpy as np
 from relaxc.artifact import WEIGHTS, Artifact
 from relaxc.runtime import ffi
 from relaxc.runtime.cuda import Gpu
+from relaxc.runtime.cuda_graph import Recorder
 from relaxc.runtime.device_tensor import DeviceTensor, empty_like, import_tensor
 from relaxc.runtime.runner import POOLED_ALLOCATOR
 from relaxc.runtime.tensors import as_array, dlpack_type
@@ -46,13 +47,15 @@ class CudaEngine:
         self._weights = CudaWeights(artifact, gpu)
         self._outputs = outputs
         self._gpu = gpu
+        self._is_replayable = bool(artifact.manifest["requirements"]["cuda"].get("replayable"))
 
     def new_runner(self) -> CudaRunner:
         """A virtual machine of its own; the CPU is its second device, for shapes."""
         vm = ffi.call(self._module["vm_load_executable"])
         devices = (ffi.CUDA, self._gpu.index, POOLED_ALLOCATOR, ffi.CPU, 0, POOLED_ALLOCATOR)
         ffi.call(vm["vm_initialization"], *devices)
-        return CudaRunner(vm["main"], self._weights, self._outputs, self._gpu)
+        recorder = Recorder(self._gpu) if self._is_replayable else None
+        return CudaRunner(vm["main"], self._weights, self._outputs, self._gpu, recorder)
 
     def as_input(self, value: Any, dtype: np.dtype[Any]) -> np.ndarray | DeviceTensor:
         """What a runner takes: an array, or a tensor that lies on the GPU already.
@@ -85,7 +88,9 @@ class CudaRunner:
         weights: CudaWeights,
         outputs: Sequence[np.dtype[Any]],
         gpu: Gpu,
+        recorder: Recorder | None,
     ) -> None:
+        self._recorder = recorder
         self._main = main
         self._weights = weights
         self._outputs = outputs
@@ -106,20 +111,17 @@ class CudaRunner:
         self._gpu.activate()
         if [value.shape for value in inputs] != self._shapes:
             self._prepare(inputs)
-        spans = [self._weights.span]
-        handed: list[DeviceTensor] = []
-        for i, value in enumerate(inputs):
-            if isinstance(value, DeviceTensor):
-                tensor = value
-            else:
-                tensor = self._buffers[i]
-                self._gpu.upload(tensor.address, np.ascontiguousarray(value))
-            handed.append(tensor)
-            self._values[i].payload = tensor.tensor.handle
-            spans.append((tensor.address, tensor.nbytes))
-        result = ffi.invoke(self._main, self._values)
-        results = [result] if isinstance(result, ffi.Object) else result
+        handed = self._handed(inputs)
+        spans = [self._weights.span, *((t.address, t.nbytes) for t in handed)]
+        for value, tensor in zip(self._values, handed):
+            value.payload = tensor.tensor.handle
+        if self._recorder is None:
+            results = self._invoke()
+        else:
+            results = self._recorder.run(tuple(t.address for t in handed), self._invoke)
         outputs = [DeviceTensor(t, d, self._gpu) for t, d in zip(results, self._outputs)]
+        if self._recorder is not None and any(_is_within(o, spans) for o in outputs):
+            self._recorder.works = False  # an input can be no result of a graph
         if any(isinstance(value, DeviceTensor) for value in inputs):
             return [self._detached(output, spans) for output in outputs]
         arrays = [np.empty(output.shape, output.dtype) for output in outputs]
@@ -127,6 +129,25 @@ class CudaRunner:
             self._gpu.download(array, output.address)
         self._gpu.synchronize()
         return arrays
+
+    def _invoke(self) -> list[ffi.Object]:
+        result = ffi.invoke(self._main, self._values)
+        return [result] if isinstance(result, ffi.Object) else list(result)
+
+    def _handed(self, inputs: Sequence[np.ndarray | DeviceTensor]) -> list[DeviceTensor]:
+        """The inputs on the GPU, where a graph may have been recorded for."""
+        place = tuple(v.address if isinstance(v, DeviceTensor) else 0 for v in inputs)
+        is_usual = self._recorder is None or self._recorder.is_usual(place)
+        handed = []
+        for value, buffer in zip(inputs, self._buffers):
+            if not isinstance(value, DeviceTensor):
+                self._gpu.upload(buffer.address, np.ascontiguousarray(value))
+            elif is_usual:
+                buffer = value
+            else:
+                self._gpu.copy(buffer.address, value.address, value.nbytes)
+            handed.append(buffer)
+        return handed
 
     def _prepare(self, inputs: Sequence[np.ndarray | DeviceTensor]) -> None:
         """Set up buffers and the argument list for inputs of new shapes."""
@@ -137,8 +158,12 @@ class CudaRunner:
 
     def _detached(self, output: DeviceTensor, spans: Sequence[tuple[int, int]]) -> DeviceTensor:
         """The result; copied if it is an input or a weight, which nobody may change."""
-        if not any(start <= output.address < start + size for start, size in spans):
+        if not _is_within(output, spans):
             return output
         fresh = empty_like(output.shape, output.dtype, self._gpu)
         self._gpu.copy(fresh.address, output.address, output.nbytes)
         return fresh
+
+
+def _is_within(tensor: DeviceTensor, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(start <= tensor.address < start + size for start, size in spans)

@@ -9,11 +9,12 @@ Reference: tvm/ffi/c_api.h of apache-tvm-ffi 0.1.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def library() -> ctypes.CDLL:
     flag = ctypes.c_int32
     lib.TVMFFITensorFromDLPack.argtypes = [handle, flag, flag, ctypes.POINTER(handle)]
     lib.TVMFFITensorToDLPack.argtypes = [handle, ctypes.POINTER(handle)]
+    lib.TVMFFIEnvSetStream.argtypes = [flag, flag, handle, ctypes.POINTER(handle)]
     return lib
 
 
@@ -166,6 +168,22 @@ def borrowed(value: Value) -> Object:
     """An argument that is an object, kept alive by the result as well."""
     library().TVMFFIObjectIncRef(value.payload)
     return Object(value.payload, value.type_index)
+
+
+def is_unique(found: Object) -> bool:
+    """Whether nobody but `found` refers to its object."""
+    return (ctypes.c_uint64.from_address(found.handle).value & 0xFFFFFFFF) == 1
+
+
+@contextlib.contextmanager
+def current_stream(kind: int, index: int, stream: ctypes.c_void_p) -> Iterator[None]:
+    """Let compiled code that this thread runs use a stream of a device."""
+    before = ctypes.c_void_p()
+    _check(library().TVMFFIEnvSetStream(kind, index, stream, ctypes.byref(before)))
+    try:
+        yield
+    finally:
+        _check(library().TVMFFIEnvSetStream(kind, index, before, None))
 
 
 def give(result: Any, found: Object) -> None:

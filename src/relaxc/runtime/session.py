@@ -13,7 +13,7 @@ import numpy as np
 from relaxc.artifact import Artifact, numpy_dtype, read_artifact
 from relaxc.errors import ArtifactError, InputError, OptionError, TargetError, near_matches
 from relaxc.runtime import ffi
-from relaxc.runtime.cuda import Gpu, parse_device
+from relaxc.runtime.cuda import Gpu, parse_device, parts_of
 from relaxc.runtime.cuda_runner import CudaEngine, CudaRunner
 from relaxc.runtime.device_tensor import DeviceTensor
 from relaxc.runtime.library import load_model, require_this_machine
@@ -68,7 +68,6 @@ class Model:
         self.threads = threads
         self._cache_dir = cache_dir
         module, pool = load_model(artifact, cache_dir)
-        self._names = frozenset(info.name for info in self.inputs)
         self._dtypes = [numpy_dtype(info.dtype) for info in self.inputs]
         dtypes = [numpy_dtype(info.dtype) for info in self.outputs]
         try:
@@ -185,18 +184,10 @@ class Model:
             self._engine.synchronize()
 
     def _checked(self, feed: Mapping[str, Any]) -> list[Any]:
-        if not feed.keys() <= self._names:
-            unknown = [name for name in feed if name not in self._names]
-            names = [info.name for info in self.inputs]
-            raise InputError(
-                f"unknown input `{unknown[0]}`{near_matches(unknown[0], names)}; "
-                f"the model takes {', '.join(f'`{n}`' for n in names) or 'no inputs'}"
-            )
+        require_known(self.inputs, feed)
         symbols: dict[str, int] = {}
         arrays = []
         for info, dtype in zip(self.inputs, self._dtypes):
-            if info.name not in feed:
-                raise InputError(f"input `{info.name}` is missing; it is {info}")
             try:
                 array = self._engine.as_input(feed[info.name], dtype)
             except ValueError as err:
@@ -214,6 +205,24 @@ class Model:
                 )
             arrays.append(array)
         return arrays
+
+
+def require_known(inputs: Sequence[TensorInfo], feed: Mapping[str, Any]) -> None:
+    """Fail unless a feed has the inputs of a model, and no others.
+
+    Raises:
+        InputError: one is unknown or missing.
+    """
+    names = [info.name for info in inputs]
+    unknown = [name for name in feed if name not in names]
+    if unknown:
+        raise InputError(
+            f"unknown input `{unknown[0]}`{near_matches(unknown[0], names)}; "
+            f"the model takes {', '.join(f'`{n}`' for n in names) or 'no inputs'}"
+        )
+    for info in inputs:
+        if info.name not in feed:
+            raise InputError(f"input `{info.name}` is missing; it is {info}")
 
 
 def _infos(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
@@ -253,7 +262,8 @@ def load(
 
     Args:
         path: the `.rxc` file.
-        device: `cpu`, `cuda` or `cuda:1`; what the artifact is compiled for by default.
+        device: `cpu`, `cuda`, `cuda:1`, or `cuda:0,1` to divide the batch among several GPUs; what
+            the artifact is compiled for by default.
         threads: threads per run; one per available physical core by default.
         cache_dir: folder for the extracted libraries; the user's cache folder by default.
 
@@ -262,6 +272,10 @@ def load(
         TargetError: this machine lacks what the artifact needs.
         OptionError: unknown device, one that the artifact is not for, or less than one thread.
     """
+    if device is not None and "," in device:
+        from relaxc.runtime.replicas import Replicas  # it is made of models
+
+        return Replicas([load(path, one, threads, cache_dir=cache_dir) for one in parts_of(device)])
     if device is not None:
         parse_device(device)
     count = resolve_threads(threads)

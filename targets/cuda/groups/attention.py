@@ -10,12 +10,12 @@ from tvm import relax
 from relaxc.layout import PLAIN, Layout
 from relaxc.targets.cuda.groups.base import Context
 from relaxc.targets.cuda.kernels import expressions, gemm
-from relaxc.targets.cuda.kernels.elements import MODES, element_bytes, element_of
-from relaxc.targets.cuda.kernels.frame import TYPES, Frame
+from relaxc.targets.cuda.kernels.elements import MODES, element_bytes, element_of, type_of
+from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.groups.attention import AttentionGroup
 from relaxc.targets.llvm.groups.attention import is_score_operator as is_plain_score_operator
-from relaxc.targets.llvm.kernels.strided import Strided, row_major, static_shape
+from relaxc.targets.llvm.kernels.strided import Strided, resolve, row_major, static_shape
 
 _HERE = Path(gemm.__file__).parent
 _KEYS = 64
@@ -29,19 +29,24 @@ def is_score_operator(call: relax.Call) -> bool:
 
 def has_attention(func: relax.Function, context: Context) -> bool:
     """Whether a group has a kernel: heads that fit into registers and shared memory."""
-    group = AttentionGroup.of(func)
-    if group is None or max(group.spec.depth, group.spec.width) > _MAX_DEPTH:
+    group = AttentionGroup.of(func, joins=True)
+    if (
+        group is None
+        or _parts(group, func) is None
+        or max(group.spec.depth, group.spec.width) > _MAX_DEPTH
+    ):
         return False
     return _shared_bytes(group, 4, context) <= context.gpu.shared_bytes
 
 
 def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> Kernel:
     """Write the kernel."""
-    group = AttentionGroup.of(func)
+    group = AttentionGroup.of(func, joins=True)
     assert group is not None and all(layout.same_memory(PLAIN) for layout in layouts)
     spec = group.spec
     frame = Frame("attention", func, layouts)
-    views = {"Q": group.q, "K": group.k, "V": group.v}
+    views = _parts(group, func)
+    assert views is not None
     pointers = {side: frame.pointer(view.base) for side, view in views.items()}
     elements = {side: frame.elements[view.base] for side, view in views.items()}
     chain = _chain(group, frame)
@@ -64,12 +69,16 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
         "V_DEPTH": spec.width,
     }
     for side, view in views.items():
-        depth = spec.width if side == "V" else spec.depth
-        vectors = elements[side] == element and _has_vectors(view, depth, context)
-        wide = elements[side] == "float32" and _has_vectors(view, depth, context)
-        kind = "COPIED" if vectors else "CONVERTED" if wide else "SCALARS"
-        constants |= {f"{side}_LOAD": kind, f"{side}_OFFSET": view.offset}
+        constants |= {f"{side}_OFFSET": view.offset, f"{side}_COUNT": view.shape[2]}
         constants |= {f"{side}_S{axis}": stride for axis, stride in enumerate(view.strides)}
+    for side in "QKV":
+        parts = [name for name in views if name[0] == side]
+        depth = spec.width if side == "V" else spec.depth
+        kind = "SCALARS"
+        if all(_has_vectors(views[part], depth, context) for part in parts):
+            stored = {elements[part] for part in parts}
+            kind = "COPIED" if stored == {element} else "CONVERTED"
+        constants[f"{side}_LOAD"] = kind
     constants |= {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
     text = "\n".join(
         [
@@ -79,9 +88,9 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
             "#define INFINITY_ __int_as_float(0x7f800000)",
             *(f"#define {side}_POINTER {name}" for side, name in pointers.items()),
             gemm.prelude(),
-            f"typedef {TYPES[element]} T;",
-            *(f"typedef {TYPES[e]} T{side};" for side, e in elements.items()),
-            f"typedef {TYPES[layouts[-1].element]} TY;",
+            f"typedef {type_of(element)} T;",
+            *(f"typedef {type_of(e)} T{side};" for side, e in elements.items()),
+            f"typedef {type_of(layouts[-1].element)} TY;",
             *(f"constexpr long long {name} = {value};" for name, value in constants.items()),
             f"constexpr float SCALE = {expressions.number(group.q.scale * group.k.scale)};",
             (_HERE / "attention.cu")
@@ -91,6 +100,34 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     )
     grid = [-(-spec.queries // (warps * 16)) * split, problems]
     return frame.finish(text, grid, warps * 32, _shared_bytes(group, warps, context))
+
+
+def _parts(group: AttentionGroup, func: relax.Function) -> dict[str, Strided] | None:
+    """What queries, keys and values are views of, the latter perhaps in two parts; None if of more.
+
+    `K2` and `V2` are the keys and values behind those of `K` and `V`: where all are in one tensor,
+    its end.
+    """
+    producers = {b.var: b.value for block in func.body.blocks for b in block.bindings}
+    found = {"Q": group.q}
+    for side, view in (("K", group.k), ("V", group.v)):
+        join = producers.get(view.base)
+        if join is None:
+            found |= {side: view, f"{side}2": view}
+            continue
+        fields = [resolve(field, producers) for field in join.args[0].fields]
+        # Transposes alone lie between: an axis of the view is one of the whole.
+        whole = row_major(static_shape(view.base) or ())
+        for name, part in zip((side, f"{side}2"), fields):
+            if part is None or any(s not in whole for s in view.strides) or part.scale != 1.0:
+                return None
+            axes = [whole.index(s) for s in view.strides]
+            if sorted(axes) != list(range(4)) or axes[2] != 2:
+                return None
+            shape = tuple(part.shape[axis] for axis in axes)
+            strides = tuple(part.strides[axis] for axis in axes)
+            found[name] = Strided(part.base, shape, strides, part.offset, view.scale)
+    return found
 
 
 def _split(keys: int, blocks: int, context: Context) -> int:
@@ -142,7 +179,8 @@ def _chain(group: AttentionGroup, frame: Frame) -> list[str]:
                 position = f"({rest} % {shape[axis]})" if axis else f"({rest})"
                 terms.append(f"{position} * {strides[axis]}")
             rest = f"({rest} / {shape[axis]})"
-        return f"to_float({frame.pointer(arg)}[{' + '.join(terms)}])"
+        place = f"{frame.pointer(arg)} + {' + '.join(terms)}"
+        return f"to_float(load_fresh({place}))"
 
     lines, result = expressions.statements(group.chain, {group.scores: "score"}, read)
     return [*lines, f"score = {result};"]

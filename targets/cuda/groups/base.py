@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 from tvm import relax
 
-from relaxc.layout import Demand, Element, Layout, Precision
+from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
+from relaxc.targets.cuda.kernels.elements import Mode
 from relaxc.targets.cuda.kernels.expressions import OPERATORS
+from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.machine import Gpu
+from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_constant, quantized
 from relaxc.targets.llvm.kernels.domain import Broadcasting, Domain, MapDomain, same
 from relaxc.targets.llvm.kernels.elementwise import Epilogue, scalar_value
 
@@ -23,7 +27,7 @@ class Group:
 
     Attributes:
         func: the function.
-        anchor: its first call.
+        anchor: its first call; a quantized constant that it takes is in place.
         epilogue: the elementwise calls after it.
     """
 
@@ -35,13 +39,62 @@ class Group:
     def of(func: relax.Function) -> Group:
         """Take a group apart."""
         bindings = [(b.var, b.value) for block in func.body.blocks for b in block.bindings]
-        anchor_var, anchor = bindings[0]
-        return Group(func, anchor, Epilogue.of(anchor_var, bindings[1:]))
+        constants: dict[relax.Var, relax.Expr] = {}
+        for var, call in bindings:
+            whole = inlined(call, constants)
+            if not is_constant(whole):
+                break
+            constants[var] = whole
+        anchor_var, anchor = bindings[len(constants)]
+        epilogue = Epilogue.of(anchor_var, bindings[len(constants) + 1 :])
+        return Group(func, inlined(anchor, constants), epilogue)
+
+    def quantization(self, param: relax.Expr) -> Quantization | None:
+        """How a parameter is quantized, if it is stored as bytes."""
+        stored = self.func.attrs.get(ELEMENTS)
+        if stored is None or not any(param.same_as(p) for p in self.func.params):
+            return None
+        place = next(i for i, p in enumerate(self.func.params) if param.same_as(p))
+        return Quantization.of(str(stored[place]))
+
+    def integers(self, axis: int) -> Integers | None:
+        """The anchor's operands, if both are integers whose products are exact.
+
+        Args:
+            axis: that of the weight along which scales may differ: its columns.
+        """
+        data = self.quantization(self.anchor.args[0])
+        weight = quantized(self.anchor.args[1], axis) if data is not None else None
+        return None if data is None or weight is None else Integers(data, weight)
 
     @property
     def result_shape(self) -> tuple[Any, ...]:
         """The result's logical shape."""
         return tuple(self.func.ret_ty.shape.values)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Both operands of a product of integers.
+
+    Attributes:
+        data: how those of the left one stand for numbers.
+        weight: the right one, and its scales.
+    """
+
+    data: Quantization
+    weight: QuantizedArray
+
+    def rescale(self, frame: Frame, sums: np.ndarray) -> tuple[str, str]:
+        """Pointers of what makes sums of products real: a factor and an offset per column.
+
+        Args:
+            frame: declares both.
+            sums: of the weight's integers, per column.
+        """
+        scale = np.broadcast_to(self.weight.scale, sums.shape) * np.float32(self.data.scale)
+        offset = -self.data.zero_point * sums.astype(np.float64) * scale
+        return frame.constant(scale), frame.constant(offset.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -54,7 +107,11 @@ class Context:
     """
 
     gpu: Gpu
-    mode: Precision
+    mode: Mode
+
+    def of(self, group: Group, axis: int) -> Context:
+        """The same for a group, which may multiply integers."""
+        return self if group.integers(axis) is None else replace(self, mode="int8")
 
 
 class GroupKernel(abc.ABC):

@@ -7,8 +7,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tvm import relax
-from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
@@ -17,6 +17,7 @@ from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.constants import array_of, is_constant
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, same
 
 
@@ -31,14 +32,14 @@ class Matmul(GroupKernel):
         if str(call.op.name) != "relax.matmul" or not all(map(is_float, (*call.args, call))):
             return False
         left, right = (list(arg.ty.shape.values) for arg in call.args)
-        if isinstance(call.args[0], GenericConst) or len(left) < 2:
+        if is_constant(call.args[0]) or len(left) < 2:
             return False
         if any(as_int(d) is None for d in (left[-1], *right)):
             return False
         if len(right) == 2:
             return True
         equal = len(left) == len(right) and all(same(a, b) for a, b in zip(left[:-2], right[:-2]))
-        return equal and not isinstance(call.args[1], GenericConst)
+        return equal and not is_constant(call.args[1])
 
     def is_epilogue(self, call: relax.Call, anchor: relax.Call) -> bool:
         """Elementwise operators on rows."""
@@ -55,26 +56,31 @@ class Matmul(GroupKernel):
     def elements(self, group: Group, context: Context) -> dict[relax.Var, Element]:
         """The operands as the tensor cores take them."""
         wanted = element_of(context.mode)
+        if group.integers(1) is not None:
+            return {}
         return {arg: wanted for arg in group.anchor.args if isinstance(arg, relax.Var)}
 
     def lower(self, group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
         """Write the kernel."""
+        context = context.of(group, 1)
         left, right = group.anchor.args
+        is_weight = is_constant(right)
         shape = [_simple(d) for d in left.ty.shape.values]
         is_batched = right.ty.ndim > 2
         depth, columns = shape[-1], int(right.ty.shape.values[-1])
         leading = shape[:-2] if is_batched else []
         batch = functools.reduce(operator.mul, leading, 1)
         rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
-        if isinstance(right, GenericConst) and (as_int(rows) or gemv.MAX_ROWS + 1) <= gemv.MAX_ROWS:
+        if is_weight and (as_int(rows) or gemv.MAX_ROWS + 1) <= gemv.MAX_ROWS:
             return self._lower_few_rows(group, layouts, context, int(rows))
         tiling = tilings.choose_tiling(
             *(as_int(rows), columns, depth, as_int(batch) or 1),
             *(context.gpu, context.mode),
-            packed=isinstance(right, GenericConst),
+            packed=is_weight,
             is_matrix=not is_batched and depth % (16 // element_bytes(context.mode)) == 0,
         )
         frame = Frame("matmul", group.func, layouts)
+        frame.label = tilings.label(rows, columns, depth)
         per_chunk = 16 // element_bytes(context.mode)
         a = gemm.Operand(
             frame.pointer(left),
@@ -83,8 +89,13 @@ class Matmul(GroupKernel):
             {"A_ROW": depth, "A_BATCH": 0},
             is_matrix=not is_batched and depth % per_chunk == 0,
         )
-        if isinstance(right, GenericConst):
-            packed = gemm.pack_weights(right.value.numpy(), tiling, context.mode)
+        rescale = None
+        if is_weight:
+            integers = group.integers(1)
+            weight = array_of(right) if integers is None else integers.weight.integers
+            if integers is not None:
+                rescale = integers.rescale(frame, weight.sum(axis=0, dtype=np.int64))
+            packed = gemm.pack_weights(weight, tiling, context.mode)
             element = element_of(context.mode)
             b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
         else:
@@ -108,7 +119,7 @@ class Matmul(GroupKernel):
             a,
             b,
             vector_width(columns, layouts[-1]),
-            epilogue_lines(group.epilogue, domain, frame),
+            epilogue_lines(group.epilogue, domain, frame, rescale),
         )
         return gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
 
@@ -118,15 +129,23 @@ class Matmul(GroupKernel):
         left, right = group.anchor.args
         depth, columns = (int(d) for d in right.ty.shape.values)
         frame = Frame("matvec", group.func, layouts)
-        packed = gemm.pack_weights(right.value.numpy(), gemv.TILING, context.mode)
+        frame.label = tilings.label(rows, columns, depth)
+        integers, element = group.integers(1), element_of(context.mode)
+        weight, rescale = array_of(right), None
+        if integers is not None:  # the data are read as numbers: only weights are to be scaled
+            weight = integers.weight.integers
+            scale = np.broadcast_to(integers.weight.scale, (columns,))
+            rescale = frame.constant(scale), frame.constant(np.zeros(columns, np.float32))
+        packed = gemm.pack_weights(weight, gemv.TILING, context.mode)
+        domain = RowDomain(tuple(group.result_shape))
         text = gemv.source(
-            context.mode,
             (rows, columns, depth),
             (frame.pointer(left), frame.elements[left]),
-            frame.constant(packed, element_of(context.mode)),
-            epilogue_lines(group.epilogue, RowDomain(tuple(group.result_shape)), frame),
+            (frame.constant(packed, element), element),
+            epilogue_lines(group.epilogue, domain, frame, rescale),
         )
-        return frame.finish(text, gemv.grid(columns), gemv.THREADS, 0)
+        shared = gemv.shared_bytes((rows, columns, depth), frame.elements[left])
+        return frame.finish(text, gemv.grid(columns), gemv.THREADS, shared)
 
 
 def _simple(dim: Any) -> Any:

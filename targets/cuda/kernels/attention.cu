@@ -12,35 +12,49 @@ constexpr int Q_PITCH = DQ * (int)sizeof(T) + 16, V_PITCH = DV * (int)sizeof(T) 
 constexpr int K_BYTES = KEYS * Q_PITCH, V_BYTES = KEYS * V_PITCH;
 constexpr int STEP = 32 / sizeof(T);  // elements of depth per matrix instruction
 
-// Rows `first` .. of a strided matrix into shared memory; zeros outside. Chunks are copied, or read
-// whole and converted, or read number by number.
-template <int COUNT, int PADDED, int LOAD, int PITCH, typename Stored>
-__device__ __forceinline__ void load_rows(unsigned to, const Stored* from, int first, int rows, int depth,
-                                          long long row_stride, long long column_stride) {
+// One chunk of a row into shared memory, zeros where there is none: copied, or read whole and
+// converted, or read number by number.
+template <int LOAD, typename Stored>
+__device__ __forceinline__ void load_chunk(unsigned place, const Stored* from, int c, bool exists, int depth, long long stride) {
+  const Stored* source = from + c * E * stride;
+  if constexpr (LOAD == COPIED) {
+    bool valid = exists && c * E < depth;
+    copy_async(place, valid ? source : from, valid);
+  } else if constexpr (LOAD == CONVERTED) {
+    float wide[E] = {};
+    if (exists && c * E < depth) read_fresh<E>(wide, source);
+    Chunk<T> values;
+#pragma unroll
+    for (int e = 0; e < E; ++e) values.at[e] = convert<T>(wide[e]);
+    store_shared(place, values.bits);
+  } else {
+    Chunk<T> values;
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+      bool valid = exists && c * E + e < depth;
+      values.at[e] = convert<T>(valid ? to_float(load_fresh(source + e * stride)) : 0.0f);
+    }
+    store_shared(place, values.bits);
+  }
+}
+
+// Where rows of a strided matrix lie.
+template <typename Stored> struct Rows {
+  const Stored* from;
+  long long row_stride, column_stride;
+};
+
+// Rows `first` .. of a matrix into shared memory; zeros outside. Those from `SPLIT_ROW` on lie in
+// another tensor: keys of new positions behind those of earlier ones.
+template <int COUNT, int PADDED, int LOAD, int PITCH, int SPLIT_ROW, typename Stored, typename Later>
+__device__ __forceinline__ void load_rows(unsigned to, Rows<Stored> a, Rows<Later> b, int first, int rows, int depth) {
   constexpr int CHUNKS = PADDED / E;
   for (int i = threadIdx.x; i < COUNT * CHUNKS; i += THREADS) {
     int r = i / CHUNKS, c = i % CHUNKS, row = first + r;
     unsigned place = to + r * PITCH + c * 16;
-    const Stored* source = from + row * row_stride + c * E * column_stride;
-    if constexpr (LOAD == COPIED) {
-      bool valid = row < rows && c * E < depth;
-      copy_async(place, valid ? source : from, valid);
-    } else if constexpr (LOAD == CONVERTED) {
-      float wide[E] = {};
-      if (row < rows && c * E < depth) read<E>(wide, source);
-      Chunk<T> values;
-#pragma unroll
-      for (int e = 0; e < E; ++e) values.at[e] = convert<T>(wide[e]);
-      store_shared(place, values.bits);
-    } else {
-      Chunk<T> values;
-#pragma unroll
-      for (int e = 0; e < E; ++e) {
-        bool valid = row < rows && c * E + e < depth;
-        values.at[e] = convert<T>(valid ? to_float(source[e * column_stride]) : 0.0f);
-      }
-      store_shared(place, values.bits);
-    }
+    bool exists = row < rows;
+    if (row < SPLIT_ROW || !exists) load_chunk<LOAD>(place, a.from + (exists ? row : 0) * a.row_stride, c, exists, depth, a.column_stride);
+    else load_chunk<LOAD>(place, b.from + (row - SPLIT_ROW) * b.row_stride, c, exists, depth, b.column_stride);
   }
 }
 
@@ -57,25 +71,30 @@ __device__ __forceinline__ unsigned pack(float low, float high) {
 #define CLUSTER
 #endif
 extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
+  wait_for_predecessor();
   unsigned char* memory = shared_memory();
   unsigned q_tile = (unsigned)__cvta_generic_to_shared(memory);
   unsigned kv_tiles = q_tile + QUERIES * Q_PITCH;
   int batch = blockIdx.y / HEADS, head = blockIdx.y % HEADS, share = blockIdx.x % SPLIT;
   int q0 = blockIdx.x / SPLIT * QUERIES;
   const TQ* q = Q_POINTER + Q_OFFSET + batch * Q_S0 + head * Q_S1;
-  const TK* k = K_POINTER + K_OFFSET + batch * K_S0 + head * K_S1;
-  const TV* v = V_POINTER + V_OFFSET + batch * V_S0 + head * V_S1;
+  Rows<TQ> q_rows{q, Q_S2, Q_S3};
+#define PART(X) {X##_POINTER + X##_OFFSET + batch * X##_S0 + head * X##_S1, X##_S2, X##_S3}
+  Rows<TK> k PART(K);
+  Rows<TK2> k2 PART(K2);
+  Rows<TV> v PART(V);
+  Rows<TV2> v2 PART(V2);
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane >> 2, t = lane & 3;
   int row = warp * 16;
 
   // The blocks of a cluster share queries; each takes every SPLIT-th tile of keys.
   auto fetch = [&](int tile) {
     unsigned to = kv_tiles + tile / SPLIT % 2 * (K_BYTES + V_BYTES);
-    load_rows<KEYS, DQ, K_LOAD, Q_PITCH>(to, k, tile * KEYS, KEY_COUNT, DEPTH, K_S2, K_S3);
-    load_rows<KEYS, DV, V_LOAD, V_PITCH>(to + K_BYTES, v, tile * KEYS, KEY_COUNT, V_DEPTH, V_S2, V_S3);
+    load_rows<KEYS, DQ, K_LOAD, Q_PITCH, K_COUNT>(to, k, k2, tile * KEYS, KEY_COUNT, DEPTH);
+    load_rows<KEYS, DV, V_LOAD, V_PITCH, V_COUNT>(to + K_BYTES, v, v2, tile * KEYS, KEY_COUNT, V_DEPTH);
     commit();
   };
-  load_rows<QUERIES, DQ, Q_LOAD, Q_PITCH>(q_tile, q, q0, QUERY_COUNT, DEPTH, Q_S2, Q_S3);
+  load_rows<QUERIES, DQ, Q_LOAD, Q_PITCH, QUERY_COUNT>(q_tile, q_rows, q_rows, q0, QUERY_COUNT, DEPTH);
   fetch(share);
 
   float out[1][DV / 8][4] = {}, largest[2] = {-INFINITY_, -INFINITY_}, total[2] = {0.0f, 0.0f};

@@ -1,17 +1,57 @@
-"""How the operands of products lie in memory, by precision."""
+"""How tensors lie in memory: the operands of products, and types in C++."""
 
 from __future__ import annotations
 
-from relaxc.layout import Element, Precision
+from typing import Literal
 
-MODES: tuple[Precision, ...] = ("float16", "bfloat16", "tf32", "float32")
+import numpy as np
+
+from relaxc.layout import Element, Precision, Quantization
+
+# `int8`: bytes times int8, both exact.
+Mode = Precision | Literal["int8"]
+MODES: tuple[Mode, ...] = ("float16", "bfloat16", "tf32", "float32", "int8")
+_TYPES: dict[str, str] = {
+    "float32": "float",
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+    "int8": "signed char",
+}
 
 
-def element_of(mode: Precision) -> Element:
-    """How operands lie in memory."""
-    return mode if mode in ("float16", "bfloat16") else "float32"  # type: ignore[return-value]
+def element_of(mode: Mode) -> Element:
+    """How operands lie in memory; of `int8`, the weights."""
+    return mode if mode in ("float16", "bfloat16", "int8") else "float32"
 
 
-def element_bytes(mode: Precision) -> int:
+def element_bytes(mode: Mode) -> int:
     """Bytes of an operand's element."""
-    return 2 if mode in ("float16", "bfloat16") else 4
+    return {"float16": 2, "bfloat16": 2, "int8": 1}.get(mode, 4)
+
+
+def type_of(element: Element) -> str:
+    """The type of an element in C++."""
+    stored = Quantization.of(element)
+    if stored is None:
+        return _TYPES[element]
+    return f"Bytes_{np.float32(stored.scale).view(np.uint32):08x}_{stored.zero_point}"
+
+
+def declaration(element: Element) -> str:
+    """What C++ must know of an element's type: of bytes, which numbers they stand for."""
+    stored = Quantization.of(element)
+    if stored is None:
+        return ""
+    scale, inverse = np.float32(stored.scale), np.float32(1.0) / np.float32(stored.scale)
+    return (
+        f"struct {type_of(element)} {{ unsigned char bits; static constexpr float "
+        f"SCALE = {float(scale)!r}f, INVERSE = {float(inverse)!r}f, "
+        f"ZERO = {stored.zero_point}.0f; }};"
+    )
+
+
+def element_width(element: Element) -> int:
+    """Bytes of an element."""
+    return (
+        1 if Quantization.of(element) else {"float16": 2, "bfloat16": 2, "int8": 1}.get(element, 4)
+    )

@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
-from tvm.ir import GenericConst
 
 from relaxc.layout import Element, Layout
+from relaxc.targets.cuda.kernels.elements import declaration, type_of
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import MatrixMap, launch
-
-TYPES: dict[str, str] = {
-    "float32": "float",
-    "float16": "__half",
-    "bfloat16": "__nv_bfloat16",
-}
+from relaxc.targets.llvm.kernels.constants import array_of, is_constant
 
 
 def as_element(array: np.ndarray, element: Element) -> np.ndarray:
@@ -33,6 +28,7 @@ class Frame:
     """A group's kernel under construction.
 
     Attributes:
+        label: what profiles show behind the name, such as sizes.
         names: C++ pointers of the group's parameters.
         elements: how each parameter is stored.
     """
@@ -41,6 +37,7 @@ class Frame:
         self, name: str, func: relax.Function, layouts: Sequence[Layout], dims: Sequence[Any] = ()
     ) -> None:
         self.name = name
+        self.label = ""
         self._buffers: list[tuple[Sequence[Any], str]] = []
         self._parameters: list[str] = []
         self._constants: list[np.ndarray] = []
@@ -55,7 +52,7 @@ class Frame:
 
     def _declare(self, name: str, shape: Sequence[Any], layout: Layout, const: str) -> None:
         self._buffers.append((shape, layout.storage))
-        self._parameters.append(f"{const}{TYPES[layout.element]}* __restrict__ {name}")
+        self._parameters.append(f"{const}{type_of(layout.element)}* __restrict__ {name}")
 
     def constant(self, array: np.ndarray, element: Element = "float32") -> str:
         """Declare a constant parameter; returns its pointer."""
@@ -70,8 +67,8 @@ class Frame:
         for known, name in self.names.items():
             if known.same_as(expr):
                 return name
-        assert isinstance(expr, GenericConst), "operands are parameters or constants"
-        self.names[expr] = self.constant(expr.value.numpy().astype(np.float32))
+        assert is_constant(expr), "operands are parameters or constants"
+        self.names[expr] = self.constant(array_of(expr).astype(np.float32))
         self.elements[expr] = "float32"
         return self.names[expr]
 
@@ -90,8 +87,12 @@ class Frame:
     ) -> Kernel:
         """Declare the result, `y`; `PARAMETERS` in the source becomes what was declared."""
         self._declare("y", self._result_shape, self._result, "")
+        stored = [*self.elements.values(), self._result.element]
+        declared = dict.fromkeys(filter(None, map(declaration, stored)))
         text = source.replace("PARAMETERS", ", ".join(self._parameters))
-        func = launch(self.name, text, self._buffers, grid, threads, shared_bytes, scalars, maps)
+        text = "\n".join([*declared, text])
+        name = f"{self.name}_{self.label}" if self.label else self.name
+        func = launch(name, text, self._buffers, grid, threads, shared_bytes, scalars, maps)
         return Kernel(self.name, func, self._constants)
 
 

@@ -44,7 +44,7 @@ __device__ __forceinline__ void load_b(unsigned stage, const TB* b, int n0, int 
 #pragma unroll
     for (int e = 0; e < E; ++e) {
       bool valid = k < K && n + e < N;
-      values.at[e] = valid ? convert<T>(to_float(from[e])) : convert<T>(0.0f);
+      values.at[e] = valid ? convert<T>(to_float(load_fresh(from + e))) : convert<T>(0.0f);
     }
     store_shared(to, values.bits);
 #else
@@ -67,7 +67,7 @@ __device__ __forceinline__ void load_b(unsigned stage, const TB* b, int n0, int 
 #endif
 
 #ifdef WGMMA
-__device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
+__device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
 #pragma unroll
   for (int step = 0; step < 4; ++step)
 #pragma unroll
@@ -75,7 +75,7 @@ __device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsig
       wgmma(&acc[i][0][0], a + (wm + i * 64) * 128 + step * 32, b + wn * 128 + step * 32);
 }
 #else
-__device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
+__device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigned b, int wm, int wn) {
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
@@ -133,7 +133,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
 #pragma unroll
   for (int i = 0; i < A_ROWS; ++i) mine[i] = row_of(a, m0 + threadIdx.x / 8 + i * ROWS_PER_PASS, rows);
   int team = threadIdx.x / TEAM, wm = team % (BM / WM) * WM, wn = team / (BM / WM) * WN;
-  float acc[MT][NT][4] = {};
+  Sum acc[MT][NT][4] = {};
 
   int first = share * SHARE, tiles = min(SHARE, TILES - first);
   // Tensor cores may still read the tile before the last: its place is taken one round later.
@@ -142,11 +142,20 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
 #else
   constexpr int AHEAD = STAGES - 1;
 #endif
+#ifndef B_ROWS_ARE_K
+  // Weights are there before the data is.
+#pragma unroll
+  for (int s = 0; s < AHEAD; ++s)
+    if (s < tiles) load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, first + s);
+#endif
+  wait_for_predecessor();
 #pragma unroll
   for (int s = 0; s < AHEAD; ++s) {
     if (s < tiles) {
-      load_a(shared + s * STAGE_BYTES, mine, a, first + s, threadIdx.x);
+      load_a(shared + s * STAGE_BYTES, mine, A_FILL, first + s, threadIdx.x);
+#ifdef B_ROWS_ARE_K
       load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, first + s);
+#endif
     }
     commit();
   }
@@ -165,7 +174,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
     int next = tile + AHEAD;
     if (next < tiles) {
       unsigned to = shared + next % STAGES * STAGE_BYTES;
-      load_a(to, mine, a, first + next, threadIdx.x);
+      load_a(to, mine, A_FILL, first + next, threadIdx.x);
       load_b(to + A_BYTES, b, n0, first + next);
     }
     commit();
@@ -173,7 +182,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
     wait_wgmma<1>();
 #elif MODE == 3
     // Tensor cores truncate their sums: keep those short, and add them up in float32.
-    float part[MT][NT][4] = {};
+    Sum part[MT][NT][4] = {};
     multiply(part, stage, stage + A_BYTES, wm, wn);
 #pragma unroll
     for (int i = 0; i < MT * NT * 4; ++i) (&acc[0][0][0])[i] += (&part[0][0][0])[i];

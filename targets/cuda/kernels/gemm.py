@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from relaxc.layout import Precision
-from relaxc.targets.cuda.kernels.elements import MODES, element_bytes, element_of
-from relaxc.targets.cuda.kernels.frame import TYPES, Frame
+from relaxc.targets.cuda.kernels.elements import MODES, Mode, element_bytes, element_of, type_of
+from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import MatrixMap
 from relaxc.targets.cuda.kernels.tilings import Tiling, resident_clusters
@@ -21,14 +20,14 @@ from relaxc.targets.cuda.machine import Gpu
 _HERE = Path(__file__).parent
 
 
-def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Precision) -> np.ndarray:
+def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
     """(depth, columns) as (columns, depth), zeros up to whole tiles.
 
     Streamed tiles lie one behind the other, each as it will in shared memory.
     """
     depth, columns = weight.shape
     block = 128 // element_bytes(mode)
-    packed = np.zeros((_up(columns, tiling.columns), _up(depth, block)), np.float32)
+    packed = np.zeros((_up(columns, tiling.columns), _up(depth, block)), weight.dtype)
     packed[:columns, :depth] = weight.T
     if not tiling.is_streamed:
         return packed
@@ -64,7 +63,7 @@ class Operand:
 
 
 def source(
-    mode: Precision,
+    mode: Mode,
     tiling: Tiling,
     columns: int,
     depth: int,
@@ -84,7 +83,8 @@ def source(
         switches += [f"WGMMA_COLUMNS {tiling.warp_columns}", _wgmma(mode, tiling.warp_columns)]
     # Tiles hold the mode's elements: what is stored otherwise is converted one by one.
     for side, operand in (("A", a), ("B", b)):
-        if not operand.vectors or operand.element != element:
+        is_stored = operand.element == element or (mode == "int8" and side == "A")
+        if not operand.vectors or not is_stored:
             switches.append(f"{side}_SCALAR")
     constants = {
         "BM": tiling.rows,
@@ -106,9 +106,9 @@ def source(
         [
             *(f"#define {switch}" for switch in switches),
             prelude(),
-            f"typedef {TYPES[element]} T;",
-            f"typedef {TYPES[a.element]} TA;",
-            f"typedef {TYPES[b.element]} TB;",
+            f"typedef {type_of(a.element if mode == 'int8' else element)} T;",
+            f"typedef {type_of(a.element)} TA;",
+            f"typedef {type_of(b.element)} TB;",
             *(f"constexpr int {name} = {value};" for name, value in constants.items()),
             (_HERE / name)
             .read_text(encoding="utf-8")
@@ -120,16 +120,18 @@ def source(
     )
 
 
-def _wgmma(mode: Precision, columns: int) -> str:
+def _wgmma(mode: Mode, columns: int) -> str:
     """The macro for one instruction, which has all of a thread's sums as its operands."""
     count = columns // 2
     sums = ", ".join(f"%{i}" for i in range(count))
-    element = {"float16": "f16", "bfloat16": "bf16"}[mode]
-    shape = f"m64n{columns}k16.f32.{element}.{element}"
-    text = (
-        f"wgmma.mma_async.sync.aligned.{shape} {{{sums}}}, %{count}, %{count + 1}, p, 1, 1, 0, 0;"
-    )
-    outputs = ", ".join(f'"+f"(c[{i}])' for i in range(count))
+    types, options, register = {
+        "float16": ("k16.f32.f16.f16", ", 1, 1, 0, 0", "f"),
+        "bfloat16": ("k16.f32.bf16.bf16", ", 1, 1, 0, 0", "f"),
+        "int8": ("k32.s32.u8.s8", "", "r"),
+    }[mode]
+    shape = f"m64n{columns}{types}"
+    text = f"wgmma.mma_async.sync.aligned.{shape} {{{sums}}}, %{count}, %{count + 1}, p{options};"
+    outputs = ", ".join(f'"+{register}"(c[{i}])' for i in range(count))
     return (
         f'WGMMA asm volatile("{{.reg .pred p; setp.ne.b32 p, 1, 0; {text}}}" '
         f': {outputs} : "l"(at), "l"(bt));'

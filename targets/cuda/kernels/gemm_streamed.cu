@@ -12,7 +12,7 @@
 // four neighbouring threads exchange them until each holds eight columns of a row.
 // Reference: NVIDIA, PTX ISA 9.0 (mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg).
 
-constexpr int E = 8, BK = 64, TILES = (K + BK - 1) / BK;
+constexpr int E = 16 / sizeof(T), BK = 8 * E, TILES = (K + BK - 1) / BK;
 constexpr int TEAMS = BM / WM, MT = WM / 64, NT = BN / 8, CLUSTER_SIZE = SHARE_M * SHARE_N;
 constexpr int A_BYTES = BM * 128, B_BYTES = BN * 128, STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr int N_TILES = (N + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
@@ -52,15 +52,31 @@ struct Place {
 };
 
 // This block's part of a tile of B, for all blocks of its column of the cluster.
-__device__ __forceinline__ void fetch_b(unsigned to, const T* b, int n_tile, int tile, unsigned full) {
+__device__ __forceinline__ void fetch_b(unsigned to, const TB* b, int n_tile, int tile, unsigned full) {
   constexpr int PART = B_BYTES / SHARE_M;
   int rank = blockIdx.x % CLUSTER_SIZE, part = rank % SHARE_M;
-  const T* from = b + ((long long)min(n_tile, N_TILES - 1) * TILES + tile) * (B_BYTES / 2) + part * (PART / 2);
+  constexpr int SIZE = sizeof(TB);
+  const TB* from = b + ((long long)min(n_tile, N_TILES - 1) * TILES + tile) * (B_BYTES / SIZE) + part * (PART / SIZE);
   fetch<SHARE_M == 1>(to + part * PART, from, PART, full, ((1u << SHARE_M) - 1) << (rank - part));
 }
 
+// Weights are there before the data is: the first stages begin with them. BYTES are all that will
+// come to a stage by the copy engine.
+constexpr int EARLY = TILES < STAGES ? TILES : STAGES;
+template <int BYTES>
+__device__ __forceinline__ void begin_with_weights(unsigned shared, unsigned full, const TB* b, int rows) {
+  int step = blockIdx.x / CLUSTER_SIZE;
+  if (step >= Walk::count(rows)) return;
+  Walk at(step, rows);
+  for (int tile = 0; tile < EARLY; ++tile) {
+    if (BYTES == STAGE_BYTES) arrive_and_expect(full + tile * 8, BYTES);
+    else expect(full + tile * 8, BYTES);
+    fetch_b(shared + tile * STAGE_BYTES + A_BYTES, b, at.n_tile, tile, full + tile * 8);
+  }
+}
+
 __device__ __forceinline__ void produce(
-    unsigned shared, unsigned full, unsigned empty, const TA* a, const T* b, const TensorMap* a_map, int rows) {
+    unsigned shared, unsigned full, unsigned empty, const TA* a, const TA* fill, const TB* b, const TensorMap* a_map, int rows) {
   Place place;
 #ifdef A_IS_MATRIX
   if (threadIdx.x % 128 != 0) return;
@@ -69,15 +85,18 @@ __device__ __forceinline__ void produce(
 #pragma unroll
   for (int i = 0; i < SHARE_N; ++i) mask |= 1u << (i * SHARE_M);
   mask <<= blockIdx.x % CLUSTER_SIZE % SHARE_M;
+  begin_with_weights<STAGE_BYTES>(shared, full, b, rows);
+  wait_for_predecessor();
   for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
     Walk at(step, rows);
     for (int tile = 0; tile < TILES; ++tile, place.advance()) {
       unsigned to = shared + place.stage * STAGE_BYTES, opens = full + place.stage * 8;
       wait_barrier(empty + place.stage * 8, place.turn ^ 1);
-      arrive_and_expect(opens, STAGE_BYTES);
+      bool begun = tile < EARLY && step == blockIdx.x / CLUSTER_SIZE;
+      if (!begun) arrive_and_expect(opens, STAGE_BYTES);
       fetch_matrix<SHARE_N == 1>(
           to + part * (A_BYTES / SHARE_N), *a_map, tile * BK, at.m0 + part * (BM / SHARE_N), opens, mask);
-      fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
+      if (!begun) fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
     }
   }
 #else
@@ -88,6 +107,8 @@ __device__ __forceinline__ void produce(
     arrive(full + late.stage * 8);
     late.advance();
   };
+  if (threadIdx.x % 128 == 0) begin_with_weights<B_BYTES>(shared, full, b, rows);
+  wait_for_predecessor();
   for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
     Walk at(step, rows);
     Row mine[A_ROWS];
@@ -96,11 +117,12 @@ __device__ __forceinline__ void produce(
     for (int tile = 0; tile < TILES; ++tile, place.advance()) {
       unsigned to = shared + place.stage * STAGE_BYTES;
       wait_barrier(empty + place.stage * 8, place.turn ^ 1);
-      if (threadIdx.x % 128 == 0) {
+      bool begun = tile < EARLY && step == blockIdx.x / CLUSTER_SIZE;
+      if (threadIdx.x % 128 == 0 && !begun) {
         expect(full + place.stage * 8, B_BYTES);
         fetch_b(to + A_BYTES, b, at.n_tile, tile, full + place.stage * 8);
       }
-      load_a(to, mine, a, tile, threadIdx.x % 128);
+      load_a(to, mine, fill, tile, threadIdx.x % 128);
       commit();
       if (pending == LATE) {
         wait<LATE>();
@@ -115,7 +137,7 @@ __device__ __forceinline__ void produce(
 #endif
 }
 
-__device__ __forceinline__ void multiply(float acc[MT][NT][4], unsigned a, unsigned b, int wm) {
+__device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigned b, int wm) {
 #pragma unroll
   for (int step = 0; step < 4; ++step)
 #pragma unroll
@@ -178,20 +200,21 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
   if (threadIdx.x >= TEAMS * 128) {
     if constexpr (PRODUCER_REGISTERS > 0) give_registers<PRODUCER_REGISTERS>();
 #ifdef A_IS_MATRIX
-    produce(shared, full, empty, a, b, &a_map, rows);
+    produce(shared, full, empty, a, A_FILL, b, &a_map, rows);
 #else
-    produce(shared, full, empty, a, b, nullptr, rows);
+    produce(shared, full, empty, a, A_FILL, b, nullptr, rows);
 #endif
     __syncwarp();
   } else {
     if constexpr (CONSUMER_REGISTERS > 0) take_registers<CONSUMER_REGISTERS>();
+    wait_for_predecessor();
     int lane = threadIdx.x % 32, wm = threadIdx.x / 128 * WM;
     int rank = blockIdx.x % CLUSTER_SIZE;
     bool tells = lane < CLUSTER_SIZE && (lane % SHARE_M == rank % SHARE_M || lane / SHARE_M == rank / SHARE_M);
     Place place;
     for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
       Walk walk(step, rows);
-      float acc[MT][NT][4] = {};
+      Sum acc[MT][NT][4] = {};
       unsigned before = 0;
       for (int tile = 0; tile < TILES; ++tile, place.advance()) {
         unsigned stage = shared + place.stage * STAGE_BYTES;

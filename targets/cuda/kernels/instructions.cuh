@@ -1,5 +1,5 @@
 // PTX instructions that C++ has no words for. Tests put functions in C++ in their place.
-// MODE chooses the type of mma: 0 half, 1 bfloat16, 2 and 3 TF32.
+// MODE chooses the type of mma: 0 half, 1 bfloat16, 2 and 3 TF32, 4 bytes times int8.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -8,6 +8,11 @@
 __device__ __forceinline__ void copy_async(unsigned to, const void* from, bool valid) {
   int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
+}
+// Half of that.
+__device__ __forceinline__ void copy_half_async(unsigned to, const void* from, bool valid) {
+  int bytes = valid ? 8 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes));
 }
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;"); }
 template <int PENDING> __device__ __forceinline__ void wait() {
@@ -41,21 +46,62 @@ __device__ __forceinline__ unsigned round_tf32(float x) {
   return bits;
 }
 
+#if MODE == 4
+typedef int Sum;
+#define SUM "+r"
+#else
+typedef float Sum;
+#define SUM "+f"
+#endif
 #define MMA(SHAPE_AND_TYPES)                                                                       \
   asm volatile("mma.sync.aligned." SHAPE_AND_TYPES " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, " \
                "{%0, %1, %2, %3};"                                                                 \
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                    \
+               : SUM(c[0]), SUM(c[1]), SUM(c[2]), SUM(c[3])                                    \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 
-__device__ __forceinline__ void mma(float* c, const unsigned* a, const unsigned* b) {
+__device__ __forceinline__ void mma(Sum* c, const unsigned* a, const unsigned* b) {
 #if MODE == 0
   MMA("m16n8k16.row.col.f32.f16.f16.f32");
 #elif MODE == 1
   MMA("m16n8k16.row.col.f32.bf16.bf16.f32");
+#elif MODE == 4
+  MMA("m16n8k32.row.col.s32.u8.s8.s32");
 #else
   MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
 #endif
 }
+
+// A kernel begins while the one before it ends (programmatic dependent launch). Until this, nothing
+// but weights may be read, and nothing written. From here on the next kernel may begin: not before,
+// or it could begin while the last but one is running, and find in its cache what that had read.
+__device__ __forceinline__ void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+// Loads of what other kernels have written: the compiler moves plain loads of what is constant to it
+// in front of the wait.
+#define FRESH(SIZE, TYPE, REGISTER)                                                       \
+  __device__ __forceinline__ TYPE load_fresh_##SIZE(const void* from) {                  \
+    TYPE v;                                                                               \
+    asm volatile("ld.global.cg.u" #SIZE " %0, [%1];" : "=" REGISTER(v) : "l"(from));     \
+    return v;                                                                             \
+  }
+FRESH(8, unsigned short, "h")
+FRESH(16, unsigned short, "h")
+FRESH(32, unsigned, "r")
+__device__ __forceinline__ uint2 load_fresh_64(const void* from) {
+  uint2 v;
+  asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+  return v;
+}
+__device__ __forceinline__ uint4 load_fresh_128(const void* from) {
+  uint4 v;
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+  return v;
+}
+__device__ __forceinline__ void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
 // What blocks of a cluster need to add up their sums: a barrier, and each other's shared memory.
 __device__ __forceinline__ unsigned char* shared_memory() {
@@ -92,12 +138,12 @@ template <int PENDING> __device__ __forceinline__ void wait_wgmma() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 // Says that a sum may have changed: the compiler knows nothing of products in flight.
-__device__ __forceinline__ void finished(float& sum) { asm volatile("" : "+f"(sum)::"memory"); }
+__device__ __forceinline__ void finished(Sum& sum) { asm volatile("" : SUM(sum)::"memory"); }
 __device__ __forceinline__ unsigned long long tile_at(unsigned address) {
   // Groups of eight rows are 1024 bytes apart; the last field says how chunks are permuted.
   return (unsigned long long)((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
-__device__ __forceinline__ void wgmma(float* c, unsigned a, unsigned b) {
+__device__ __forceinline__ void wgmma(Sum* c, unsigned a, unsigned b) {
   unsigned long long at = tile_at(a), bt = tile_at(b);
   WGMMA
 }

@@ -20,6 +20,10 @@ from tvm import IRModule, tirx
 _SOURCE = "relaxc.cuda"
 _MAP = "tensormap"
 _TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x")
+# TVM's spelling. Kernels that begin early wait for their predecessors; see instructions.cuh.
+_OVERLAPS = "tirx.use_programtic_dependent_launch"
+_WAITS = "  wait_for_predecessor();"
+_FIRST_TO_OVERLAP = 90
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,17 @@ class KernelSource:
         """What to compile for: `sm_90a` has instructions that no other GPU will ever have."""
         return f"{arch}a" if "#define WGMMA " in self.source else arch
 
-    def as_module(self, cubin: bytes) -> tvm.runtime.Module:
+    def as_module(self, cubin: bytes, arch: str) -> tvm.runtime.Module:
         """The compiled kernel as TVM launches it."""
+        overlaps = int(arch.removeprefix("sm_")) >= _FIRST_TO_OVERLAP and _WAITS in self.source
         info = {
             "name": "",
             "arg_types": ["handle" if a == _MAP else a for a in self.arguments],
             "arg_extra_tags": [int(a == _MAP) for a in self.arguments],
-            "launch_param_tags": [*_TAGS, "tirx.use_dyn_shared_memory"],
+            "launch_param_tags": [
+                *(*_TAGS, *([_OVERLAPS] if overlaps else [])),
+                "tirx.use_dyn_shared_memory",
+            ],
         }
         text = json.dumps({"tvm_version": tvm.__version__, "func_info": {self.name: info}})
         functions = tvm_ffi.get_global_func("runtime.LoadMetaDataFromJSON")(text)

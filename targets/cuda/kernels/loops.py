@@ -13,7 +13,7 @@ import numpy as np
 from tvm import relax, te, tirx
 from tvm.ir import GenericConst
 
-from relaxc.layout import Layout
+from relaxc.layout import Layout, Quantization
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.elementwise import scalar_value
 
@@ -22,6 +22,7 @@ _TO_LAST, _TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 def lower_loops(name: str, func: relax.Function, layouts: Sequence[Layout]) -> Kernel:
     """A PrimFunc without a schedule that computes `func` on tensors that lie as `layouts` say."""
+    assert all(layout.kind != "blocked" for layout in layouts), "blocks have a kernel of their own"
     func = relax.utils.copy_with_new_vars(func)
     body = [(b.var, b.value) for block in func.body.blocks for b in block.bindings]
     constants = _constants(body)
@@ -102,7 +103,7 @@ def _loaded(
     if layout == Layout():
         return var
     order = _TO_PLAIN if layout.kind == "last" else tuple(range(ty.ndim))
-    element = layout.element
+    element, stored = layout.element, Quantization.of(layout.element)
 
     def load(x: te.Tensor) -> te.Tensor:
         shape = [x.shape[axis] for axis in order]
@@ -110,6 +111,10 @@ def _loaded(
         def at(*i: Any) -> tirx.Expr:
             index = [i[order.index(axis)] for axis in range(len(order))]
             value = x(*index)
+            if stored is not None:
+                zero = tirx.const(stored.zero_point, "float32")
+                scale = tirx.const(stored.scale, "float32")
+                return (value.astype("float32") - zero) * scale
             if element == "bfloat16":
                 wide = tirx.Cast("uint32", value) << tirx.const(16, "uint32")
                 return tirx.reinterpret("float32", wide)
@@ -136,7 +141,7 @@ def _stored(
     if layout == Layout():
         return value
     order = _TO_LAST if layout.kind == "last" else tuple(range(ty.ndim))
-    element = layout.element
+    element, quantization = layout.element, Quantization.of(layout.element)
 
     def store(x: te.Tensor) -> te.Tensor:
         shape = [x.shape[axis] for axis in order]
@@ -145,6 +150,12 @@ def _stored(
             number = x(*(i[order.index(axis)] for axis in range(len(order))))
             if element == "bfloat16":
                 return _bfloat16_bits(number)
+            if quantization is not None:
+                inverse = np.float32(1.0) / np.float32(quantization.scale)
+                nearest = tirx.nearbyint(number * tirx.const(float(inverse), "float32"))
+                nearest = nearest + tirx.const(quantization.zero_point, "float32")
+                low, high = (tirx.const(bound, "float32") for bound in (0.0, 255.0))
+                return tirx.min(high, tirx.max(low, nearest)).astype("uint8")
             return number.astype(element) if element != "float32" else number
 
         return te.compute(shape, at, name="store")

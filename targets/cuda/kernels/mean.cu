@@ -2,13 +2,14 @@
 // warps share the pixels.
 
 extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS) {
+  wait_for_predecessor();
   float* sums = reinterpret_cast<float*>(shared_memory());
   int lane = threadIdx.x % 32, part = threadIdx.x / 32, n = (blockIdx.x * 32 + lane) * V;
   float v[V] = {};
   if (n < C)
     for (int pixel = part; pixel < PIXELS; pixel += 8) {
       float x[V];
-      read<V>(x, X_POINTER + ((long long)blockIdx.y * PIXELS + pixel) * C + n);
+      read_fresh<V>(x, X_POINTER + ((long long)blockIdx.y * PIXELS + pixel) * C + n);
 #pragma unroll
       for (int e = 0; e < V; ++e) v[e] += x[e];
     }

@@ -1,4 +1,11 @@
-// How threads copy A to shared memory: rows of a matrix, or patches of a channels-last map.
+// How threads copy A to shared memory: rows of a matrix, or patches of a channels-last map. Where
+// there is nothing, it is zeros; of bytes, those that stand for zero, which lie at `fill`.
+#ifdef A_FILL
+constexpr bool FILLS = true;
+#else
+#define A_FILL a
+constexpr bool FILLS = false;
+#endif
 
 // What a thread knows of one row of A.
 struct Row {
@@ -36,7 +43,7 @@ __device__ __forceinline__ const TA* element_of(const Row& row, int k) {
 #endif
 }
 
-__device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA* a, int tile, unsigned worker) {
+__device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA* fill, int tile, unsigned worker) {
   int chunk = worker % 8, first = worker / 8, k = tile * BK + chunk * E;
 #ifdef A_SCALAR
   // Read everything before the first store: stores keep the compiler from moving reads.
@@ -46,7 +53,7 @@ __device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA
 #pragma unroll
     for (int e = 0; e < E; ++e) {
       const TA* from = element_of(rows[i], k + e);
-      values[i].at[e] = from ? convert<T>(to_float(*from)) : convert<T>(0.0f);
+      values[i].at[e] = from ? convert<T>(to_float(load_fresh(from))) : convert<T>(0.0f);
     }
 #endif
 #pragma unroll
@@ -56,8 +63,16 @@ __device__ __forceinline__ void load_a(unsigned stage, const Row* rows, const TA
 #ifdef A_SCALAR
     store_shared(to, values[i].bits);
 #else
+#ifdef A_HALVES
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const TA* from = element_of(rows[i], k + half * (E / 2));
+      copy_half_async(to + half * 8, from ? from : fill, from != nullptr || FILLS);
+    }
+#else
     const TA* from = element_of(rows[i], k);
-    copy_async(to, from ? from : a, from != nullptr);
+    copy_async(to, from ? from : fill, from != nullptr || FILLS);
+#endif
 #endif
   }
 }

@@ -1,6 +1,7 @@
 // Pooling over channels-last maps: a thread computes V neighbouring channels of one pixel.
 
 extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels) {
+  wait_for_predecessor();
   int i = blockIdx.x * 256 + threadIdx.x, n = i % (C / V) * V, m = i / (C / V);
   if (m >= pixels) return;
   int w0 = m % OW * STRIDE_W - PAD_W, h0 = m / OW % OH * STRIDE_H - PAD_H, image = m / (OW * OH);
@@ -15,7 +16,7 @@ extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels)
       int h = h0 + kh * DIL_H, w = w0 + kw * DIL_W;
       if (h < 0 || h >= H || w < 0 || w >= W) continue;
       float x[V];
-      read<V>(x, X_POINTER + (((long long)image * H + h) * W + w) * C + n);
+      read_fresh<V>(x, X_POINTER + (((long long)image * H + h) * W + w) * C + n);
       ++count;
 #pragma unroll
       for (int e = 0; e < V; ++e) {

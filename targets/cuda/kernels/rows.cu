@@ -23,13 +23,14 @@ template <bool IS_SUM> __device__ __forceinline__ float all(float x, float* plac
 extern "C" __global__ void __launch_bounds__(128) KERNEL(PARAMETERS, int rows) {
   int m = blockIdx.x * TEAMS + threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
   float* place = reinterpret_cast<float*>(shared_memory()) + threadIdx.x / TEAM * WARPS;
+  wait_for_predecessor();
   bool valid = m < rows;  // all threads of a row agree, but all of a block meet
   float x[COUNT][V];
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) {
     int n = (i * TEAM + lane) * V;
     if (valid && n < D) {
-      read<V>(x[i], X_POINTER + (long long)m * D + n);
+      read_fresh<V>(x[i], X_POINTER + (long long)m * D + n);
     } else {
 #pragma unroll
       for (int e = 0; e < V; ++e) x[i][e] = IS_SOFTMAX ? -INFINITY_ : 0.0f;

@@ -4,7 +4,16 @@ __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
 __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
-template <typename Type> __device__ __forceinline__ Type convert(float x);
+__device__ __forceinline__ float to_float(signed char x) { return x; }
+// Bytes that stand for SCALE * (bits - ZERO).
+template <typename Bytes> __device__ __forceinline__ auto to_float(Bytes x) -> decltype(Bytes::SCALE + 0.0f) {
+  return ((float)x.bits - Bytes::ZERO) * Bytes::SCALE;
+}
+
+template <typename Type> __device__ __forceinline__ Type convert(float x) {
+  float nearest = rintf(x * Type::INVERSE) + Type::ZERO;
+  return Type{(unsigned char)fminf(255.0f, fmaxf(0.0f, nearest))};
+}
 template <> __device__ __forceinline__ float convert<float>(float x) { return x; }
 template <> __device__ __forceinline__ __half convert<__half>(float x) { return __float2half_rn(x); }
 template <> __device__ __forceinline__ __nv_bfloat16 convert<__nv_bfloat16>(float x) {
@@ -17,14 +26,48 @@ template <typename Type> union Chunk {
   __device__ Chunk() {}
 };
 
+// One number that another kernel has written.
+template <typename Type> __device__ __forceinline__ Type load_fresh(const Type* from) {
+  union {
+    unsigned bits;
+    Type value;
+  } loaded;
+  if constexpr (sizeof(Type) == 4) loaded.bits = load_fresh_32(from);
+  else if constexpr (sizeof(Type) == 2) loaded.bits = load_fresh_16(from);
+  else loaded.bits = load_fresh_8(from);
+  return loaded.value;
+}
+
+// COUNT such neighbours as floats; whole vectors where COUNT allows it.
+template <int COUNT, typename Type> __device__ __forceinline__ void read_fresh(float* to, const Type* from) {
+  if constexpr (COUNT * sizeof(Type) >= 32 && COUNT % 2 == 0) {
+    read_fresh<COUNT / 2>(to, from);
+    read_fresh<COUNT / 2>(to + COUNT / 2, from + COUNT / 2);
+  } else if constexpr (COUNT * sizeof(Type) == 16 || COUNT * sizeof(Type) == 8) {
+    Chunk<Type> chunk;
+    if constexpr (COUNT * sizeof(Type) == 16) chunk.bits = load_fresh_128(from);
+    else *reinterpret_cast<uint2*>(chunk.at) = load_fresh_64(from);
+#pragma unroll
+    for (int e = 0; e < COUNT; ++e) to[e] = to_float(chunk.at[e]);
+  } else {
+#pragma unroll
+    for (int e = 0; e < COUNT; ++e) to[e] = to_float(load_fresh(from + e));
+  }
+}
+
 // COUNT neighbours as floats, and back: whole vectors where COUNT allows it.
 template <int COUNT, typename Type> __device__ __forceinline__ void read(float* to, const Type* from) {
-  if constexpr (COUNT * sizeof(Type) == 32) {
+  if constexpr (COUNT * sizeof(Type) >= 32 && COUNT % 2 == 0) {
     read<COUNT / 2>(to, from);
     read<COUNT / 2>(to + COUNT / 2, from + COUNT / 2);
   } else if constexpr (COUNT * sizeof(Type) == 16) {
     Chunk<Type> chunk;
     chunk.bits = *reinterpret_cast<const uint4*>(from);
+#pragma unroll
+    for (int e = 0; e < COUNT; ++e) to[e] = to_float(chunk.at[e]);
+  } else if constexpr (COUNT * sizeof(Type) == 8) {
+    Chunk<Type> chunk;
+    *reinterpret_cast<uint2*>(chunk.at) = *reinterpret_cast<const uint2*>(from);
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) to[e] = to_float(chunk.at[e]);
   } else {
@@ -41,6 +84,11 @@ template <int COUNT, typename Type> __device__ __forceinline__ void write(Type* 
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) chunk.at[e] = convert<Type>(from[e]);
     *reinterpret_cast<uint4*>(to) = chunk.bits;
+  } else if constexpr (COUNT * sizeof(Type) == 8) {
+    Chunk<Type> chunk;
+#pragma unroll
+    for (int e = 0; e < COUNT; ++e) chunk.at[e] = convert<Type>(from[e]);
+    *reinterpret_cast<uint2*>(to) = *reinterpret_cast<uint2*>(chunk.at);
   } else {
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) to[e] = convert<Type>(from[e]);
@@ -58,8 +106,8 @@ template <int COUNT> __device__ __forceinline__ void split(unsigned* big, unsign
 }
 
 template <int MT, int NT>
-__device__ __forceinline__ void multiply_fragments(float acc[MT][NT][4], unsigned fa[MT][4], unsigned fb[NT][2]) {
-#if MODE >= 2
+__device__ __forceinline__ void multiply_fragments(Sum acc[MT][NT][4], unsigned fa[MT][4], unsigned fb[NT][2]) {
+#if MODE == 2 || MODE == 3
   unsigned sa[MT][4], sb[NT][2];
   split<MT * 4>(&fa[0][0], &sa[0][0]);
   split<NT * 2>(&fb[0][0], &sb[0][0]);

@@ -6,9 +6,9 @@ import functools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from relaxc.layout import Precision
-from relaxc.targets.cuda.kernels.elements import element_bytes
+from relaxc.targets.cuda.kernels.elements import Mode, element_bytes
 from relaxc.targets.cuda.machine import Gpu
 
 _HERE = Path(__file__).parent
@@ -134,7 +134,7 @@ def choose_tiling(
     depth: int,
     batch: int,
     gpu: Gpu,
-    mode: Precision,
+    mode: Mode,
     packed: bool,
     is_matrix: bool = False,
 ) -> Tiling:
@@ -155,7 +155,7 @@ def choose_tiling(
         if found and element_bytes(mode) == 2 and (is_matrix or not is_fetched):
             return found
     rows = _UNKNOWN_ROWS if rows is None else rows
-    is_half = element_bytes(mode) == 2
+    is_narrow = element_bytes(mode) <= 2
     tiles = -(-depth * element_bytes(mode) // 128)
     # Two, or six times as many instructions, for two TF32 numbers and for products of pairs.
     slowness = {"float32": 6.0, "tf32": 2.0}.get(mode, 1.0)
@@ -167,7 +167,7 @@ def choose_tiling(
         busy = -(-blocks // gpu.multiprocessors)
         threads = min(2048 // t.threads, 65536 // (t.threads * 128))
         beside = max(1, min(threads, gpu.shared_bytes // t.shared_bytes))
-        products = t.rows * t.columns * (64 if is_half else 32)
+        products = t.rows * t.columns * (64 if is_narrow else 32)
         rate = _JOINT_PRODUCTS if t.is_joint else _WARP_PRODUCTS
         step = max((t.rows + t.columns) * 128 / _BYTES, slowness * products / rate)
         share = -(-tiles // t.split)
@@ -177,7 +177,7 @@ def choose_tiling(
             alone += _CLUSTER_NS + _SHARE_NS * (t.split - 1) * t.rows * t.columns / 4096
         return max(-(-busy // beside) * alone, busy * (share * step + ends) + _BLOCK_NS)
 
-    joint = _JOINT if is_half and packed and gpu.has_joint_products else ()
+    joint = _JOINT if is_narrow and packed and gpu.has_joint_products else ()
     candidates = [*joint, *_TILINGS]
     if gpu.has_clusters and columns % 4 == 0:
         splits = [s for s in _SPLITS if s <= tiles]
@@ -186,6 +186,11 @@ def choose_tiling(
         candidates += _streamed(is_matrix)
     usable: list[Tiling] = [t for t in candidates if t.shared_bytes <= gpu.shared_bytes]
     return min(usable, key=nanoseconds)
+
+
+def label(rows: Any, columns: int, depth: int) -> str:
+    """A product's sizes, as names of kernels have them."""
+    return f"{rows if isinstance(rows, int) else 'any'}x{columns}x{depth}"
 
 
 def resident_clusters(tiling: Tiling, gpu: Gpu) -> int:

@@ -51,8 +51,13 @@ class AttentionGroup:
         return self.spec.depth % 2 == 0 and all(has_groups(v.strides, v.offset, 2) for v in views)
 
     @staticmethod
-    def of(func: relax.Function) -> AttentionGroup | None:
-        """Take a group apart; None if a view would have to copy or a size is not known."""
+    def of(func: relax.Function, joins: bool = False) -> AttentionGroup | None:
+        """Take a group apart; None if a view would have to copy or a size is not known.
+
+        Args:
+            func: the group.
+            joins: whether keys and values may be views of a concatenation in the group.
+        """
         bindings = [(b.var, b.value) for block in func.body.blocks for b in block.bindings]
         producers = dict(bindings)
         products = [i for i, (_, c) in enumerate(bindings) if str(c.op.name) == "relax.matmul"]
@@ -61,7 +66,7 @@ class AttentionGroup:
             return None
         first, second = products
         product, output = bindings[first][1], bindings[second][1]
-        q, kt, v = (resolve(e, producers) for e in (*product.args, output.args[1]))
+        q, kt, v = (resolve(e, producers, joins) for e in (*product.args, output.args[1]))
         strides = _out_strides([c for _, c in bindings[second + 1 :]], output)
         if q is None or kt is None or v is None or strides is None:
             return None

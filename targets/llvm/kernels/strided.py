@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvm import relax
@@ -43,18 +43,28 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def resolve(expr: relax.Expr, producers: dict[relax.Var, relax.Call]) -> Strided | None:
-    """Follow an expression back through views; None where a view would have to copy."""
+def resolve(
+    expr: relax.Expr, producers: Mapping[relax.Var, relax.Expr], joins: bool = False
+) -> Strided | None:
+    """Follow an expression back through views; None where a view would have to copy.
+
+    Args:
+        expr: where to begin.
+        producers: what variables are bound to.
+        joins: whether the result of a concatenation is a buffer as well.
+    """
     shape = static_shape(expr)
     if shape is None:
         return None
     call = producers.get(expr) if isinstance(expr, relax.Var) else None
     if call is None:
         return Strided.contiguous(expr, shape)
-    source = resolve(call.args[0], producers)
+    op = str(call.op.name)
+    if op == "relax.concat" and joins:
+        return Strided.contiguous(expr, shape)
+    source = resolve(call.args[0], producers, joins)
     if source is None:
         return None
-    op = str(call.op.name)
     if op == "relax.permute_dims":
         rank = len(source.shape)
         axes = call.attrs.axes

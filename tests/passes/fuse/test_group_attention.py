@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pytest
 import tvm
 from tvm import relax
 from tvm.script import ir as I
@@ -17,8 +18,9 @@ from relaxc.passes.fuse.group_attention import GroupAttention
 class Library:
     """Takes everything, unless told otherwise."""
 
-    def __init__(self, takes: bool = True) -> None:
+    def __init__(self, takes: bool = True, joins: bool = False) -> None:
         self.takes = takes
+        self.joins_keys = joins
 
     def has_attention(self, func: relax.Function) -> bool:
         return self.takes
@@ -97,3 +99,33 @@ def test_leaves_scores_that_are_read_elsewhere_alone() -> None:
 def test_leaves_what_the_target_cannot_do_alone() -> None:
     after = GroupAttention(Library(takes=False)).apply(Before)
     tvm.ir.assert_structural_equal(after, Before)
+
+
+@I.ir_module
+class Cached:
+    @R.function
+    def main(
+        q: R.Tensor((1, 2, 1, 4), "float32"),
+        past: R.Tensor((1, 2, 5, 4), "float32"),
+        new: R.Tensor((1, 1, 2, 4), "float32"),
+    ):
+        with R.dataflow():
+            n = R.permute_dims(new, axes=[0, 2, 1, 3])
+            k = R.concat((past, n), axis=2)
+            kt = R.permute_dims(k, axes=[0, 1, 3, 2])
+            s = R.matmul(q, kt)
+            p = R.nn.softmax(s, axis=-1)
+            o = R.matmul(p, k)
+            R.output(o)
+        return o
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_keys_of_earlier_positions_are_joined_where_the_target_can(joins: bool) -> None:
+    mod = GroupAttention(Library(joins=joins)).apply(Cached)
+    (call,) = (b.value for b in mod["main"].body.blocks[0].bindings[-1:])
+    group = mod[call.op]
+    ops = [str(b.value.op.name) for b in group.body.blocks[0].bindings]
+    assert ("relax.concat" in ops) == joins
+    assert len(call.args) == (3 if joins else 2)
+    assert (len(mod["main"].body.blocks[0].bindings) == 1) == joins

@@ -102,3 +102,42 @@ class Other:
 
 def test_products_that_no_attention_reads_are_left_alone(golden) -> None:
     golden(MergeParallelProducts(), Other, Other)
+
+
+def rotated(merged: bool) -> IRModule:
+    """Two projections in heads, one of which is turned by its position."""
+    ws = weights((8, 8), (8, 12))
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((2, 5, 8), "float32"))
+    turn = relax.Var("turn", relax.TensorType((5, 1, 4), "float32"))
+    with builder.function("main", [x, turn]):
+        with builder.dataflow():
+            if merged:
+                whole = builder.emit(relax.op.matmul(x, relax.const(np.concatenate(ws, 1))))
+                whole = builder.emit(relax.op.reshape(whole, (2, 5, 5, 4)))
+                q, k = (
+                    builder.emit(
+                        relax.op.strided_slice(whole, [2], [a], [b], [1], assume_inbound=True)
+                    )
+                    for a, b in ((0, 2), (2, 5))
+                )
+            else:
+                parts = [builder.emit(relax.op.matmul(x, relax.const(w))) for w in ws]
+                q, k = (
+                    builder.emit(relax.op.reshape(part, (2, 5, n, 4)))
+                    for part, n in zip(parts, (2, 3))
+                )
+            q = builder.emit(relax.op.multiply(q, turn))
+            result = builder.emit_output(relax.op.concat([q, k], 2))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def test_projections_in_heads_are_merged(golden) -> None:
+    golden(MergeParallelProducts(), rotated(merged=False), rotated(merged=True))
+
+
+def test_heads_have_the_same_numbers(execute) -> None:
+    x, turn = weights((2, 5, 8), (5, 1, 4))
+    before, after = rotated(merged=False), rotated(merged=True)
+    np.testing.assert_allclose(execute(after, x, turn), execute(before, x, turn), rtol=1e-5)

@@ -19,6 +19,8 @@ from relaxc.passes.precision.choose_precision import ChoosePrecision
 class Library:
     """Products want their data as bfloat16, other kernels read either."""
 
+    widens_halves = False
+
     def elements(self, func: relax.Function) -> Sequence[str | None]:
         rest = [None] * (len(func.params) - 1)
         return ["bfloat16" if self.is_product(func) else None, *rest]

@@ -39,7 +39,11 @@ def test_it_carries_tvms_library_for_cuda(artifact: Artifact) -> None:
 
 
 def test_the_manifest_says_what_it_needs(artifact: Artifact) -> None:
-    assert artifact.manifest["requirements"]["cuda"] == {"arch": "sm_90", "driver": "13.0"}
+    assert artifact.manifest["requirements"]["cuda"] == {
+        "arch": "sm_90",
+        "driver": "13.0",
+        "replayable": True,
+    }
     assert artifact.manifest["target"]["kind"] == "cuda"
     assert artifact.manifest["target"]["arch"] == "sm_90"
     assert artifact.manifest["target"]["host"]["mcpu"] == "x86-64-v3"
@@ -58,9 +62,10 @@ def test_the_dump_shows_the_source(tmp_path: Path) -> None:
     assert "__global__" in (tmp_path / "dump" / "assembly.s").read_text()
 
 
-def test_quantization_is_for_cpus(tmp_path: Path) -> None:
-    options = relaxc.CompileOptions(target=TARGET, quantize=QuantizeOptions())
-    with pytest.raises(OptionError, match="quantization is for CPUs, not for target `cuda"):
+def test_weights_alone_are_quantized_for_cpus_only(tmp_path: Path) -> None:
+    quantize = QuantizeOptions(scheme="int4-weights")
+    options = relaxc.CompileOptions(target=TARGET, quantize=quantize)
+    with pytest.raises(OptionError, match="`int4-weights` is for CPUs, not for target `cuda"):
         relaxc.compile(conv_model(), tmp_path / "x.rxc", options)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from builders import onnx_model
-from emulation import check_on_cpu, needs_emulation
+from emulation import check_on_cpu, needs_emulation, run_on_cpu
 
 from relaxc.layout import Precision
 from relaxc.targets.cuda.kernels import tilings
@@ -130,7 +132,7 @@ def test_convolutions_of_four_warps(monkeypatch: pytest.MonkeyPatch, split: int)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("depth", [264, 70])
+@pytest.mark.parametrize("depth", [256, 70, more(264)])
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_few_rows(precision: Precision, rows: int, depth: int) -> None:
     model = onnx_model(
@@ -255,3 +257,110 @@ def test_attention(precision: Precision, queries: int, depth: int) -> None:
     mask = np.where(random(2, 1, 1, queries, seed=4) > 1, -1e4, 0).astype(np.float32)
     feed = {"x": random(2, queries, width, seed=3), "mask": mask}
     check_on_cpu(model, feed, precision, kernels={"attention"}, rtol=4 * BOUNDS[precision])
+
+
+@pytest.mark.parametrize("precision", ["float16", more("float32")])
+def test_keys_of_earlier_positions(precision: Precision) -> None:
+    model = onnx_model(
+        """g (float[1,2,3,32] q, float[1,2,70,32] k, float[1,2,70,32] v, float[1,3,64] x)
+            => (float[1,2,3,32] y, float[1,2,73,32] later) {
+            n0 = MatMul(x, w)  n1 = Reshape(n0, s)  n = Transpose<perm=[0,2,1,3]>(n1)
+            later = Concat<axis=2>(k, n)  t = Transpose<perm=[0,1,3,2]>(later)
+            v1 = Concat<axis=2>(v, n)
+            a = MatMul(q, t)  p = Softmax<axis=-1>(a)  y = MatMul(p, v1)
+        }""",
+        w=random(64, 64) / 8,
+        s=np.array([1, 3, 2, 32]),
+    )
+    feed = {"q": random(1, 2, 3, 32), "k": random(1, 2, 70, 32, seed=1)}
+    feed |= {"v": random(1, 2, 70, 32, seed=2), "x": random(1, 3, 64, seed=3)}
+    check_on_cpu(model, feed, precision, kernels={"attention"}, rtol=4 * BOUNDS[precision])
+
+
+def quantized_model(graph: str, **weights: np.ndarray) -> onnx.ModelProto:
+    """A model whose weights `w...` are int8 with a scale per output channel, data are bytes."""
+    constants: dict[str, np.ndarray] = {
+        "zero": np.array(117, np.uint8),
+        "scale": np.array(0.031, np.float32),
+        "zero2": np.array(0, np.uint8),
+        "scale2": np.array(0.043, np.float32),
+    }
+    for name, weight in weights.items():
+        if not name.startswith("w"):
+            constants[name] = weight
+            continue
+        axis = 0 if weight.ndim == 4 else 1
+        others = tuple(a for a in range(weight.ndim) if a != axis)
+        step = np.abs(weight).max(axis=others) / 127
+        shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+        constants[f"{name}_q"] = np.rint(weight / step.reshape(shape)).astype(np.int8)
+        constants[f"{name}_s"] = step.astype(np.float32)
+        constants[f"{name}_z"] = np.zeros(step.shape, np.int8)
+        graph = graph.replace(
+            f"{name}=",
+            f"{name} = DequantizeLinear<axis={axis}>({name}_q, {name}_s, {name}_z)",
+        )
+    return onnx_model(graph, **constants)
+
+
+def check_bytes(model: onnx.ModelProto, feed: dict[str, np.ndarray], kernels: set[str]) -> None:
+    """Results are those of ONNX Runtime, but for a step of a few."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (want,) = session.run(None, feed)
+    (got,), used = run_on_cpu(model, feed, "float32")
+    assert kernels <= used
+    steps = np.abs(got.astype(np.int32) - want.astype(np.int32))
+    assert want.dtype == got.dtype == np.uint8 and len(np.unique(want)) > 20
+    assert steps.max() <= 1 and (steps > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("rows", [2, 70])
+@pytest.mark.parametrize("depth", [96, more(77)])
+def test_products_of_bytes(rows: int, depth: int) -> None:
+    model = quantized_model(
+        f"""g (float[{rows},{depth}] x) => (uint8[{rows},40] y) {{
+            q = QuantizeLinear(x, scale, zero)  d = DequantizeLinear(q, scale, zero)
+            w=  a = MatMul(d, w)  b = Add(a, v)  c = Relu(b)
+            y = QuantizeLinear(c, scale2, zero2)
+        }}""",
+        w=random(depth, 40) / 8,
+        v=random(40, seed=1),
+    )
+    feed = {"x": random(rows, depth, seed=2)}
+    check_bytes(model, feed, {"matmul"} if rows > 4 else {"matvec"})
+
+
+@pytest.mark.parametrize(
+    "tiling", [JOINT, ALONE, more(BELOW), more(FOUR)], ids=["joint", "streamed", "below", "four"]
+)
+def test_tilings_of_bytes(monkeypatch: pytest.MonkeyPatch, tiling: Tiling) -> None:
+    monkeypatch.setitem(GPUS, "sm_90", replace(GPUS["sm_90"], multiprocessors=2))
+    monkeypatch.setattr(tilings, "choose_tiling", lambda *_args, **_options: tiling)
+    model = quantized_model(
+        """g (float[150,400] x) => (uint8[150,72] y) {
+            q = QuantizeLinear(x, scale, zero)  d = DequantizeLinear(q, scale, zero)
+            w=  a = MatMul(d, w)  y = QuantizeLinear(a, scale2, zero)
+        }""",
+        w=random(400, 72) / 8,
+    )
+    check_bytes(model, {"x": random(150, 400, seed=2)}, {"matmul"})
+
+
+@pytest.mark.parametrize("channels", [16, 3, more(20)])
+def test_convolutions_of_bytes(channels: int) -> None:
+    model = quantized_model(
+        f"""g (float[2,{channels},10,12] x) => (uint8[2,24,h,w] y) {{
+            q = QuantizeLinear(x, scale, zero)  d = DequantizeLinear(q, scale, zero)
+            w1=  a = Conv<kernel_shape=[3,3],strides=[2,2],pads=[1,1,1,1]>(d, w1, v)
+            b = Relu(a)
+            q2 = QuantizeLinear(b, scale2, zero2)  d2 = DequantizeLinear(q2, scale2, zero2)
+            p = MaxPool<kernel_shape=[3,3],pads=[1,1,1,1]>(d2)
+            w2=  c = Conv<kernel_shape=[1,1]>(p, w2)  r = Add(c, p)
+            y = QuantizeLinear(r, scale2, zero)
+        }}""",
+        w1=random(24, channels, 3, 3) / 4,
+        w2=random(24, 24, 1, 1, seed=1) / 4,
+        v=random(24, seed=2),
+    )
+    feed = {"x": random(2, channels, 10, 12, seed=3)}
+    check_bytes(model, feed, {"conv2d"} | ({"interleave"} if channels == 3 else set()))

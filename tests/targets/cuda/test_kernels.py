@@ -123,8 +123,22 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         spills = re.findall(r"(\d+) bytes spill", done.stderr)
         assert spills and set(spills) == {"0"}, f"{source.name}: {done.stderr}"
         assert "mma.sync" in source.source
+        subprocess.run(
+            ["nvcc", "-ptx", f"-arch={arch}", "-std=c++17", "-o", "kernel.ptx", "kernel.cu"],
+            cwd=tmp_path,
+            check=True,
+        )
+        check_instructions(Path(tmp_path, "kernel.ptx").read_text(), arch == "sm_90a")
     joint = [source for source in sources if source.architecture("sm_90") == "sm_90a"]
     assert bool(joint) == (precision in ("float16", "bfloat16"))
+
+
+def check_instructions(ptx: str, is_joint: bool) -> None:
+    """Tensor cores multiply; nothing but weights is read before what others write is there."""
+    assert ("wgmma.mma_async" if is_joint else "mma.sync.aligned") in ptx
+    before, _, after = ptx.partition("griddepcontrol.wait")
+    assert after and "ld.global" not in before and "cp.async.bulk.tensor" not in before
+    assert ".local" not in ptx
 
 
 def test_tilings_that_were_measured_are_chosen() -> None:
