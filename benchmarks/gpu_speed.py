@@ -225,7 +225,8 @@ def scale(folder: Path) -> int:
             for device in ("cuda:0", "cuda:0,1")
         )
         images = np.random.default_rng(0).standard_normal((64, 3, 224, 224)).astype(np.float16)
-        calls = {"one": lambda: one(images[:32]), "two": lambda: two(images)}
+        calls: dict[str, Callable[[], Any]] = {}
+        calls["one"], calls["two"] = lambda: one(images[:32]), lambda: two(images)
         same = np.array_equal(two(images), np.concatenate([one(images[:32]), one(images[32:])]))
         rates: dict[str, list[float]] = {key: [] for key in calls}
         for _ in range(ROUNDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -279,7 +280,7 @@ def test_keys_of_earlier_positions(precision: Precision) -> None:
 
 def quantized_model(graph: str, **weights: np.ndarray) -> onnx.ModelProto:
     """A model whose weights `w...` are int8 with a scale per output channel, data are bytes."""
-    constants: dict[str, np.ndarray] = {
+    constants: dict[str, Any] = {
         "zero": np.array(117, np.uint8),
         "scale": np.array(0.031, np.float32),
         "zero2": np.array(0, np.uint8),
