@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["plain", "blocked", "last"]
 # "float32", "bfloat16", "float16", or what `Quantization.element` writes.
@@ -25,6 +25,9 @@ Element = str
 # How a model computes between inputs and outputs. `tf32`: stored as float32, of which products read
 # eleven bits.
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+# Float type of inputs and outputs; `model`: as the file has it.
+Io = Literal["model", "float32", "float16"]
+IO: tuple[Io, ...] = get_args(Io)
 Border = tuple[int, int, int, int]
 
 _TEXT = re.compile(

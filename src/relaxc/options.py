@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from relaxc.errors import OptionError, near_matches
-from relaxc.layout import Precision
+from relaxc.layout import IO, Io, Precision
 
 Shape = tuple["int | str", ...]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Io = Literal["model", "float32", "float16"]
-IO: tuple[Io, ...] = get_args(Io)
 
 Saving = Literal["channels", "latency", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
@@ -321,10 +319,7 @@ class CompileOptions:
                 f"use {' or '.join(f'`{p}`' for p in PRECISIONS)}"
             )
         if self.io not in IO:
-            raise OptionError(
-                f"unknown type `{self.io}` of inputs and outputs{near_matches(self.io, IO)}; "
-                f"use {' or '.join(f'`{name}`' for name in IO)}"
-            )
+            raise OptionError(f"unknown type `{self.io}` of inputs and outputs; use one of {IO}")
         if self.opt_level not in range(4):
             raise OptionError(f"opt_level must be 0, 1, 2 or 3, not {self.opt_level}")
         for name, shape in self.input_shapes.items():

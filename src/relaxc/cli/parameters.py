@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from relaxc.errors import OptionError
-from relaxc.layout import Precision
+from relaxc.layout import Io, Precision
 from relaxc.measure.feeds import FILL_MODES
 from relaxc.measure.samples import imported
 from relaxc.options import (
@@ -20,7 +20,6 @@ from relaxc.options import (
     SCHEMES,
     CompileOptions,
     ErrorCorrection,
-    Io,
     QuantizeOptions,
     Shape,
     parse_input_shapes,
