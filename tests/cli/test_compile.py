@@ -36,7 +36,7 @@ def test_json(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
     assert document["command"] == "compile"
     assert list(document["seconds"]) == ["import", "passes", "codegen", "write"]
     assert document["size_bytes"] == (tmp_path / "a.rxc").stat().st_size
-    assert document["passes"][0]["name"] == "fold-constant"
+    assert document["passes"][0]["name"] == "fold-empty"
     assert document["manifest"]["model"]["name"] == "conv"
 
 
