@@ -68,7 +68,7 @@ def test_the_dump_folder(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     assert relaxc("compile", conv_onnx, "-o", tmp_path / "a.rxc", "--dump-dir", dump).code == 0
     names = {path.name for path in dump.iterdir()}
-    assert {"00-imported.py", "01-fold-constant.py", "assembly.s", "manifest.json"} <= names
+    assert {"00-imported.py", "01-fold-empty.py", "assembly.s", "manifest.json"} <= names
     assert json.loads((dump / "manifest.json").read_text())["model"]["name"] == "conv"
 
 

@@ -103,7 +103,7 @@ def test_the_layer_that_loses_most_comes_first(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     dataset = split(SAMPLES, None, 0)
     search = Search(tmp_path / "m.onnx", "", tmp_path / "m.rxc", dataset, False, OPTIONS)
-    recipe = Recipe(quantize=QuantizeOptions(speed_gate=False))
+    recipe = Recipe(quantize=QuantizeOptions(speed_gate=False, least_sqnr_db=None))
     # The second one reads channels of unlike size.
     assert search._sensitive_nodes(recipe) == ("y", "a")
 

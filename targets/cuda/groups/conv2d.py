@@ -196,7 +196,11 @@ def _patches(
     vectors = is_last and channels % per_copy == 0
     # Where every pixel is a patch, the map is a matrix.
     is_matrix = (
-        vectors and spec.kernel == (1, 1) and spec.stride == (1, 1) and not any(spec.padding)
+        vectors
+        and channels % _per_chunk(context) == 0
+        and spec.kernel == (1, 1)
+        and spec.stride == (1, 1)
+        and not any(spec.padding)
     )
     constants["A_ROW"] = channels
     is_stored = context.mode == "int8" or layout.element == element_of(context.mode)
