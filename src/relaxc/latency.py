@@ -27,10 +27,11 @@ def require_here(backend: Backend) -> None:
         OptionError: the target is not this CPU.
     """
     here, there = backend_for("llvm").describe(), backend.describe()
-    if (here["mcpu"], here["mtriple"]) != (there["mcpu"], there["mtriple"]):
+    # What a target lacks, as a GPU has no `mcpu`, is another's, too.
+    if any(there.get(name) != here[name] for name in ("kind", "mcpu", "mtriple")):
         raise OptionError(
             f"`latency` is measured on this CPU, `{here['mcpu']}`, and the target is "
-            f"`{there['mcpu']}`; compile there, or save `macs`"
+            f"`{there.get('mcpu', there['kind'])}`; compile there, or save `macs`"
         )
 
 
