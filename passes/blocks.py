@@ -19,6 +19,24 @@ def rewrite_blocks(
     return relax.Function(func.params, body, func.ret_ty, func.is_pure, func.attrs)
 
 
+def rewrite_functions(
+    mod: IRModule,
+    rewrite: Callable[[relax.BlockBuilder, relax.BindingBlock], Sequence[relax.Binding]],
+) -> IRModule:
+    """A module with the blocks of every Relax function rewritten; `mod` stays as it is.
+
+    Args:
+        mod: the module.
+        rewrite: gives the bindings of a block, normalized by the builder.
+    """
+    builder = relax.BlockBuilder(mod.clone())
+    for gvar, func in mod.functions_items():
+        if isinstance(func, relax.Function):
+            changed = rewrite_blocks(builder, func, lambda block: rewrite(builder, block))
+            builder.update_func(gvar, changed)
+    return builder.get()
+
+
 def rewrite_main(builder: relax.BlockBuilder, rewrite: BlockRewrite) -> IRModule:
     """The builder's module with the blocks of `main` rewritten."""
     gvar = builder.get().get_global_var("main")

@@ -20,7 +20,7 @@ from typing import ClassVar
 from tvm import IRModule, relax
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_blocks, with_value
+from relaxc.passes.blocks import rewrite_functions, with_value
 from relaxc.passes.fuse.outline import operator_call
 
 Window = tuple[int, int]
@@ -35,13 +35,7 @@ class ChainPools(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Rewrite the dataflow blocks of every function."""
-        builder = relax.BlockBuilder(mod)
-        for gvar, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                builder.update_func(
-                    gvar, rewrite_blocks(builder, func, lambda block: _rewrite(builder, block))
-                )
-        return builder.get()
+        return rewrite_functions(mod, _rewrite)
 
 
 def _rewrite(builder: relax.BlockBuilder, block: relax.BindingBlock) -> list[relax.Binding]:

@@ -28,7 +28,7 @@ from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_blocks
+from relaxc.passes.blocks import rewrite_functions
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
 
 _TOLERANCE = 1e-5
@@ -43,13 +43,7 @@ class RaiseActivations(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Rewrite the dataflow blocks of every function."""
-        builder = relax.BlockBuilder(mod.clone())
-        for gvar, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                builder.update_func(
-                    gvar, rewrite_blocks(builder, func, lambda block: _rewrite(builder, block))
-                )
-        return relax.transform.DeadCodeElimination()(builder.get())
+        return relax.transform.DeadCodeElimination()(rewrite_functions(mod, _rewrite))
 
 
 def _rewrite(builder: relax.BlockBuilder, block: relax.BindingBlock) -> list[relax.Binding]:

@@ -24,7 +24,7 @@ from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_blocks
+from relaxc.passes.blocks import rewrite_functions
 
 ELEMENTWISE = frozenset(
     f"relax.{op}"
@@ -41,13 +41,7 @@ class SinkPermute(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Rewrite the dataflow blocks of every function."""
-        builder = relax.BlockBuilder(mod)
-        for gvar, func in mod.functions_items():
-            if isinstance(func, relax.Function):
-                builder.update_func(
-                    gvar, rewrite_blocks(builder, func, lambda block: _rewrite(builder, block))
-                )
-        return relax.transform.DeadCodeElimination()(builder.get())
+        return relax.transform.DeadCodeElimination()(rewrite_functions(mod, _rewrite))
 
 
 def _rewrite(builder: relax.BlockBuilder, block: relax.BindingBlock) -> list[relax.Binding]:
