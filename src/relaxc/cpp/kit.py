@@ -37,5 +37,5 @@ def write_kit(folder: Path) -> list[Path]:
         shutil.copy(libinfo.find_libtvm_ffi(), lib / LIBRARY)
         shutil.copy(_HERE / CMAKE, folder / CMAKE)
     except (OSError, shutil.Error) as err:
-        raise OutputError(f"cannot write `{folder}`: {err}") from err
+        raise OutputError(f"cannot write `{folder}`: {err.strerror or err}") from err
     return [include, lib / LIBRARY, folder / CMAKE]

@@ -46,7 +46,10 @@ def replay(
         text = recipe.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise OptionError(f"cannot read recipe `{recipe}`: {err}") from err
-    run = Run.from_yaml(text)
+    try:
+        run = Run.from_yaml(text)
+    except OptionError as err:
+        raise OptionError(f"`{recipe}`: {err}") from err
     options = replace(options, target=run.target, input_shapes=run.input_shapes)
     feeds, sha256 = feeds_of(model, data, options)
     if sha256 != run.model_sha256:
