@@ -91,14 +91,14 @@ class _Matcher:
 
     def _quotient(self, call: relax.Call | None) -> tuple[relax.Var, float] | None:
         """x and epsilon of `x / sqrt(mean(x * x) + epsilon)`."""
-        if call is None or len(call.args) != 2 or str(call.ty.dtype.dtype) != "float32":
+        if call is None or str(call.op.name) not in ("relax.multiply", "relax.divide"):
+            return None
+        if str(call.ty.dtype.dtype) != "float32":
             return None
         op = str(call.op.name)
         pairs = [tuple(call.args)]
         if op == "relax.multiply":
             pairs.append((call.args[1], call.args[0]))
-        elif op != "relax.divide":
-            return None
         for x, root in pairs:
             if not isinstance(x, relax.Var):
                 continue

@@ -84,6 +84,19 @@ def test_leaves_other_formulas_alone(golden, options) -> None:
     golden(RaiseRmsNorm(), norm(**options), norm(**options))
 
 
+def test_calls_of_two_arguments_may_return_tuples(golden) -> None:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((16, 16), "float32"))
+    pair = relax.TupleType([x.ty, x.ty])
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            mean = builder.emit(relax.op.mean(x, [-1]))
+            both = builder.emit(relax.op.call_pure_packed("pair", x, ty_args=[pair]))
+            result = builder.emit_output(relax.Tuple([mean, relax.TupleGetItem(both, 0)]))
+        builder.emit_func_output(result)
+    golden(RaiseRmsNorm(), builder.get(), builder.get())
+
+
 def test_same_numbers(execute) -> None:
     x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
     np.testing.assert_allclose(execute(raised(SCALE), x), execute(norm(), x), rtol=1e-5)
