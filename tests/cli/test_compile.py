@@ -184,3 +184,46 @@ def test_quantization_needs_data(
     done = relaxc("compile", conv_onnx, "-o", tmp_path / "a.rxc", *args)
     assert done.code == 2 and message in done.err
     assert not (tmp_path / "a.rxc").exists()
+
+
+RECIPE = """
+prune: {saving: channels, share: 0.5, round_to: 1, recover: true}
+quantize: {scheme: int8}
+"""
+
+
+def test_a_recipe_prunes_and_quantizes(relaxc: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        """g (float[4,32] x) => (float[4,32] y) {
+            a = MatMul (x, v)
+            b = Relu (a)
+            y = MatMul (b, w)
+        }""",
+        v=rng.standard_normal((32, 32)).astype(np.float32),
+        w=rng.standard_normal((32, 32)).astype(np.float32),
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((64, 32)).astype(np.float32))
+    args = ("--recipe", tmp_path / "r.yaml", "--calibrate", tmp_path / "data.npz")
+    done = relaxc("compile", tmp_path / "m.onnx", "-o", tmp_path / "a.rxc", *args)
+    assert done.code == 0, done.err
+    options = read_artifact(tmp_path / "a.rxc").manifest["options"]
+    assert (options["prune"]["share"], options["quantize"]["scheme"]) == (0.5, "int8")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "args", "message"),
+    [
+        ("precision: bfloat16", ["--prune", "2:4"], "a recipe says how to quantize, prune and"),
+        (RECIPE, [], "needs samples; give them with `--calibrate`"),
+        ("sparsify: {share: 0.5, recover: true}", [], "needs samples; give them with"),
+    ],
+)
+def test_what_does_not_go_with_a_recipe(
+    recipe: str, args: list[str], message: str, relaxc: Run, conv_onnx: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(recipe)
+    done = relaxc("compile", conv_onnx, "--recipe", tmp_path / "r.yaml", *args)
+    assert done.code == 2 and message in done.err

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from relaxc.errors import OptionError
-from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.options import CompileOptions, DistillOptions, QuantizeOptions, SparsifyOptions
 from relaxc.search.recipe import Recipe, Run
 
 RECIPE = Recipe(quantize=QuantizeOptions(calibration="mse", exclude=("/conv/Conv", "head.*")))
+SPARSE = Recipe(
+    sparsify=SparsifyOptions(share=0.8, blocks=True, recover=True, distill=DistillOptions(epochs=2))
+)
 RUN = Run(
     recipe=RECIPE,
     seed=3,
@@ -23,7 +26,16 @@ RUN = Run(
 )
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(tuned=True), RECIPE])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(tuned=True),
+        RECIPE,
+        SPARSE,
+        Recipe(sparsify=SparsifyOptions(pattern=(2, 4))),
+    ],
+)
 def test_round_trip(recipe: Recipe) -> None:
     assert Recipe.from_dict(recipe.as_dict()) == recipe
     run = replace(RUN, recipe=recipe, records=('{"kind":"verdict"}',))
@@ -48,6 +60,9 @@ def test_words() -> None:
     assert str(Recipe()) == "float32"
     assert str(Recipe(precision="bfloat16")) == "bfloat16"
     assert str(RECIPE) == "int8 mse, 2 nodes float"
+    assert str(SPARSE) == "80% of blocks zero"
+    assert str(Recipe(sparsify=SparsifyOptions(pattern=(2, 4)))) == "2:4 zero"
+    assert str(Recipe(sparsify=SparsifyOptions(share=0.5))) == "50% of weights zero"
 
 
 @pytest.mark.parametrize(

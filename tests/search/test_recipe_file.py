@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import onnx_model
+from builders import dense_model, onnx_model
 
 import relaxc
 from relaxc.errors import OptionError, OutputError
-from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.options import CompileOptions, QuantizeOptions, SparsifyOptions
 from relaxc.search.recipe import Recipe
 from relaxc.search.recipe_file import read_recipe, write_recipe
 
@@ -56,6 +56,14 @@ def test_bad_recipes(text: str, message: str, tmp_path: Path) -> None:
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot read recipe"):
         read_recipe(tmp_path / "r.yaml")
+
+
+def test_weights_that_were_set_to_zero_are_written_down(tmp_path: Path) -> None:
+    onnx.save(dense_model(64, 64), tmp_path / "m.onnx")
+    options = CompileOptions(sparsify=SparsifyOptions(pattern=(2, 4)))
+    result = relaxc.compile(tmp_path / "m.onnx", tmp_path / "a.rxc", options)
+    write_recipe(tmp_path / "r.yaml", options, result)
+    assert read_recipe(tmp_path / "r.yaml") == Recipe(sparsify=options.sparsify)
 
 
 def test_what_was_decided_gives_the_same_model(tmp_path: Path) -> None:

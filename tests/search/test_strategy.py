@@ -20,6 +20,7 @@ def run(
     prunable: bool = False,
     is_small: bool = False,
     can_tune: bool = False,
+    sparse: bool = False,
     predicted_s: Callable[[Recipe], float] = lambda _recipe: float("inf"),
 ) -> list[Recipe]:
     """Play a search in which a recipe loses what `drop_of` says; without those that prune, if all
@@ -29,6 +30,7 @@ def run(
     space = Space(
         precisions=precisions,
         has_integers=integers,
+        has_sparse_kernels=sparse,
         can_tune=can_tune,
         is_small=is_small,
         drop=lambda trial: drops[trial.number] if trial.is_ok else float("inf"),
@@ -132,6 +134,18 @@ def test_channels_go_until_the_accuracy_does() -> None:
 
 def test_models_without_channels_to_remove() -> None:
     assert shares(run(lambda r: 10.0 if r.prune else 0.0, integers=False, prunable=True)) == [0.15]
+
+
+def test_blocks_of_weights_go_from_the_best_of_float32() -> None:
+    def drop_of(recipe: Recipe) -> float:
+        is_less = recipe.quantize or recipe.precision != "float32"
+        return 0.1 if is_less or recipe.sparsify and recipe.sparsify.share > 0.7 else 0.0
+
+    tried = run(drop_of, prunable=True, sparse=True)
+    sparse = [recipe for recipe in tried if recipe.sparsify]
+    assert [recipe.sparsify.share for recipe in sparse if recipe.sparsify] == [0.6, 0.75]
+    assert all(recipe.prune and recipe.prune.share == 0.75 for recipe in sparse)
+    assert not any(recipe.sparsify for recipe in run(lambda _recipe: 0.0, sparse=True))
 
 
 def test_weights_alone_are_rounded_where_size_counts() -> None:

@@ -223,7 +223,8 @@ def quantizing(command: _Command) -> _Command:
             "--recipe",
             type=PATH,
             metavar="FILE",
-            help="Read what to do from this YAML file instead: how to quantize, prune and store.",
+            help="Read what to do from this YAML file instead: how to quantize, prune and store. "
+            "`--calibrate` gives the samples for it.",
         ),
         click.option(
             "--speed-gate/--no-speed-gate",

@@ -125,6 +125,8 @@ def read_shaping(
     if recipe is not None:
         options = _from_recipe(recipe, options, calibrate is not None)
     source = recover or samples or pruning.data_of(sensitivity)
+    if recipe is not None:
+        source = calibrate  # serves all that the recipe does
     return Shape(
         options,
         None if calibrate is None else samples_from(calibrate),
@@ -137,13 +139,17 @@ def _from_recipe(path: Path, options: CompileOptions, is_calibrated: bool) -> Co
     """The options with what a recipe says; nothing else may say it as well."""
     from relaxc.search.recipe_file import read_recipe
 
-    if options.quantize is not None or options.prune is not None or options.precision != "float32":
+    shaping = (options.quantize, options.prune, options.sparsify)
+    if any(given is not None for given in shaping) or options.precision != "float32":
         raise OptionError(
             "a recipe says how to quantize, prune and store; leave out `--quantize`, `--prune` and "
             "`--precision`, or `--recipe`"
         )
     read = read_recipe(path)
-    quantize = read.quantize
-    if quantize is not None and quantize.scheme == "int8" and not is_calibrated:
-        raise OptionError(f"recipe `{path}` needs calibration data; give it with `--calibrate`")
-    return read.options(options)
+    pruning = [given for given in (read.prune, read.sparsify) if given is not None]
+    needs_samples = any(given.needs_samples for given in pruning)
+    if read.quantize is not None and read.quantize.scheme == "int8":
+        needs_samples = True
+    if needs_samples and not is_calibrated:
+        raise OptionError(f"recipe `{path}` needs samples; give them with `--calibrate`")
+    return replace(read.options(options), tuning_records=options.tuning_records)

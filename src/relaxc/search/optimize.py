@@ -270,6 +270,7 @@ class Search:
             predicted_s=predicted_s,
             precisions=[p for p in _PRECISIONS if self._has_precision(p)],
             has_integers=self._backend.has_integer_kernels,
+            has_sparse_kernels=self._backend.block_outputs is not None,
             can_tune=self.options.tune and can_tune(self.options.compile.target),
             is_small=self.options.goal.max_size_bytes is not None,
             drop=self.drop,

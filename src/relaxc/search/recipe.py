@@ -11,7 +11,13 @@ import yaml
 
 from relaxc.errors import OptionError, near_matches
 from relaxc.layout import Precision
-from relaxc.options import CompileOptions, DistillOptions, PruneOptions, QuantizeOptions
+from relaxc.options import (
+    CompileOptions,
+    DistillOptions,
+    PruneOptions,
+    QuantizeOptions,
+    SparsifyOptions,
+)
 
 _Options = TypeVar("_Options")
 
@@ -24,12 +30,14 @@ class Recipe:
         precision: of tensors between kernels.
         quantize: how to quantize; None leaves the model in float.
         prune: which channels to remove; None leaves all.
+        sparsify: which weights to set to zero; None leaves all.
         tuned: whether kernels are as tuning found them to be faster.
     """
 
     precision: Precision = "float32"
     quantize: QuantizeOptions | None = None
     prune: PruneOptions | None = None
+    sparsify: SparsifyOptions | None = None
     tuned: bool = False
 
     def options(self, base: CompileOptions, records: Path | None = None) -> CompileOptions:
@@ -45,6 +53,7 @@ class Recipe:
             precision=self.precision,
             quantize=self.quantize,
             prune=self.prune,
+            sparsify=self.sparsify,
             tuning_records=records if self.tuned else None,
         )
 
@@ -53,6 +62,8 @@ class Recipe:
         words = []
         if self.prune is not None:
             words.append(f"{self.prune.share:.0%} {self.prune.saving} less")
+        if self.sparsify is not None:
+            words.append(_sparsity(self.sparsify))
         if self.quantize is not None:
             is_static = self.quantize.scheme == "int8"
             words.append(f"int8 {self.quantize.calibration}" if is_static else self.quantize.scheme)
@@ -80,11 +91,22 @@ class Recipe:
         if inner.get("quantize") is not None:
             inner["quantize"] = _built(QuantizeOptions, inner["quantize"])
         if inner.get("prune") is not None:
-            prune = inner["prune"]
-            if isinstance(prune, Mapping) and prune.get("distill") is not None:
-                prune = {**prune, "distill": _built(DistillOptions, prune["distill"])}
-            inner["prune"] = _built(PruneOptions, prune)
+            inner["prune"] = _built(PruneOptions, _with_distillation(inner["prune"]))
+        if inner.get("sparsify") is not None:
+            inner["sparsify"] = _built(SparsifyOptions, _with_distillation(inner["sparsify"]))
         return _built(cls, inner)
+
+
+def _sparsity(options: SparsifyOptions) -> str:
+    if options.pattern is not None:
+        return "{}:{} zero".format(*options.pattern)
+    return f"{options.share:.0%} of {'blocks' if options.blocks else 'weights'} zero"
+
+
+def _with_distillation(values: Any) -> Any:
+    if isinstance(values, Mapping) and values.get("distill") is not None:
+        return {**values, "distill": _built(DistillOptions, values["distill"])}
+    return values
 
 
 def _plain(value: Any) -> Any:

@@ -45,7 +45,12 @@ def decided(options: CompileOptions, result: CompileResult) -> Recipe:
         nodes += [error.node for error in result.quantized if not error.is_kept]
         exclude = (*quantize.exclude, *map(re.escape, dict.fromkeys(nodes)))
         quantize = replace(quantize, exclude=exclude, speed_gate=False, least_sqnr_db=None)
-    return Recipe(precision=options.precision, quantize=quantize, prune=options.prune)
+    return Recipe(
+        precision=options.precision,
+        quantize=quantize,
+        prune=options.prune,
+        sparsify=options.sparsify,
+    )
 
 
 def write_recipe(path: Path, options: CompileOptions, result: CompileResult) -> None:

@@ -10,7 +10,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from relaxc.layout import Precision
-from relaxc.options import CALIBRATION_METHODS, PruneOptions, QuantizeOptions, Scheme
+from relaxc.options import (
+    CALIBRATION_METHODS,
+    PruneOptions,
+    QuantizeOptions,
+    Scheme,
+    SparsifyOptions,
+)
 from relaxc.search.journal import Trial
 from relaxc.search.recipe import Recipe
 
@@ -21,6 +27,8 @@ _GROWTH = 2
 _SMALL: tuple[Scheme, ...] = ("int8-weights", "int4-weights")
 # Of the multiplications, to be saved by removing channels.
 _SHARES = (0.15, 0.3, 0.45, 0.6, 0.75)
+# Of the blocks of weights, to be left out by kernels: fewer gain nothing.
+_BLOCKS = (0.6, 0.75, 0.85)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,7 @@ class Space:
     Attributes:
         precisions: besides float32.
         has_integers: whether it computes on integers.
+        has_sparse_kernels: whether float32 kernels leave out blocks of weights that are zero.
         can_tune: whether its kernels have anything to tune.
         is_small: whether the artifact's size is limited.
         drop: how much worse a trial is than the float build; infinite where it failed.
@@ -42,6 +51,7 @@ class Space:
 
     precisions: Sequence[Precision]
     has_integers: bool
+    has_sparse_kernels: bool
     can_tune: bool
     is_small: bool
     drop: Callable[[Trial], float]
@@ -57,7 +67,7 @@ class Space:
 
 def default_strategy(space: Space) -> Strategy:
     """Float32, then precisions and integers in the order in which they promise to be fast, then
-    the best of these with fewer channels; the best of all tuned.
+    the best of these with fewer channels and, in float32, fewer weights; the best of all tuned.
     """
     yield Recipe()
     ways = [(recipe, _alone(recipe)) for recipe in map(_in_precision, space.precisions)]
@@ -69,6 +79,8 @@ def default_strategy(space: Space) -> Strategy:
         for scheme in _SMALL:
             yield Recipe(quantize=QuantizeOptions(scheme=scheme))
     yield from _fewer_channels(space.best(), space)
+    if space.has_sparse_kernels and _is_float32(space.best()):
+        yield from _zero_blocks(space.best(), space)
     if space.can_tune:  # last, for as long as there is time
         yield replace(space.best(), tuned=True)
 
@@ -135,6 +147,19 @@ def _pruning(recipe: Recipe, share: float) -> Recipe:
         saving="macs", share=share, importance="obs", scope="global", recover=True
     )
     return replace(recipe, prune=options)
+
+
+def _is_float32(recipe: Recipe) -> bool:
+    return recipe.quantize is None and recipe.precision == "float32"
+
+
+def _zero_blocks(start: Recipe, space: Space) -> Strategy:
+    """Set more and more blocks of weights to zero."""
+    for share in _BLOCKS:
+        options = SparsifyOptions(share=share, blocks=True, criterion="obs", recover=True)
+        trial = yield replace(start, sparsify=options)
+        if not trial.is_ok or not space.keeps_accuracy(trial):
+            return
 
 
 def _excluding(recipe: Recipe, nodes: Sequence[str]) -> Recipe:
