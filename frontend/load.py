@@ -8,6 +8,7 @@ limit pass through the checker, the inliner and shape inference like any other.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,14 @@ from relaxc.errors import ModelError
 
 # Initializers of at most this size stay in the graph, where shape inference can read them.
 _INLINE_BYTES = 1024
+# Element types of which a byte holds several.
+_BITS = {
+    TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
+    TensorProto.INT2: 2,
+    TensorProto.UINT2: 2,
+    TensorProto.FLOAT4E2M1: 4,
+}
 
 
 @dataclass
@@ -62,7 +71,8 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> OnnxModel:
         folder, name = path.resolve().parent, path.stem
     _require_onnx(proto, name)
     external = _ExternalData(folder, digest)
-    _inline_attribute_tensors(proto.graph, external)
+    for body in (proto.graph, *proto.functions):
+        _inline_attribute_tensors(body, external)
     model = OnnxModel(proto, _take_out_weights(proto, external), "", name)
     model.sha256 = digest.hexdigest()
     _warn_of_nan(model)
@@ -123,24 +133,24 @@ class _ExternalData:
             self.maps[file] = data
             self.digest.update(data.data)
         data = self.maps[file]
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        count = int(np.prod(tensor.dims, dtype=np.int64))
-        if _is_sub_byte(tensor.data_type):
-            raise ModelError(
-                f"external tensor `{tensor.name}` has a packed sub-byte type, which is not "
-                "supported in external data; store it inside of the model"
-            )
+        size = _stored_bytes(tensor)
         try:
             offset = int(info.get("offset") or 0)
-            length = int(info.get("length") or count * dtype.itemsize)
+            length = int(info.get("length") or size)
         except ValueError:
             raise ModelError(f"external tensor `{tensor.name}` has a malformed offset") from None
-        if length != count * dtype.itemsize or offset < 0 or offset + length > data.size:
+        if length != size or offset < 0 or offset + length > data.size:
             raise ModelError(
-                f"external data of `{tensor.name}` does not fit: {count * dtype.itemsize} bytes at "
+                f"external data of `{tensor.name}` does not fit: {size} bytes at "
                 f"offset {offset} are declared, but `{file.name}` has {data.size} bytes"
             )
-        array: np.ndarray = data[offset : offset + length].view(dtype)
+        stored = data[offset : offset + length]
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if tensor.data_type in _BITS:
+            packed = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+            packed.raw_data = stored.tobytes()
+            return numpy_helper.to_array(packed)
+        array: np.ndarray = stored.view(dtype)
         return array.reshape(tuple(tensor.dims))
 
     def _locate(self, tensor: str, location: str) -> Path:
@@ -162,14 +172,26 @@ class _ExternalData:
         return file
 
 
-def _is_sub_byte(data_type: int) -> bool:
-    return helper.tensor_dtype_to_np_dtype(data_type).name in (
-        "int4",
-        "uint4",
-        "int2",
-        "uint2",
-        "float4_e2m1fn",
-    )
+def _stored_bytes(tensor: TensorProto) -> int:
+    """What the elements take in a file.
+
+    Raises:
+        ModelError: they cannot lie in one, or there is no such tensor.
+    """
+    if tensor.data_type == TensorProto.STRING:
+        raise ModelError(
+            f"external tensor `{tensor.name}` holds strings, which ONNX keeps inside of the model"
+        )
+    if tensor.data_type not in helper.get_all_tensor_dtypes() or min(tensor.dims, default=0) < 0:
+        raise ModelError(
+            f"external tensor `{tensor.name}` has the element type {tensor.data_type} and the "
+            f"dimensions {list(tensor.dims)}, which are impossible"
+        )
+    bits = _BITS.get(tensor.data_type)
+    if bits is None:
+        bits = 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    # Of any size: what a file claims may be more than an int64 holds.
+    return -(-math.prod(tensor.dims) * bits // 8)
 
 
 def _take_out_weights(proto: onnx.ModelProto, external: _ExternalData) -> dict[str, np.ndarray]:
@@ -184,10 +206,10 @@ def _take_out_weights(proto: onnx.ModelProto, external: _ExternalData) -> dict[s
     for data in inputs:
         proto.graph.input.add().ParseFromString(data)
     for tensor in proto.graph.initializer:
-        if tensor.data_type == TensorProto.STRING:
+        is_external = tensor.data_location == TensorProto.EXTERNAL
+        if tensor.data_type == TensorProto.STRING and not is_external:
             kept.append(tensor)
             continue
-        is_external = tensor.data_location == TensorProto.EXTERNAL
         try:
             array = external.load(tensor) if is_external else numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as err:
@@ -205,7 +227,9 @@ def _take_out_weights(proto: onnx.ModelProto, external: _ExternalData) -> dict[s
     return weights
 
 
-def _inline_attribute_tensors(graph: onnx.GraphProto, external: _ExternalData) -> None:
+def _inline_attribute_tensors(
+    graph: onnx.GraphProto | onnx.FunctionProto, external: _ExternalData
+) -> None:
     """Load external tensors held by attributes and subgraphs: they are small by nature."""
     for node in graph.node:
         for attr in node.attribute:

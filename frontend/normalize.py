@@ -25,12 +25,9 @@ def normalize(mod: IRModule, names: Mapping[relax.Var, str]) -> IRModule:
         names: ONNX node names of variables that a converter bound without naming them.
     """
     mod = name_bindings(mod, names)
+    mod = eliminate_dead_bindings(relax.transform.ConvertToDataflow(min_size=1)(mod))
     mod = tvm.transform.Sequential(
-        [
-            relax.transform.ConvertToDataflow(min_size=1),
-            relax.transform.CanonicalizeBindings(),
-            relax.transform.DeadCodeElimination(),
-        ]
+        [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
     )(mod)
     relax.analysis.well_formed(mod)
     return mod
@@ -57,6 +54,31 @@ def name_bindings(mod: IRModule, known: Mapping[relax.Var, str]) -> IRModule:
             position += 1
     out = mod.clone()
     out["main"] = _Renamer(names).visit_expr(func)
+    return out
+
+
+def eliminate_dead_bindings(mod: IRModule) -> IRModule:
+    """Drop what nobody reads from the dataflow blocks of `main`.
+
+    TVM's pass does more, but takes time by the square of the number of dead bindings; a model that
+    computes with its shapes has one or two of them per layer.
+    """
+    func = mod["main"]
+    read = set(relax.analysis.free_vars(func.body.body))
+    blocks = []
+    for block in reversed(func.body.blocks):
+        is_pure = isinstance(block, relax.DataflowBlock)
+        kept = []
+        for binding in reversed(block.bindings):
+            # A match defines symbols besides its variable.
+            if is_pure and isinstance(binding, relax.VarBinding) and binding.var not in read:
+                continue
+            read.update(relax.analysis.free_vars(binding.value))
+            kept.append(binding)
+        blocks.append(type(block)(kept[::-1]))
+    body = relax.BlockBuilder().normalize(relax.SeqExpr(blocks[::-1], func.body.body))
+    out = mod.clone()
+    out["main"] = relax.Function(func.params, body, func.ret_ty, func.is_pure, func.attrs)
     return out
 
 

@@ -1,13 +1,15 @@
 """Classify PrimFuncs for fusion: elementwise, broadcast, injective, reduction or opaque.
 
 The classes are TVM's. Two kinds are corrected to opaque. A kernel of the target's library is
-finished: nothing can be fused into it. And a PrimFunc whose body reads a symbolic dimension
-that none of its buffers has (`shape_to_tensor`) cannot be merged by `fuse-tir` (TVM 0.27 fails an
-internal check: the dimension is both a parameter and a variable of the group).
+finished: nothing can be fused into it. And a PrimFunc that is given a symbolic dimension which
+none of the buffers has that it reads (`shape_to_tensor`, or an empty result of computed size) cannot
+be merged by `fuse-tir` (TVM 0.27 fails an internal check: the dimension is both a parameter and a
+variable of the group).
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,11 +41,9 @@ class AnnotatePatterns(Pass):
 
 
 def _reads_foreign_dimension(func: tirx.PrimFunc) -> bool:
+    # Inputs, dimensions, outputs.
+    inputs = itertools.takewhile(lambda param: isinstance(param.ty, BufferType), func.params)
     owned = {
-        var
-        for param in func.params
-        if isinstance(param.ty, BufferType)
-        for dim in param.shape
-        for var in tirx.analysis.undefined_vars(dim)
+        var for param in inputs for dim in param.shape for var in tirx.analysis.undefined_vars(dim)
     }
     return any(p not in owned for p in func.params if not isinstance(p.ty, BufferType))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from builders import conv_model, onnx_model
 from tvm import IRModule, relax
 
@@ -43,8 +44,8 @@ def test_bindings_carry_onnx_names() -> None:
 def test_a_node_that_became_several_bindings_numbers_them() -> None:
     model = onnx_model(
         "g (float[2,4] x) => (float[2,4] y) { y = LayerNormalization(x, s, b) }",
-        s=__import__("numpy").ones(4, "float32"),
-        b=__import__("numpy").zeros(4, "float32"),
+        s=np.ones(4, np.float32),
+        b=np.zeros(4, np.float32),
     )
     model.graph.node[0].name = "norm"
     found = names(from_onnx(model).mod)
@@ -54,3 +55,22 @@ def test_a_node_that_became_several_bindings_numbers_them() -> None:
 def test_nothing_is_dead() -> None:
     model = onnx_model("g (float[2] x) => (float[2] y) { d = Exp(x)  y = Relu(x) }")
     assert len(names(from_onnx(model).mod)) == 1
+
+
+def test_nothing_is_bound_that_nobody_reads() -> None:
+    model = onnx_model(
+        """g (float[n,m,8] x) => (float[n,k] y) {
+            s = Shape(x)
+            n = Gather(s, zero)
+            to = Concat<axis = 0>(n, minus)
+            y = Reshape(x, to)
+        }""",
+        zero=np.array([0]),
+        minus=np.array([-1]),
+    )
+    func = from_onnx(model).mod["main"]
+    read = set(relax.analysis.free_vars(func.body.body))
+    for block in func.body.blocks:
+        for binding in block.bindings:
+            read.update(relax.analysis.free_vars(binding.value))
+    assert {b.var for block in func.body.blocks for b in block.bindings} <= read

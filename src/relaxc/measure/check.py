@@ -20,6 +20,7 @@ from relaxc.measure.compare import QUANTIZED, TOLERANCES, Agreement, Tolerance, 
 from relaxc.measure.expose import Layer, expose_layers
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
+from relaxc.measure.weights import save, weights_aside
 from relaxc.options import CompileOptions
 from relaxc.runtime.session import Model, load
 from relaxc.search.recipe import Recipe
@@ -138,10 +139,11 @@ def _extended(source: Path, options: CompileOptions, folder: Path) -> Path:
     if extension == NOTHING:
         return source
     model = OnnxModel(onnx.load(source), {}, "", source.stem)
-    convert_opset(model)
+    with weights_aside(model):
+        convert_opset(model)
     extension.add_to(model.proto, [value.name for value in real_inputs(model)])
     extended = folder / "extended.onnx"
-    onnx.save(model.proto, extended)
+    save(model.proto, extended)
     return extended
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 
 from relaxc.errors import ModelError
+from relaxc.frontend.load import OnnxModel
+from relaxc.measure.weights import save, weights_aside
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def expose_layers(source: Path, target: Path) -> list[Layer]:
 
     Args:
         source: the ONNX file.
-        target: the file to write; large weights go to a second file beside it.
+        target: the file to write; large weights go to files beside it.
 
     Returns:
         The layers in topological order.
@@ -40,7 +42,8 @@ def expose_layers(source: Path, target: Path) -> list[Layer]:
     """
     try:
         model = onnx.load(source)
-        typed = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        with weights_aside(OnnxModel(model, {}, "", source.stem)):
+            typed = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as err:  # protobuf, onnx and the file system each raise their own
         raise ModelError(f"`{source}` cannot be examined layer by layer: {err}") from err
     known = {value.name: value for value in typed.graph.value_info if _is_tensor(value)}
@@ -50,7 +53,7 @@ def expose_layers(source: Path, target: Path) -> list[Layer]:
         exposed = [name for name in node.output if name in known or name in already]
         layers.append(Layer(node.name or node.output[0], node.op_type, tuple(exposed)))
         model.graph.output.extend(known[name] for name in exposed if name not in already)
-    onnx.save_model(model, target, save_as_external_data=model.ByteSize() > 1 << 30)
+    save(model, target)
     return layers
 
 

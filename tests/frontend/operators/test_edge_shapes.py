@@ -44,6 +44,30 @@ CASES: dict[str, tuple[str, list[Feeds], dict[str, np.ndarray]]] = {
         [{"x": numbers(0, 3, 0)}],
         {},
     ),
+    "a mean beside a symbol whose size is asked for": (
+        "g (float[n,m] x) => (float[k] a, float[b,c] y) {"
+        ' a = ReduceMean<keepdims=0>(x, one) y = Pad<mode = "reflect">(x, pads, ) }',
+        [{"x": numbers(3, 4)}, {"x": numbers(2, 6)}],
+        {"one": indices(1), "pads": indices(1, 0, 0, 1)},
+    ),
+    "a mean beside axes that the model is given": (
+        "g (float[n,m] x, int64[2] axes) => (float[k] a, float[b,c] y) {"
+        " a = ReduceMean<keepdims=0>(x, one) y = Pad(x, pads, , axes) }",
+        [{"x": numbers(3, 4), "axes": indices(0, 1)}, {"x": numbers(2, 6), "axes": indices(1, 0)}],
+        {"one": indices(1), "pads": indices(1, 0, 0, 1)},
+    ),
+    "an empty part of computed size, padded and cropped": (
+        "g (float[n,5,m] x) => (float[a,b,c] y) {"
+        " t = Slice(x, from, to, along, step) u = Sigmoid(t) y = Pad(u, pads, ) }",
+        [{"x": numbers(3, 5, 4)}, {"x": numbers(1, 5, 7)}],
+        {
+            "from": indices(-2, 0, -1),
+            "to": indices(-1, -2, 3),
+            "along": indices(2, 1, 0),
+            "step": indices(1, -1, 1),
+            "pads": indices(0, 2, -1, 1, 1, 2),
+        },
+    ),
     "a product of no columns": (
         "g (float[n,4] x) => (float[a,b] y) { y = MatMul(x, c) }",
         [{"x": numbers(2, 4)}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from builders import onnx_model
 from tvm import IRModule, relax, tirx
 
@@ -11,8 +12,8 @@ from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 ELEMENTWISE, OPAQUE = 0, 8
 
 
-def annotated(graph: str) -> IRModule:
-    mod = relax.transform.LegalizeOps()(from_onnx(onnx_model(graph)).mod)
+def annotated(graph: str, **weights: np.ndarray) -> IRModule:
+    mod = relax.transform.LegalizeOps()(from_onnx(onnx_model(graph, **weights)).mod)
     return AnnotatePatterns().apply(mod)
 
 
@@ -33,6 +34,15 @@ def test_a_loop_nest_over_a_dimension_that_no_buffer_has_is_opaque() -> None:
     mod = annotated(
         """g (float[n] x) => (float[n] y) {
             s = Shape(x)  t = Cast<to=1>(s)  y = Mul(x, t) }"""
+    )
+    assert OPAQUE in patterns(mod).values()
+
+
+def test_a_creation_of_computed_size_is_opaque() -> None:
+    mod = annotated(
+        """g (float[n] x) => (float[m] y) {
+            s = Shape(x)  t = Sub(s, one)  y = ConstantOfShape(t) }""",
+        one=np.array([1]),
     )
     assert OPAQUE in patterns(mod).values()
 
