@@ -2,11 +2,11 @@
 
     python benchmarks/import_curve.py [--nodes 100 300 1000 3000 10000]
 
-Two kinds of graphs are made here: `layers`, of MatMul, Add and activations with fixed dimensions, and
-`shapes`, in which every layer is reshaped by what it computes from its own symbolic dimensions, as
-exporters write it. Every import runs in a process of its own; memory is the most that it ever has
-resident, Python, NumPy and TVM included. CPU time is shown beside wall time: on a busy machine it is
-the one to trust. Ends with 1 where the largest graph takes more than 30 s or 4 GB.
+Two kinds of graphs are made here: `layers`, of MatMul, Add and activations with fixed dimensions,
+and `shapes`, in which every layer is reshaped by what it computes from its own symbolic dimensions,
+as exporters write it. Every import runs in a process of its own; memory is the most that it ever
+has resident, Python, NumPy and TVM included. CPU time is shown beside wall time: on a busy machine
+it is the one to trust. Ends with 1 where the largest graph takes more than 30 s or 4 GB.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def shape_graph(nodes: int) -> onnx.ModelProto:
         "heads": np.array([4, 8]),
         "width": np.array([32]),
     }
-    made, last = [], "x"
+    made: list[onnx.NodeProto] = []
+    last = "x"
     for block in range(max(1, nodes // 10)):
 
         def node(op: str, *inputs: str, block: int = block, **attrs: object) -> str:

@@ -23,7 +23,7 @@ from relaxc.errors import ModelError
 # Initializers of at most this size stay in the graph, where shape inference can read them.
 _INLINE_BYTES = 1024
 # Element types of which a byte holds several.
-_BITS = {
+_BITS: dict[int, int] = {
     TensorProto.INT4: 4,
     TensorProto.UINT4: 4,
     TensorProto.INT2: 2,
@@ -149,7 +149,8 @@ class _ExternalData:
         if tensor.data_type in _BITS:
             packed = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
             packed.raw_data = stored.tobytes()
-            return numpy_helper.to_array(packed)
+            unpacked: np.ndarray = numpy_helper.to_array(packed)
+            return unpacked
         array: np.ndarray = stored.view(dtype)
         return array.reshape(tuple(tensor.dims))
 
@@ -187,11 +188,11 @@ def _stored_bytes(tensor: TensorProto) -> int:
             f"external tensor `{tensor.name}` has the element type {tensor.data_type} and the "
             f"dimensions {list(tensor.dims)}, which are impossible"
         )
-    bits = _BITS.get(tensor.data_type)
-    if bits is None:
-        bits = 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    whole = 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    bits = _BITS.get(tensor.data_type, whole)
     # Of any size: what a file claims may be more than an int64 holds.
-    return -(-math.prod(tensor.dims) * bits // 8)
+    elements: int = math.prod(tensor.dims)
+    return -(-elements * bits // 8)
 
 
 def _take_out_weights(proto: onnx.ModelProto, external: _ExternalData) -> dict[str, np.ndarray]:

@@ -2,9 +2,9 @@
 
 The classes are TVM's. Two kinds are corrected to opaque. A kernel of the target's library is
 finished: nothing can be fused into it. And a PrimFunc that is given a symbolic dimension which
-none of the buffers has that it reads (`shape_to_tensor`, or an empty result of computed size) cannot
-be merged by `fuse-tir` (TVM 0.27 fails an internal check: the dimension is both a parameter and a
-variable of the group).
+none of the buffers has that it reads (`shape_to_tensor`, or an empty result of computed size)
+cannot be merged by `fuse-tir` (TVM 0.27 fails an internal check: the dimension is both a parameter
+and a variable of the group).
 """
 
 from __future__ import annotations

@@ -41,17 +41,14 @@ def save_external(folder: Path) -> Path:
     """The model with all of its weights in one file."""
     path = folder / "model.onnx"
     rng = np.random.default_rng(0)
-    weights = {
-        "w": rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
-        "v": rng.standard_normal((4, 8, 3, 3)).astype(np.float32),
-    }
     model = onnx_model(
         """g (float[1,3,8,8] x) => (float[1,4,4,4] y) {
             a = Conv (x, w)
             b = Relu (a)
             y = Conv (b, v)
         }""",
-        **weights,
+        w=rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
+        v=rng.standard_normal((4, 8, 3, 3)).astype(np.float32),
     )
     onnx.save_model(
         model, path, save_as_external_data=True, location="weights.bin", size_threshold=0

@@ -185,6 +185,58 @@ def test_external_data_of_a_model_in_memory(tmp_path: Path) -> None:
         read_model(proto)
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT2, TensorProto.FLOAT4E2M1])
+def test_external_data_of_packed_types(tmp_path: Path, kind: int) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    wanted = np.arange(9000).astype(np.int32) % 4
+    model = dense_model()
+    model.graph.initializer.append(numpy_helper.from_array(wanted.astype(dtype), "packed"))
+    found = read_model(save_external(model, tmp_path)).weights["packed"]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(np.int32), wanted)
+
+
+def test_external_data_of_a_function(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=b"")
+    external_data_helper.set_external_data(tensor, "weights.bin")
+    tensor.ClearField("raw_data")
+    model = onnx_model("g (float[4] x) => (float[4] y) { y = own.scaled(x) }")
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    product = helper.make_node("Mul", ["x", "w"], ["y"])
+    opsets = [helper.make_opsetid("", 18)]
+    model.functions.append(
+        helper.make_function("own", "scaled", ["x"], ["y"], [constant, product], opsets)
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    (loaded,) = [f.node[0].attribute[0].t for f in read_model(path).proto.functions]
+    assert numpy_helper.to_array(loaded).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        (TensorProto.STRING, [2], "`w` holds strings, which ONNX keeps inside of the model"),
+        (99, [2], "has the element type 99 .* impossible"),
+        (TensorProto.FLOAT, [-2, -600], r"dimensions \[-2, -600\], which are impossible"),
+        (TensorProto.FLOAT, [1 << 32, 1 << 32], "`w` does not fit: 73786976294838206464 bytes"),
+    ],
+)
+def test_impossible_external_tensors(
+    tmp_path: Path, kind: int, shape: list[int], message: str
+) -> None:
+    path = save_external(dense_model(), tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    tensor = model.graph.initializer[0]
+    tensor.data_type = kind
+    tensor.dims[:] = shape
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=message):
+        read_model(path)
+
+
 @pytest.mark.parametrize("field", ["offset", "length"])
 def test_malformed_external_data(tmp_path: Path, field: str) -> None:
     path = save_external(dense_model(), tmp_path)

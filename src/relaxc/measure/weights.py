@@ -1,4 +1,4 @@
-"""Lay the large weights of a model aside while onnx's tools, which end at 2 GB, look at the rest."""
+"""Lay a model's large weights aside while onnx's tools, which end at 2 GB, look at the rest."""
 
 from __future__ import annotations
 

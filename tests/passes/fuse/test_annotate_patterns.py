@@ -13,7 +13,7 @@ ELEMENTWISE, OPAQUE = 0, 8
 
 
 def annotated(graph: str, **weights: np.ndarray) -> IRModule:
-    mod = relax.transform.LegalizeOps()(from_onnx(onnx_model(graph, **weights)).mod)
+    mod = relax.transform.LegalizeOps()(from_onnx(onnx_model(graph, 18, **weights)).mod)
     return AnnotatePatterns().apply(mod)
 
 
