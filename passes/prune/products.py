@@ -96,12 +96,17 @@ class Product:
         return result
 
 
-def products_of(mod: IRModule) -> list[Product]:
-    """All such bindings of `main`, in order."""
-    return [p for b in bindings_of(mod) if (p := _product(b)) is not None]
+def products_of(mod: IRModule, grouped: bool = False) -> list[Product]:
+    """All such bindings of `main`, in order.
+
+    Args:
+        mod: the module.
+        grouped: also convolutions with groups: each column is multiplied by the rows of its group.
+    """
+    return [p for b in bindings_of(mod) if (p := _product(b, grouped)) is not None]
 
 
-def _product(binding: relax.Binding) -> Product | None:
+def _product(binding: relax.Binding, grouped: bool) -> Product | None:
     call = binding.value
     if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.Op):
         return None
@@ -117,7 +122,7 @@ def _product(binding: relax.Binding) -> Product | None:
         return Product(binding.var, call, 1) if weight.ty.ndim == 2 and data.ty.ndim > 1 else None
     attrs = call.attrs
     plain = (str(attrs.data_layout), str(attrs.kernel_layout)) == ("NCHW", "OIHW")
-    if int(attrs.groups) != 1 or not plain:
+    if not plain or (int(attrs.groups) != 1 and not grouped):
         return None
     _, _, height, width = (int(d) for d in weight.ty.shape.values)
     return Product(binding.var, call, height * width)

@@ -23,6 +23,7 @@ from tvm import IRModule, relax
 from relaxc.passes.blocks import rewrite_blocks
 from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of
+from relaxc.passes.quantize.affine import QuantParams
 from relaxc.passes.quantize.exclusion import node_of
 
 _CHANNEL_AXIS = {
@@ -127,7 +128,7 @@ def compare_layers(
         A module whose `main` gives four tensors per layer: the mean error of each channel, and the
         sums of squares of the error, of the float result and of the quantized one.
     """
-    rounded = _rounded(quantized)
+    rounded = rounded_calls(quantized)
     names: list[tuple[str, str]] = []
     measured: list[relax.Var] = []
 
@@ -159,11 +160,11 @@ def compare_layers(
 
 def rounded_layers(mod: IRModule) -> frozenset[str]:
     """Names of the variables that are computed from rounded data and weights."""
-    return frozenset(_rounded(mod))
+    return frozenset(rounded_calls(mod))
 
 
 @dataclass(frozen=True)
-class _Rounded:
+class RoundedLayer:
     """A layer of the quantized module.
 
     Attributes:
@@ -178,10 +179,21 @@ class _Rounded:
     rounding: tuple[relax.Call, relax.Call]
     weight: relax.Call
 
+    @property
+    def is_per_channel(self) -> bool:
+        """Whether the weight has a scale per output."""
+        return bool(self.weight.args[1].ty.ndim == 1)
 
-def _rounded(quantized: IRModule) -> dict[str, _Rounded]:
+    def data_params(self) -> QuantParams:
+        """How the data are rounded."""
+        scale, zero = (np.asarray(arg.value.numpy()) for arg in self.rounding[0].args[1:])
+        return QuantParams(scale, zero)
+
+
+def rounded_calls(quantized: IRModule) -> dict[str, RoundedLayer]:
+    """Layers that are computed from rounded data and weights, by the names of their variables."""
     calls = {b.var: c for b in bindings_of(quantized) if (c := operator_call(b)) is not None}
-    found: dict[str, _Rounded] = {}
+    found: dict[str, RoundedLayer] = {}
     for var, call in calls.items():
         if call.op.name not in _CHANNEL_AXIS:
             continue
@@ -193,7 +205,7 @@ def _rounded(quantized: IRModule) -> dict[str, _Rounded]:
         integers = calls.get(data.args[0])
         if integers is not None and _is(integers, "quantize"):
             source = str(integers.args[0].name)
-            found[str(var.name)] = _Rounded(call, source, (integers, data), weight)
+            found[str(var.name)] = RoundedLayer(call, source, (integers, data), weight)
     return found
 
 
@@ -201,7 +213,7 @@ def _is(call: relax.Call, name: str) -> bool:
     return bool(call.op.name == f"relax.{name}")
 
 
-def _measurement(binding: relax.Binding, layer: _Rounded, source: relax.Var) -> list[relax.Binding]:
+def _measurement(binding: relax.Binding, layer: RoundedLayer, source: relax.Var) -> list[relax.Binding]:
     """Compute the layer again, rounded, and what is to be known of the difference."""
     builder = relax.BlockBuilder()
     name = str(binding.var.name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from relaxc.passes.prune.products import Matrix
 
@@ -20,6 +21,8 @@ from relaxc.passes.prune.products import Matrix
 _SHARES = np.linspace(0.5, 1.1, 25)
 _DAMPING = 0.01
 _SWEEPS = 3
+# Rows that are told of each other's errors at once; later ones wait for a product of matrices.
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -117,26 +120,37 @@ def round_compensated(weight: Matrix, gram: Matrix, grid: Grid) -> Matrix:
     factor = np.linalg.cholesky(inverse).T
     left = weight[order].copy()
     integers = np.zeros_like(weight)
-    for i, row in enumerate(order.tolist()):
-        integers[row] = grid.round(left[i], row)
-        error = (left[i] - integers[row] * grid.at(row)[0]) / factor[i, i]
-        left[i + 1 :] -= np.outer(factor[i, i + 1 :], error)
-    return _settled(integers, weight, damped, grid, order.tolist())
+    for start in range(0, rows, _BLOCK):
+        end = min(start + _BLOCK, rows)
+        errors = np.zeros((end - start, weight.shape[1]))
+        for i in range(start, end):
+            row = int(order[i])
+            integers[row] = grid.round(left[i], row)
+            errors[i - start] = (left[i] - integers[row] * grid.at(row)[0]) / factor[i, i]
+            left[i + 1 : end] -= np.outer(factor[i, i + 1 : end], errors[i - start])
+        # What comes later is told of a block at once.
+        left[end:] -= factor[start:end, end:].T @ errors
+    return _settled(integers, weight, damped, grid, order)
 
 
 def _settled(
-    integers: Matrix, weight: Matrix, gram: Matrix, grid: Grid, order: list[int]
+    integers: Matrix, weight: Matrix, gram: Matrix, grid: Grid, order: npt.NDArray[np.int64]
 ) -> Matrix:
     """Improve integers one row at a time."""
     scales, _ = grid.at(slice(None))
     slope = gram @ (integers * scales - weight)
     for _ in range(_SWEEPS):
-        for row in order:
-            scale, _ = grid.at(row)
-            wanted = integers[row] * scale - slope[row] / gram[row, row]
-            new = grid.round(wanted, row)
-            change = (new - integers[row]) * scale
-            if change.any():
-                slope += np.outer(gram[:, row], change)
-                integers[row] = new
+        for start in range(0, len(order), _BLOCK):
+            block = order[start : start + _BLOCK]
+            inner, near = slope[block], gram[np.ix_(block, block)]
+            changes = np.zeros_like(inner)
+            for i, row in enumerate(block.tolist()):
+                scale, _ = grid.at(row)
+                wanted = integers[row] * scale - inner[i] / near[i, i]
+                new = grid.round(wanted, row)
+                changes[i] = (new - integers[row]) * scale
+                if changes[i].any():
+                    inner += np.outer(near[:, i], changes[i])
+                    integers[row] = new
+            slope += gram[block].T @ changes
     return integers

@@ -212,7 +212,7 @@ CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 
 # What makes up for rounding, in the order in which it is done.
-ErrorCorrection = Literal["equalize", "smooth", "bias"]
+ErrorCorrection = Literal["equalize", "smooth", "round", "bias"]
 ERROR_CORRECTIONS: tuple[ErrorCorrection, ...] = get_args(ErrorCorrection)
 
 # int8: activations too, with ranges that are measured before. int8-dynamic: the data of products
@@ -231,7 +231,8 @@ class QuantizeOptions:
         calibration: how the range of an activation is read off the calibration data.
         correct: what makes up for rounding: `equalize` lets the weights of consecutive layers share
             their ranges, `smooth` moves differences between channels from the data of products into
-            the weights, `bias` takes back what rounding adds in the mean.
+            the weights, `round` chooses integers that make up for each other's errors on the data,
+            `bias` takes back what rounding adds in the mean.
         layer_calibration: the same for the data of single layers: node, or regular expression that
             matches whole names -> method.
         least_sqnr_db: layers whose signal to noise ratio on integers is less, on calibration data,

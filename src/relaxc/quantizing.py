@@ -18,6 +18,7 @@ from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.correct_bias import CorrectBias
 from relaxc.passes.quantize.equalize_layers import EqualizeLayers
+from relaxc.passes.quantize.fit_rounding import FitRounding
 from relaxc.passes.quantize.layer_errors import LayerErrors
 from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
@@ -87,9 +88,18 @@ def quantization_passes(
         exclude = (*options.exclude, *map(re.escape, sorted(nodes)))
         annotated = replace(annotate, exclude=exclude).apply(teachers[-1])
         left = replace(calibrate(ranges.again), is_complete=False)
-        return left.apply(annotated)
+        calibrated = left.apply(annotated)
+        # Unless that pass is disabled.
+        return fit.apply(calibrated) if fit.known else calibrated
 
     run, samples = correction.run_once, correction.samples
+    # Moments of data are too large to be kept between compilations.
+    fit = FitRounding(
+        lambda: teachers[-1],
+        correction.run,
+        samples if "round" in options.correct else list,
+        "bias" in options.correct,
+    )
     errors = LayerErrors(lambda: teachers[-1], run, samples)
     correction.report(errors)
     passes: list[Pass] = [EqualizeLayers()] if "equalize" in options.correct else []
@@ -98,6 +108,8 @@ def quantization_passes(
     passes += [
         replace(annotate, keep=teachers.append),
         calibrate(ranges),
+        # Before anything measures how much is lost.
+        *([fit] if "round" in options.correct else []),
         RestoreFloat(errors, again, options.least_sqnr_db),
     ]
     return [*passes, *([CorrectBias(errors)] if "bias" in options.correct else []), tables]
