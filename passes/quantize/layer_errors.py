@@ -213,7 +213,9 @@ def _is(call: relax.Call, name: str) -> bool:
     return bool(call.op.name == f"relax.{name}")
 
 
-def _measurement(binding: relax.Binding, layer: RoundedLayer, source: relax.Var) -> list[relax.Binding]:
+def _measurement(
+    binding: relax.Binding, layer: RoundedLayer, source: relax.Var
+) -> list[relax.Binding]:
     """Compute the layer again, rounded, and what is to be known of the difference."""
     builder = relax.BlockBuilder()
     name = str(binding.var.name)

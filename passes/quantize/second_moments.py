@@ -1,6 +1,6 @@
-"""Second moments of what layers multiply their weights by, on samples, rounded as they round it.
+"""Second moments of what layers multiply their weights by, on samples, rounded as it will be.
 
-The float module gives the data of all layers, one sample at a time; rows of them are summed up here,
+The float module gives the data of all layers, one sample at a time; rows are summed up here,
 a bounded number of each layer. Moments of layers with many inputs are large: where they do not fit
 into memory together, the module runs again for the next ones.
 """

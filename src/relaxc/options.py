@@ -248,7 +248,7 @@ class QuantizeOptions:
 
     scheme: Scheme = "int8"
     calibration: CalibrationMethod = "minmax"
-    correct: tuple[ErrorCorrection, ...] = ("bias",)
+    correct: tuple[ErrorCorrection, ...] = ("round", "bias")
     layer_calibration: Mapping[str, CalibrationMethod] = field(default_factory=dict, hash=False)
     least_sqnr_db: float | None = 30.0
     per_channel: bool = True
