@@ -30,10 +30,10 @@ import relaxc
 from relaxc.cli.quiet import quiet
 from relaxc.options import (
     CALIBRATION_METHODS,
-    ERROR_CORRECTIONS,
     CompileOptions,
     QuantizeOptions,
     Scheme,
+    corrections_for,
 )
 
 PEER = "ONNX Runtime"
@@ -77,15 +77,16 @@ def cases(scheme: Scheme) -> dict[str, CompileOptions]:
     def case(**options: Any) -> CompileOptions:
         return CompileOptions(quantize=QuantizeOptions(scheme=scheme, speed_gate=False, **options))
 
-    found = {"default": case()}
+    words = corrections_for(scheme)
+    found = {"default": case(), "bare": case(correct=())}
+    for word in words:
+        found[f"only {word}"] = case(correct=(word,))
+    found["all corrections"] = case(correct=words)
     if scheme == "int8":
-        found["bare"] = case(correct=())
-        for word in ERROR_CORRECTIONS:
-            found[f"only {word}"] = case(correct=(word,))
-        found["all corrections"] = case(correct=ERROR_CORRECTIONS)
         for method in CALIBRATION_METHODS:
             found[f"bare, {method}"] = case(correct=(), calibration=method)
-    found["with speed gate"] = CompileOptions(quantize=QuantizeOptions(scheme=scheme))
+    if "weights" not in scheme:
+        found["with speed gate"] = CompileOptions(quantize=QuantizeOptions(scheme=scheme))
     return found
 
 

@@ -142,3 +142,13 @@ def test_bad_pruning_options_are_refused(options: dict[str, Any], message: str) 
 def test_bad_sparsity_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         SparsifyOptions(**options)
+
+
+def test_corrections_are_those_of_the_scheme() -> None:
+    with pytest.raises(OptionError, match="correction `bias` is not for scheme `int4-weights`"):
+        QuantizeOptions(scheme="int4-weights", correct=("bias",))
+    with pytest.raises(OptionError, match="correction `scale` is not for scheme `int8`, which has"):
+        QuantizeOptions(correct=("scale",))
+    assert QuantizeOptions().corrections == ("round", "bias")
+    assert QuantizeOptions(scheme="int8-weights").corrections == ("round",)
+    assert QuantizeOptions(correct=()).corrections == ()

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import tvm
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
@@ -40,6 +39,7 @@ from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, with_new_variables
 from relaxc.passes.quantize.affine import shortened
 from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
+from relaxc.passes.quantize.one_shape import at_one_shape
 from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
 
 # Integers with a row per column and group, and the scale and zero point of each row.
@@ -78,15 +78,8 @@ class QuantizeWeights(Pass):
         Raises:
             OptionError: what is excluded matches no node.
         """
-        exclusion = Exclusion.of(mod, self.exclude)
-        exclusion.check(mod)
-        names = {
-            str(binding.var.name)
-            for block in mod["main"].body.blocks
-            if isinstance(block, relax.DataflowBlock)
-            for binding in block.bindings
-            if self._applies(binding) and not exclusion.has(node_of(binding))
-        }
+        Exclusion.of(mod, self.exclude).check(mod)
+        names = self.variables(mod)
         mod, found = self._fitted(without_float_nodes(mod), names)
         builder = relax.BlockBuilder(mod)
 
@@ -105,16 +98,23 @@ class QuantizeWeights(Pass):
 
     def nodes(self, mod: IRModule) -> list[str]:
         """Nodes whose weights are rounded."""
+        return [node_of(binding) for binding in self._rounded(mod)]
+
+    def variables(self, mod: IRModule) -> frozenset[str]:
+        """Names of the variables that they bind."""
+        return frozenset(str(binding.var.name) for binding in self._rounded(mod))
+
+    def _rounded(self, mod: IRModule) -> list[relax.Binding]:
         exclusion, blocks = Exclusion.of(mod, self.exclude), mod["main"].body.blocks
         return [
-            node_of(binding)
+            binding
             for block in blocks
             if isinstance(block, relax.DataflowBlock)
             for binding in block.bindings
             if self._applies(binding) and not exclusion.has(node_of(binding))
         ]
 
-    def _fitted(self, mod: IRModule, names: set[str]) -> tuple[IRModule, dict[str, Stored]]:
+    def _fitted(self, mod: IRModule, names: frozenset[str]) -> tuple[IRModule, dict[str, Stored]]:
         """By the samples, in the order of the module: with biases that fit, and the integers."""
         found: dict[str, Stored] = {}
         samples = self.samples() if names and self.run is not None else []
@@ -134,7 +134,7 @@ class QuantizeWeights(Pass):
             found[str(product.var.name)] = _stored(integers, grid)
             return integers * grid.at(slice(None))[0]
 
-        fixed, alike = _at_one_shape(mod, samples)
+        fixed, alike = at_one_shape(mod, samples)
         small = with_new_variables(fixed)
         rounded = reconstruct(fixed, small, names, None, self.run, alike, self.progress, settle)
         return _with_biases(mod, rounded), found
@@ -155,24 +155,6 @@ class QuantizeWeights(Pass):
         rows = np.ascontiguousarray(weight.T).reshape(-1, self.group or len(weight))
         integers, scale = round_groups(rows, self.bits)
         return integers, scale, np.zeros(scale.shape, np.int8)
-
-
-def _at_one_shape(mod: IRModule, samples: list[Arrays]) -> tuple[IRModule, list[Arrays]]:
-    """The module for the first sample's shapes, and the samples that have them.
-
-    Pieces of a module cannot tell symbols from values whose shapes are sums of them.
-    """
-    shapes = [array.shape for array in samples[0]]
-    sizes = {
-        dim: size
-        for param, shape in zip(mod["main"].params, shapes)
-        for dim, size in zip(param.ty.shape.values, shape)
-        if isinstance(dim, tvm.tirx.Var)
-    }
-    if not sizes:
-        return mod, samples
-    alike = [sample for sample in samples if [array.shape for array in sample] == shapes]
-    return relax.transform.BindSymbolicVars(sizes, "main")(mod), alike
 
 
 def _with_biases(mod: IRModule, corrected: IRModule) -> IRModule:

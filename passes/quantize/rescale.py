@@ -27,6 +27,7 @@ _HOMOGENEOUS = frozenset(
         *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
     )
 )
+_NORMS = ("relax.nn.layer_norm", "relax.nn.rms_norm")
 _CONVOLUTIONS = frozenset(f"relax.nn.conv{n}d" for n in (1, 2, 3))
 
 # New calls by the variables that they bind.
@@ -65,7 +66,7 @@ def divided(
             args[1], source, is_done = _divided(args[1], scales, 0), None, True
         elif name == "relax.matmul" and _is_matrix(args[1]) and axis == var.ty.ndim - 1:
             args[1], source, is_done = _divided(args[1], scales, 1), None, True
-        elif name == "relax.nn.layer_norm" and axis == var.ty.ndim - 1:
+        elif name in _NORMS and axis == var.ty.ndim - 1:
             # With one number per channel, it normalizes along one axis; that must be this one.
             if not all(isinstance(a, GenericConst) and a.value.ndim == 1 for a in args[1:]):
                 return False
@@ -74,6 +75,9 @@ def divided(
             args[1:], source, is_done = [_divided(a, scales, 0) for a in args[1:]], None, True
         elif name in ("relax.add", "relax.subtract", "relax.multiply"):
             place = next((i for i, a in enumerate(args) if isinstance(a, GenericConst)), None)
+            if place is None and name == "relax.multiply":
+                # Either factor may take it: the one that was computed last, such as a gate's other.
+                return _of_product(graph, call, axis, scales, found, edits)
             if place is None:
                 return False
             constant = _along(args[place], scales, axis, var.ty.ndim)
@@ -92,6 +96,29 @@ def divided(
         if not isinstance(source, relax.Var):
             return False
         var = source
+
+
+def _of_product(
+    graph: BindingGraph,
+    call: relax.Call,
+    axis: int,
+    scales: np.ndarray,
+    found: Edits,
+    edits: Edits,
+) -> bool:
+    """Divide one of two factors that are computed by the model."""
+    if call.args[0].same_as(call.args[1]):
+        return False
+    for factor in reversed(call.args):
+        index = graph.index.get(factor)
+        if index is None or len(graph.users[index]) != 1:
+            continue
+        if list(factor.ty.shape) == list(call.ty.shape) and divided(
+            graph, factor, axis, scales, edits
+        ):
+            edits.update(found)
+            return True
+    return False
 
 
 def applied(bindings: list[relax.Binding], edits: Edits) -> list[relax.Binding]:

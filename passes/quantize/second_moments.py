@@ -24,10 +24,10 @@ _BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the float module, and how its data will be rounded."""
+    """A layer of the float module, and how its data will be rounded; None: not at all."""
 
     product: Product
-    data: QuantParams
+    data: QuantParams | None
 
     @property
     def groups(self) -> int:
@@ -96,8 +96,9 @@ class _Sums:
     def add(self, data: np.ndarray, number: int) -> None:
         product, params = self.layer.product, self.layer.data
         pick = picked(product.count(data), self._wanted, number)
-        # Padding is zero, which is exact.
-        rows = product.rows(params.dequantize(params.quantize(data)), pick)
+        if params is not None:  # Padding is zero, which is exact.
+            data = params.dequantize(params.quantize(data))
+        rows = product.rows(data, pick)
         parts = rows.reshape(len(rows), *self._sum.shape).transpose(1, 0, 2)
         self._square += parts.transpose(0, 2, 1) @ parts
         self._sum += parts.sum(1)

@@ -212,7 +212,7 @@ CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 
 # What makes up for rounding, in the order in which it is done.
-ErrorCorrection = Literal["equalize", "smooth", "round", "bias"]
+ErrorCorrection = Literal["equalize", "smooth", "scale", "round", "bias"]
 ERROR_CORRECTIONS: tuple[ErrorCorrection, ...] = get_args(ErrorCorrection)
 
 # int8: activations too, with ranges that are measured before. int8-dynamic: the data of products
@@ -221,18 +221,25 @@ Scheme = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
+def corrections_for(scheme: Scheme) -> tuple[ErrorCorrection, ...]:
+    """What can make up for rounding with a scheme."""
+    return ("equalize", "smooth", "round", "bias") if scheme == "int8" else ("scale", "round")
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
     """How convolutions and matrix products become integer arithmetic.
 
     Attributes:
-        scheme: what becomes integers; only `int8` needs calibration data, and the next six
-            options are for it.
+        scheme: what becomes integers; only `int8` needs calibration data, and the other options up
+            to `symmetric` are for it, but for `correct`.
         calibration: how the range of an activation is read off the calibration data.
-        correct: what makes up for rounding: `equalize` lets the weights of consecutive layers share
-            their ranges, `smooth` moves differences between channels from the data of products into
-            the weights, `round` chooses integers that make up for each other's errors on the data,
-            `bias` takes back what rounding adds in the mean.
+        correct: what makes up for rounding. With `int8`: `equalize` lets the weights of consecutive
+            layers share their ranges, `smooth` moves differences between channels from the data of
+            products into the weights, `round` chooses integers that make up for each other's errors
+            on the data, `bias` takes back what rounding adds in the mean. With other schemes, where
+            there are samples: `scale` enlarges the rows of weights that are multiplied by much,
+            `round` fits integers, scales and biases to the data. None: what `corrections` says.
         layer_calibration: the same for the data of single layers: node, or regular expression that
             matches whole names -> method.
         least_sqnr_db: layers whose signal to noise ratio on integers is less, on calibration data,
@@ -248,7 +255,7 @@ class QuantizeOptions:
 
     scheme: Scheme = "int8"
     calibration: CalibrationMethod = "minmax"
-    correct: tuple[ErrorCorrection, ...] = ("round", "bias")
+    correct: tuple[ErrorCorrection, ...] | None = None
     layer_calibration: Mapping[str, CalibrationMethod] = field(default_factory=dict, hash=False)
     least_sqnr_db: float | None = 30.0
     per_channel: bool = True
@@ -270,9 +277,21 @@ class QuantizeOptions:
         for method in (self.calibration, *self.layer_calibration.values()):
             _check_word("calibration method", method, CALIBRATION_METHODS)
         _check_patterns(tuple(self.layer_calibration))
-        for word in self.correct:
+        for word in self.correct or ():
             _check_word("correction", word, ERROR_CORRECTIONS)
+            if word not in corrections_for(self.scheme):
+                words = ", ".join(f"`{name}`" for name in corrections_for(self.scheme))
+                raise OptionError(
+                    f"correction `{word}` is not for scheme `{self.scheme}`, which has {words}"
+                )
         _check_patterns(self.exclude)
+
+    @property
+    def corrections(self) -> tuple[ErrorCorrection, ...]:
+        """What makes up for rounding: what was asked for, or what pays with the scheme."""
+        if self.correct is not None:
+            return self.correct
+        return ("round", "bias") if self.scheme == "int8" else ("round",)
 
 
 @dataclass(frozen=True, kw_only=True)

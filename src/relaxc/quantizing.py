@@ -24,6 +24,7 @@ from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.passes.quantize.ranges_by_name import RangesByName
 from relaxc.passes.quantize.restore_float import RestoreFloat
+from relaxc.passes.quantize.scale_rows import ScaleRows
 from relaxc.passes.quantize.smooth_activations import SmoothActivations
 from relaxc.runtime.session import TensorInfo
 
@@ -71,8 +72,14 @@ def quantization_passes(
         group = options.group_size or (_GROUP_SIZE if bits == 4 else None)
         if correction is None:
             return [QuantizeWeights(bits, group, options.exclude), tables]
-        fitted = correction.run, correction.samples
-        return [QuantizeWeights(bits, group, options.exclude, *fitted), tables]
+        run, samples = correction.run, correction.samples
+        weights = QuantizeWeights(bits, group, options.exclude)
+        passes: list[Pass] = []
+        if "scale" in options.corrections:
+            passes.append(ScaleRows(weights.variables, bits, group, run, samples))
+        if "round" in options.corrections:
+            weights = replace(weights, run=run, samples=samples)
+        return [*passes, weights, tables]
 
     def calibrate(collect: Collect) -> CalibrateQuantization:
         symmetric, layers = options.symmetric, options.layer_calibration
@@ -97,22 +104,22 @@ def quantization_passes(
     fit = FitRounding(
         lambda: teachers[-1],
         correction.run,
-        samples if "round" in options.correct else list,
-        "bias" in options.correct,
+        samples if "round" in options.corrections else list,
+        "bias" in options.corrections,
     )
     errors = LayerErrors(lambda: teachers[-1], run, samples)
     correction.report(errors)
-    passes: list[Pass] = [EqualizeLayers()] if "equalize" in options.correct else []
-    if "smooth" in options.correct:
+    passes = [EqualizeLayers()] if "equalize" in options.corrections else []
+    if "smooth" in options.corrections:
         passes.append(SmoothActivations(run, samples, options.exclude))
     passes += [
         replace(annotate, keep=teachers.append),
         calibrate(ranges),
         # Before anything measures how much is lost.
-        *([fit] if "round" in options.correct else []),
+        *([fit] if "round" in options.corrections else []),
         RestoreFloat(errors, again, options.least_sqnr_db),
     ]
-    return [*passes, *([CorrectBias(errors)] if "bias" in options.correct else []), tables]
+    return [*passes, *([CorrectBias(errors)] if "bias" in options.corrections else []), tables]
 
 
 class Remembered:

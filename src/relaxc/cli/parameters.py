@@ -16,12 +16,12 @@ from relaxc.measure.feeds import FILL_MODES
 from relaxc.measure.samples import imported
 from relaxc.options import (
     CALIBRATION_METHODS,
-    ERROR_CORRECTIONS,
     SCHEMES,
     CompileOptions,
     ErrorCorrection,
     QuantizeOptions,
     Shape,
+    corrections_for,
     parse_input_shapes,
 )
 
@@ -187,11 +187,15 @@ def quantizing(command: _Command) -> _Command:
         click.option(
             "--correct",
             metavar="WORD,...",
-            default=",".join(QuantizeOptions().correct),
-            show_default=True,
-            help="What makes up for rounding with int8: "
-            + ", ".join(f"`{word}`" for word in ERROR_CORRECTIONS)
-            + "; `none` for nothing.",
+            help="What makes up for rounding, by the samples: "
+            + _listed(corrections_for("int8"))
+            + " with int8, "
+            + _listed(corrections_for("int8-weights"))
+            + " with others; `none` for nothing.  [default: "
+            + ",".join(QuantizeOptions().corrections)
+            + " and "
+            + ",".join(QuantizeOptions(scheme="int8-weights").corrections)
+            + "]",
         ),
         click.option(
             "--least-sqnr",
@@ -262,8 +266,14 @@ def read_function(text: str | None) -> Callable[[Any], Any] | None:
     return imported(module, name)
 
 
-def read_corrections(text: str) -> tuple[ErrorCorrection, ...]:
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def read_corrections(text: str | None) -> tuple[ErrorCorrection, ...] | None:
     """Read `--correct`; the options complain about words that are none."""
+    if text is None:
+        return None
     words = tuple(word.strip() for word in text.split(","))
     return () if words == ("none",) else cast("tuple[ErrorCorrection, ...]", words)
 

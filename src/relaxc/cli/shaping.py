@@ -77,7 +77,7 @@ def read_shaping(
     group_size: int | None,
     calibrate: str | None,
     calibration: CalibrationMethod,
-    correct: str,
+    correct: str | None,
     least_sqnr: float,
     per_channel: bool,
     symmetric: bool,
