@@ -15,14 +15,20 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 import relaxc
-from relaxc.options import CompileOptions, PruneOptions, SparsifyOptions
+from relaxc.options import (
+    CompileOptions,
+    Diagnostics,
+    DistillOptions,
+    PruneOptions,
+    SparsifyOptions,
+)
 from relaxc.runtime.session import Model
 
 
@@ -39,7 +45,7 @@ class Case:
     options: CompileOptions
 
 
-def cases(round_to: int) -> list[Case]:
+def cases(round_to: int, epochs: int) -> list[Case]:
     """Dense, then channels and weights, each bare and with all we can do without labels."""
     found = [Case("dense", CompileOptions())]
     for share in (0.3, 0.5):
@@ -54,6 +60,13 @@ def cases(round_to: int) -> list[Case]:
         )
         found.append(Case(f"macs={share} l2", CompileOptions(prune=bare)))
         found.append(Case(f"macs={share} obs, recovered", CompileOptions(prune=corrected)))
+        trained = replace(
+            corrected,
+            distill=DistillOptions(
+                epochs=epochs, learning_rate=0.006, augment=("flip", "shift", "mix")
+            ),
+        )
+        found.append(Case(f"macs={share} obs, distilled", CompileOptions(prune=trained)))
     for criterion in ("magnitude", "wanda", "obs"):
         half = SparsifyOptions(share=0.5, criterion=criterion)
         pairs = SparsifyOptions(pattern=(2, 4), criterion=criterion)
@@ -91,6 +104,8 @@ def main() -> None:
     parser.add_argument("--std", type=float, nargs=3, default=(1.0, 1.0, 1.0))
     parser.add_argument("--samples", type=int, default=1000, help="unlabelled images to use")
     parser.add_argument("--round-to", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=80, help="of distillation")
+    parser.add_argument("--checkpoint", type=Path, help="folder that keeps states of distillation")
     parser.add_argument("--only", help="cases whose name has this in it, beside `dense`")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -103,13 +118,19 @@ def main() -> None:
     tests = [(images[:half], labels[:half])]
     if args.also:
         tests.append(read(args.also, args.mean, args.std))
-    for case in cases(args.round_to):
+    for case in cases(args.round_to, args.epochs):
         if args.only and args.only not in case.name and case.name != "dense":
             continue
         start = perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.rxc"
-            done = relaxc.compile(args.model, path, case.options, recovery_data=samples)
+            diagnostics = Diagnostics()
+            if args.checkpoint:
+                state = args.checkpoint / (case.name.replace(" ", "_") + ".npz")
+                diagnostics = Diagnostics(checkpoint=state)
+            done = relaxc.compile(
+                args.model, path, case.options, diagnostics, recovery_data=samples
+            )
             took = perf_counter() - start
             model = relaxc.load(path)
             top1 = [accuracy(model, *test) for test in tests]

@@ -196,6 +196,34 @@ def _layer_norm(_var: relax.Var, call: relax.Call, grad: relax.Var, ctx: Any) ->
     return [op.multiply(rest, scale), gamma_grad, op.sum(grad, others)]
 
 
+def _concat(_var: relax.Var, call: relax.Call, grad: relax.Var, ctx: Any) -> list[relax.Expr]:
+    """TVM splits, which it cannot where a part is empty."""
+    op, parts = relax.op, call.args[0].fields
+    axis, begin = int(call.attrs.axis) % grad.ty.ndim, 0
+    pieces = []
+    for part in parts:
+        size = _static(part)[axis]
+        piece = op.strided_slice(grad, [axis], [begin], [begin + size])
+        pieces.append(ctx.emit(piece if size else op.zeros(_static(part), "float32")))
+        begin += size
+    return [relax.Tuple(pieces)]
+
+
+def _rms_norm(_var: relax.Var, call: relax.Call, grad: relax.Var, ctx: Any) -> list[relax.Expr]:
+    op, emit = relax.op, ctx.emit
+    data, gamma = call.args
+    axes = [int(a) % data.ty.ndim for a in call.attrs.axes]
+    others = [a for a in range(data.ty.ndim) if a not in axes]
+    epsilon = relax.const(float(call.attrs.epsilon), "float32")
+    square = emit(op.mean(op.multiply(data, data), axes, keepdims=True))
+    scale = emit(op.rsqrt(op.add(square, epsilon)))
+    unit = emit(op.multiply(data, scale))
+    inner = emit(op.multiply(grad, gamma))
+    along = emit(op.mean(op.multiply(inner, unit), axes, keepdims=True))
+    rest = emit(op.subtract(inner, op.multiply(unit, along)))
+    return [op.multiply(rest, scale), op.sum(op.multiply(grad, unit), others)]
+
+
 for _name, _gradient in {
     "relax.nn.conv2d": _conv2d,
     "relax.nn.relu": _relu,
@@ -209,5 +237,7 @@ for _name, _gradient in {
     "relax.strided_slice": _strided_slice,
     "relax.nn.adaptive_avg_pool2d": _global_pool,
     "relax.nn.layer_norm": _layer_norm,
+    "relax.nn.rms_norm": _rms_norm,
+    "relax.concat": _concat,
 }.items():
     tvm.ir.register_op_attr(_name, "FPrimalGradient", _gradient, level=_LEVEL)

@@ -7,7 +7,7 @@ Before:                              After, 2:4:
 |---|---|
 | `magnitude` | the smallest |
 | `wanda` | the smallest times the norm of what they are multiplied by (Sun et al., ICLR 2024) |
-| `obs` | those that cost the least error when later rows make up for it (SparseGPT, Frantar & Alistarh, ICML 2023); at last all that are left are fitted by least squares |
+| `obs` | those that cost the least error when later rows make up for it (SparseGPT, Frantar & Alistarh, ICML 2023); at last all that are left are fitted by least squares. Layer by layer: on data that pruned layers give |
 
 Fires when: a convolution of one group or a product has a constant float32 weight.
 Leaves alone: excluded nodes; weights whose rows do not divide into groups of an N:M pattern;
@@ -155,8 +155,26 @@ class PruneWeights(Pass):
             OptionError: no weight can be pruned, or what is excluded matches no node.
         """
         products = self._candidates(products_of(mod))
+        names = {str(p.var.name) for p in products}
+        sparse = (
+            self._in_turn(mod, names) if self.criterion == "obs" else self._at_once(mod, products)
+        )
+        if self.recover:
+            assert self.run is not None
+            # Bindings get variables of their own: both modules run side by side.
+            fresh = with_new_variables(sparse)
+            samples = self.samples()
+            sparse = reconstruct(mod, fresh, names, None, self.run, samples, self.progress)
+        if self.distillation is not None:
+            assert self.run is not None
+            samples, how = self.samples(), self.distillation
+            sparse = distill(mod, sparse, None, self.run, samples, how, self.progress)
+        return sparse
+
+    def _at_once(self, mod: IRModule, products: list[Product]) -> IRModule:
+        """Every weight by itself."""
         grams: Mapping[relax.Var, Matrix] = {}
-        if self.criterion != "magnitude":
+        if self.criterion == "wanda":
             assert self.run is not None
             grams = gram_matrices(mod, products, self.run, self.samples())
         pruned = {p.var: p.with_matrix(self._pruned(p, grams)) for p in products}
@@ -168,18 +186,17 @@ class PruneWeights(Pass):
                 for b in block.bindings
             ]
 
-        sparse = rewrite_main(relax.BlockBuilder(mod), rewrite)
-        if self.recover:
-            assert self.run is not None
-            # Bindings get variables of their own: both modules run side by side.
-            names, fresh = {str(p.var.name) for p in products}, with_new_variables(sparse)
-            samples = self.samples()
-            sparse = reconstruct(mod, fresh, names, None, self.run, samples, self.progress)
-        if self.distillation is not None:
-            assert self.run is not None
-            samples, how = self.samples(), self.distillation
-            sparse = distill(mod, sparse, None, self.run, samples, how, self.progress)
-        return sparse
+        return rewrite_main(relax.BlockBuilder(mod), rewrite)
+
+    def _in_turn(self, mod: IRModule, names: set[str]) -> IRModule:
+        """Each weight for what the pruned ones before it leave to make up for."""
+        assert self.run is not None
+
+        def settle(_product: Product, weight: Matrix, gram: Matrix) -> Matrix:
+            return refitted(weight, compensated(weight, gram, self.pattern), gram)
+
+        fresh, samples = with_new_variables(mod), self.samples()
+        return reconstruct(mod, fresh, names, None, self.run, samples, self.progress, settle)
 
     def _candidates(self, products: list[Product]) -> list[Product]:
         nodes = {_node(p) for p in products}
@@ -207,11 +224,8 @@ class PruneWeights(Pass):
         weight = product.matrix()
         if self.criterion == "magnitude":
             return weight * self.pattern.mask(weight**2)
-        gram = grams[product.var]
-        if self.criterion == "wanda":
-            norms = np.sqrt(np.diag(gram))[:, None]
-            return weight * self.pattern.mask((weight * norms) ** 2)
-        return refitted(weight, compensated(weight, gram, self.pattern), gram)
+        norms = np.sqrt(np.diag(grams[product.var]))[:, None]
+        return weight * self.pattern.mask((weight * norms) ** 2)
 
 
 def compensated(weight: Matrix, gram: Matrix, pattern: Pattern) -> Matrix:

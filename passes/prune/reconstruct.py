@@ -11,7 +11,7 @@ The old weights pull: where the data says nothing, nothing changes. Weights of z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,16 @@ from tvm.ir import GenericConst
 from relaxc.errors import OptionError
 from relaxc.passes.prune.least_squares import solve_within
 from relaxc.passes.prune.products import Matrix, Product, picked, products_of
-from relaxc.passes.prune.segments import Arrays, Run, Values, bindings_of
+from relaxc.passes.prune.segments import (
+    Arrays,
+    Run,
+    Values,
+    bindings_of,
+    common_shapes,
+    of_shapes,
+    with_constants,
+    with_new_variables,
+)
 
 # Rows per unknown of a column; more make the estimate steadier and the pass slower.
 _ROWS = 30
@@ -76,13 +85,40 @@ def reconstruct(
         OptionError: the module has branches or loops.
     """
     if not all(isinstance(b, relax.DataflowBlock) for b in small["main"].body.blocks):
-        raise OptionError("recovery is for models without branches and loops; leave it out")
+        raise OptionError(
+            "recovery and `obs` are for models without branches and loops; leave them out"
+        )
+    sizes = common_shapes(dense, samples)
+    if sizes:
+        return _at_shapes(dense, small, nodes, kept, run, samples, progress, settle, sizes)
     work = _Reconstruction(dense, small, kept, run, samples, settle)
     products = [p for p in products_of(small) if str(p.var.name) in nodes]
     for number in range(len(products)):
         progress(f"recover {number + 1}/{len(products)}")
         work.correct(products[number:])
     return work.module()
+
+
+def _at_shapes(
+    dense: IRModule,
+    small: IRModule,
+    nodes: Collection[str],
+    kept: Kept | None,
+    run: Run,
+    samples: list[Arrays],
+    progress: Callable[[str], None],
+    settle: Settle | None,
+    sizes: Mapping[str, int],
+) -> IRModule:
+    """`reconstruct` with symbols in shapes, by the samples that have these sizes."""
+    bind = relax.transform.BindSymbolicVars(dict(sizes), "main")
+    before = bind(dense)
+    after = with_new_variables(bind(small), before["main"].params)
+    samples = of_shapes(dense, sizes, samples)
+    open_ = {b.var: o.var for b, o in zip(bindings_of(before), bindings_of(dense), strict=True)}
+    left = None if kept is None else lambda var: kept(open_[var])
+    done = reconstruct(before, after, nodes, left, run, samples, progress, settle)
+    return with_constants(small, done)
 
 
 class _Reconstruction:

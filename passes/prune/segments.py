@@ -6,10 +6,12 @@ after it before it runs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from tvm import IRModule, relax
+from tvm import IRModule, relax, tirx
+from tvm.ir import GenericConst
 
 Arrays = Sequence[np.ndarray]
 # Compiles a module whose `main` gives a tuple, and runs it on each set of arguments.
@@ -62,10 +64,16 @@ def piece(
     return relax.transform.CanonicalizeBindings()(out), list(needed)
 
 
-def with_new_variables(mod: IRModule) -> IRModule:
-    """The same module, whose bindings bind other variables; parameters stay."""
+def with_new_variables(mod: IRModule, params: Sequence[relax.Var] | None = None) -> IRModule:
+    """The same module, whose bindings bind other variables.
+
+    Args:
+        mod: the module.
+        params: parameters that take the place of its own, which stay otherwise.
+    """
     main = mod["main"]
-    names: dict[relax.Var, relax.Expr] = {}
+    params = list(main.params if params is None else params)
+    names: dict[relax.Var, relax.Expr] = dict(zip(main.params, params, strict=True))
     blocks = []
     for block in main.body.blocks:
         bindings = []
@@ -80,6 +88,52 @@ def with_new_variables(mod: IRModule) -> IRModule:
         blocks.append(type(block)(bindings))
     body = relax.SeqExpr(blocks, _Renaming(names).visit_expr(main.body.body))
     body = relax.BlockBuilder().normalize(body)
+    out = mod.clone()
+    out["main"] = relax.Function(params, body, main.ret_ty, main.is_pure, main.attrs)
+    return out
+
+
+def common_shapes(mod: IRModule, samples: Sequence[Arrays]) -> dict[str, int]:
+    """What the symbols in the parameters' shapes are in most of the samples.
+
+    Pieces of a module cannot tell symbols from values whose shapes are sums of them; where no
+    symbol is left, they need not.
+    """
+    shapes = Counter(tuple(np.shape(array) for array in sample) for sample in samples)
+    most = shapes.most_common(1)[0][0]
+    return {
+        str(dim.name): int(size)
+        for param, shape in zip(mod["main"].params, most, strict=True)
+        for dim, size in zip(param.ty.shape.values, shape, strict=True)
+        if isinstance(dim, tirx.Var)
+    }
+
+
+def of_shapes(mod: IRModule, sizes: Mapping[str, int], samples: Sequence[Arrays]) -> list[Arrays]:
+    """The samples whose shapes are the parameters' with these symbols."""
+    shapes = [
+        tuple(sizes[d.name] if isinstance(d, tirx.Var) else int(d) for d in param.ty.shape.values)
+        for param in mod["main"].params
+    ]
+    return [sample for sample in samples if [np.shape(array) for array in sample] == shapes]
+
+
+def with_constants(mod: IRModule, other: IRModule) -> IRModule:
+    """A module with the constants that another one has in the same operators of `main`."""
+    main, values = mod["main"], iter([b.value for b in bindings_of(other)])
+    blocks = []
+    for block in main.body.blocks:
+        bindings = []
+        for binding in block.bindings:
+            old, new = binding.value, next(values)
+            if isinstance(old, relax.Call) and any(isinstance(a, GenericConst) for a in old.args):
+                pairs = zip(old.args, new.args, strict=True)
+                args = [n if isinstance(o, GenericConst) else o for o, n in pairs]
+                value = relax.Call(old.op, args, old.attrs, old.ty_args)
+                binding = relax.VarBinding(binding.var, relax.BlockBuilder().normalize(value))
+            bindings.append(binding)
+        blocks.append(type(block)(bindings))
+    body = relax.BlockBuilder().normalize(relax.SeqExpr(blocks, main.body.body))
     out = mod.clone()
     out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
     return out

@@ -39,7 +39,6 @@ from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, with_new_variables
 from relaxc.passes.quantize.affine import shortened
 from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
-from relaxc.passes.quantize.one_shape import at_one_shape
 from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
 
 # Integers with a row per column and group, and the scale and zero point of each row.
@@ -134,10 +133,9 @@ class QuantizeWeights(Pass):
             found[str(product.var.name)] = _stored(integers, grid)
             return integers * grid.at(slice(None))[0]
 
-        fixed, alike = at_one_shape(mod, samples)
-        small = with_new_variables(fixed)
-        rounded = reconstruct(fixed, small, names, None, self.run, alike, self.progress, settle)
-        return _with_biases(mod, rounded), found
+        small = with_new_variables(mod)
+        rounded = reconstruct(mod, small, names, None, self.run, samples, self.progress, settle)
+        return rounded, found
 
     def _applies(self, binding: relax.Binding) -> bool:
         call = operator_call(binding)
@@ -155,26 +153,6 @@ class QuantizeWeights(Pass):
         rows = np.ascontiguousarray(weight.T).reshape(-1, self.group or len(weight))
         integers, scale = round_groups(rows, self.bits)
         return integers, scale, np.zeros(scale.shape, np.int8)
-
-
-def _with_biases(mod: IRModule, corrected: IRModule) -> IRModule:
-    """The module with the constants that another one with the same names adds."""
-    calls = {str(b.var.name): operator_call(b) for b in bindings_of(corrected)}
-
-    def rewrite(block: relax.BindingBlock) -> Sequence[relax.Binding]:
-        builder = relax.BlockBuilder()
-        result: list[relax.Binding] = []
-        for binding in block.bindings:
-            call, other = operator_call(binding), calls.get(str(binding.var.name))
-            if call is None or other is None or call.op.name != "relax.add":
-                result.append(binding)
-                continue
-            args = [b if isinstance(b, GenericConst) else a for a, b in zip(call.args, other.args)]
-            value = builder.normalize(relax.Call(call.op, args, call.attrs))
-            result.append(relax.VarBinding(binding.var, value))
-        return result
-
-    return rewrite_main(relax.BlockBuilder(mod), rewrite)
 
 
 def _stored(integers: Matrix, grid: Grid) -> Stored:

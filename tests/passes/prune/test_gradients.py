@@ -56,12 +56,21 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray]]] = {
             "u": weight(6), "v": weight(6, 3),
         },
     ),
+    "root mean square, concatenated with nothing": (
+        """a = Reshape(x, s) b = MatMul(a, w) c = RMSNormalization<epsilon=0.01>(b, g)
+        d = Add(c, b) e = Slice(b, zero, zero, one) f = Slice(d, zero, one, one)
+        h = Concat<axis=1>(e, d, f) y = MatMul(h, v)""",
+        {
+            "s": np.array([2, 24, 8]), "w": weight(8, 6), "g": weight(6), "v": weight(6, 3),
+            "zero": np.array([0]), "one": np.array([1]),
+        },
+    ),
 }  # fmt: skip
 
 
 def imported(body: str, weights: dict[str, np.ndarray]) -> IRModule:
     graph = f"g (float[2,3,8,8] x) => (float[] y) {{ {body} }}"
-    return from_onnx(onnx_model(graph, 20, **weights)).mod
+    return from_onnx(onnx_model(graph, 23, **weights)).mod
 
 
 @pytest.mark.parametrize("case", CASES)
