@@ -1,4 +1,4 @@
-"""The picture of `benchmarks/cpu.py`: relaxc's time relative to the better float32 peer."""
+"""The pictures of `benchmarks/cpu.py` and `benchmarks/quantize_speed.py`: ratios of times."""
 
 from __future__ import annotations
 
@@ -57,5 +57,38 @@ def plot_ratios(configurations: Mapping[tuple[int, int], Sequence[Measured]], pa
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=hue) for hue in colors.values()]
     figure.legend(handles, list(colors), loc="upper center", ncols=len(colors), frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def plot_int8(models: Sequence[str], ratios: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Draw how long int8 takes, relative to several other ways, in one panel for each.
+
+    Args:
+        models: one per row.
+        ratios: by what they are relative to; one per model.
+        path: of the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(
+        1, len(ratios), figsize=(2.2 + 3.0 * len(ratios), 3.4), sharey=True, squeeze=False
+    )
+    places = range(len(models))
+    for panel, (name, values) in zip(panels[0], ratios.items()):
+        panel.barh(places, values, color="#1b7f79", height=0.72)
+        for place, ratio in zip(places, values):
+            panel.text(0.03, place, f"{ratio:.2f}", va="center", color="white")
+        panel.axvline(1, color="black", linewidth=1)
+        panel.set_title(f"of {name}", fontsize=10)
+        panel.set_yticks(places, models)
+        panel.set_xlim(0, max(1.1, *values))
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].invert_yaxis()
+    figure.supxlabel("time of relaxc int8", fontsize=10)
+    figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

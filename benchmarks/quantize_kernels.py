@@ -68,8 +68,8 @@ def feed(case: Case) -> dict[str, np.ndarray]:
     return {"x": np.maximum(noise, 0).astype(np.float32)}
 
 
-def prepare(case: Case, folder: Path) -> Files:
-    """Compile a class for all targets, unless that has been done."""
+def prepare(case: Case, folder: Path, again: bool) -> Files:
+    """Compile a class for all targets; what has been compiled before, only `again`."""
     stem = "".join(c if c.isalnum() else "_" for c in case.name)
     files = Files(case, folder / f"{stem}.onnx", {})
     onnx.save(case.model(), files.model)
@@ -79,7 +79,7 @@ def prepare(case: Case, folder: Path) -> Files:
                 folder / f"{stem}.{label.replace(' ', '_')}.{'int8' if is_integer else 'f32'}.rxc"
             )
             files.artifacts[label, is_integer] = path
-            if path.exists():
+            if path.exists() and not again:
                 continue
             quantize = QuantizeOptions(speed_gate=False, least_sqnr_db=None) if is_integer else None
             options = relaxc.CompileOptions(target=target, quantize=quantize)
@@ -133,14 +133,14 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="WORD", help="classes whose name has it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="where models and artifacts stay")
-    parser.add_argument("--prepare", action="store_true", help="stop before the measurement")
+    parser.add_argument("--prepare", action="store_true", help="compile anew, measure nothing")
     args = parser.parse_args()
     cases = [case for case in (*CASES, _WIDE) if case.name in (*_NAMES, _WIDE.name)]
     cases = [c for c in cases if not args.only or any(word in c.name for word in args.only)]
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as scratch:
         folder = args.cache or Path(scratch)
         folder.mkdir(exist_ok=True)
-        files = [prepare(case, folder) for case in cases]
+        files = [prepare(case, folder, args.prepare) for case in cases]
         if args.prepare:
             return 0
         print(f"{this_machine().cpu}, threads: {args.threads}\n")

@@ -1,11 +1,18 @@
 """Measure int8 of relaxc against OpenVINO's (NNCF), ONNX Runtime's and our own float32.
 
     pip install -e .[bench] nncf
-    python benchmarks/quantize_speed.py FOLDER [--only NAME ...] [--threads 2] [--cache FOLDER]
+    python benchmarks/quantize_speed.py FOLDER [--only NAME ...] [--threads 2] [--plot FILE]
 
 FOLDER holds what `benchmarks/export_models.py` wrote. Every engine quantizes the same model by its
 own means and runs it on the same inputs, in turn; tables show minimum and median over all rounds.
-`--prepare` stops before the measurement: with `--cache`, quantized models and artifacts are kept.
+All layers are quantized, whether they are faster for it or not, unless `--speed-gate` is given.
+
+On a machine that others use, too, measure a model or two at a time when it is quiet; tables and
+plots are of all that was measured so far:
+
+    python benchmarks/quantize_speed.py FOLDER --cache CACHE --prepare
+    python benchmarks/quantize_speed.py FOLDER --cache CACHE --only resnet18 resnet50   # and so on
+    python benchmarks/quantize_speed.py FOLDER --cache CACHE --only --plot quantize_speed.svg
 """
 
 from __future__ import annotations
@@ -68,13 +75,15 @@ class Row:
         return times[OURS] / times[peer]
 
 
-def prepare(model: Path, cache: Path, again: bool) -> dict[str, Path]:
+def prepare(model: Path, cache: Path, again: bool, speed_gate: bool) -> dict[str, Path]:
     """Every engine's file, by engine."""
     files = {OURS: cache / f"{model.stem}.int8.rxc", OURS_FLOAT: cache / f"{model.stem}.rxc"}
     for name, path in files.items():
         if again or not path.exists():
             # Calibrated on noise, which says nothing of how exact a layer is.
-            quantize = QuantizeOptions(least_sqnr_db=None) if name == OURS else None
+            quantize = None
+            if name == OURS:
+                quantize = QuantizeOptions(least_sqnr_db=None, speed_gate=speed_gate)
             options = relaxc.CompileOptions(quantize=quantize)
             with quiet():
                 relaxc.compile(model, path, options, calibration_data=samples(model))
@@ -147,33 +156,47 @@ def main() -> int:
     """Measure, print and judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=MODELS, default=MODELS)
+    parser.add_argument("--only", nargs="*", metavar="NAME", choices=MODELS, default=MODELS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.2, help="per engine and round")
-    parser.add_argument("--cache", type=Path, help="where quantized models and artifacts stay")
+    parser.add_argument("--speed-gate", action="store_true", help="layers not faster stay float")
+    parser.add_argument("--cache", type=Path, help="keeps models, artifacts and what was measured")
     parser.add_argument("--prepare", action="store_true", help="compile anew, measure nothing")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as scratch:
         cache = args.cache or Path(scratch)
         cache.mkdir(exist_ok=True)
-        models = [args.folder / f"{name}.onnx" for name in args.only]
-        files = [prepare(model, cache, again=args.prepare) for model in models]
-        if args.prepare:
-            return 0
-        rows: list[Row] = []
-        for model, paths in zip(models, files):
-            rows.append(measure(model, paths, args))
-            print(f"{model.stem}: {rows[-1].min_ms}", file=sys.stderr, flush=True)
-    machine = this_machine()
-    print(f"{machine.cpu}, {args.threads} threads; minimum / median in milliseconds\n")
+        for name in args.only:
+            model = args.folder / f"{name}.onnx"
+            files = prepare(model, cache, args.prepare, args.speed_gate)
+            if not args.prepare:
+                row = measure(model, files, args)
+                (cache / f"{name}.{args.threads}.json").write_text(json.dumps(asdict(row)))
+            print(f"{name}: done", file=sys.stderr, flush=True)
+        rows = [Row(**json.loads(path.read_text())) for path in measured(cache, args.threads)]
+    if args.prepare:
+        return 0
+    if not rows:
+        parser.error("nothing was measured with this cache yet")
+    print(f"{this_machine().cpu}, {args.threads} threads; minimum / median in milliseconds\n")
     print(table(rows))
     for kind in ("min", "median"):
         print(f"\nBy {kind}: " + "; ".join(map(str, judge(rows, kind))))
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    if args.plot:
+        from plot import plot_int8
+
+        peers = {"OpenVINO int8": OPENVINO, "ONNX Runtime QDQ": ORT, OURS_FLOAT: OURS_FLOAT}
+        ratios = {name: [row.ratio(peer) for row in rows] for name, peer in peers.items()}
+        plot_int8([row.model for row in rows], ratios, args.plot)
     return 0
+
+
+def measured(cache: Path, threads: int) -> list[Path]:
+    """Results that are there, in the order of the models."""
+    paths = [cache / f"{name}.{threads}.json" for name in MODELS]
+    return [path for path in paths if path.exists()]
 
 
 if __name__ == "__main__":

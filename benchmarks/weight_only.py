@@ -1,12 +1,17 @@
 """Weight-only products against ONNX Runtime's MatMulNBits and the memory's bandwidth.
 
-    python benchmarks/weight_only.py [--threads 2] [--rows 1 ...] [--cache FOLDER]
+    python benchmarks/weight_only.py [--threads 2] [--rows 1 ...] [--columns 4096 ...]
 
-Two matrices (their weights fit the last-level cache, or do not), in groups of 32 and 128, of four
-and eight bits. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic) and 4 (the data become
-int8 too), relaxc as it is and with `int8-dynamic`; the ratios compare like with like. Engines take
-turns; minimum over all rounds, in microseconds. The share of the bandwidth counts packed weights
-and scales, against reading as many bytes, measured in between.
+In slices, where others use the machine, too: `--cache CACHE --prepare` first, then `--cache CACHE`
+and some `--columns`, `--bits` or `--groups`.
+
+Two matrices (their weights fit the last-level cache, or do not), and eight products in a row, in
+groups of 32 and 128, of four and eight bits; scales have eight significant bits, as those that
+`int4-weights` makes. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic) and 4 (the data
+become int8 too), relaxc as it is and with `int8-dynamic`; the ratios compare like with like.
+Engines take turns; minimum over all rounds, in microseconds of a product: single ones include the
+call from Python. The share of the bandwidth counts packed weights and scales, against reading as
+many bytes, measured in between.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,70 +37,134 @@ from relaxc.measure.machine import this_machine
 from relaxc.measure.roofline import measure_roofline
 from relaxc.options import QuantizeOptions
 
-DEPTH = 4096
+# Depth, columns, products in a row.
+SIZES = ((4096, 4096, 1), (2048, 2048, 8), (4096, 32768, 1))
 OURS = ("relaxc", "relaxc dynamic")
 ORT = ("ORT level 0", "ORT level 4")
 # Of accuracy: float32 arithmetic, and the data as int8.
-LEVELS = (0, 4)
+_LEVELS = (0, 4)
+_SCALE_BYTES = 2
 
 
-def float_model(rows: int, depth: int, columns: int, group: int, bits: int) -> onnx.ModelProto:
-    """Data times a weight that DequantizeLinear gives, in groups along the depth."""
-    rng = np.random.default_rng(0)
-    integers = rng.integers(0, 1 << bits, (columns * (depth // group), group)).astype(np.uint8)
-    scale = rng.uniform(0.5, 1.5, len(integers)).astype(np.float32) / 100
-    zero = np.full(len(integers), 1 << (bits - 1), np.uint8)
-    nodes = [
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=0),
-        helper.make_node("Reshape", ["d", "shape"], ["r"]),
-        helper.make_node("Transpose", ["r"], ["w"], perm=[1, 0]),
-        helper.make_node("MatMul", ["x", "w"], ["y"]),
-    ]
-    arrays: dict[str, np.ndarray] = {"q": integers, "s": scale}
-    arrays |= {"z": zero, "shape": np.array([columns, depth])}
-    return _model(nodes, arrays, rows, depth, columns)
+@dataclass(frozen=True)
+class Case:
+    """Products of float32 rows by quantized weights in groups, each of the one before's result.
 
+    Attributes:
+        rows, depth, columns: of a product.
+        products: how many there are, in a row; with more than one, matrices are square.
+        bits: of a weight.
+        group: rows of a weight that share a scale.
+    """
 
-def packed_model(model: onnx.ModelProto, group: int, bits: int, level: int) -> onnx.ModelProto:
-    """The same with MatMulNBits."""
-    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    columns, depth = (int(n) for n in arrays["shape"])
-    integers = arrays["q"].reshape(columns, depth // group, group)
-    if bits == 4:
-        integers = integers[..., ::2] | (integers[..., 1::2] << 4)
-    node = helper.make_node(
-        "MatMulNBits",
-        ["x", "q", "s"],
-        ["y"],
-        domain="com.microsoft",
-        K=depth,
-        N=columns,
-        bits=bits,
-        block_size=group,
-        accuracy_level=level,
-    )
-    rows = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    # Without zero points they are the middle.
-    return _model([node], {"q": integers, "s": arrays["s"]}, rows, depth, columns)
+    rows: int
+    depth: int
+    columns: int
+    products: int
+    bits: int
+    group: int
 
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        shape = f"{self.rows}x{self.depth}x{self.columns}"
+        return f"{self.products} of {shape}" if self.products > 1 else shape
 
-def _model(
-    nodes: list[onnx.NodeProto],
-    arrays: dict[str, np.ndarray],
-    rows: int,
-    depth: int,
-    columns: int,
-) -> onnx.ModelProto:
-    kind = onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "product",
-        [helper.make_tensor_value_info("x", kind, [rows, depth])],
-        [helper.make_tensor_value_info("y", kind, [rows, columns])],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    @property
+    def size_bytes(self) -> int:
+        """Of packed weights and scales of all products."""
+        weights = self.depth * self.columns * self.products
+        return weights * self.bits // 8 + weights // self.group * _SCALE_BYTES
+
+    def models(self) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
+        """Of DequantizeLinear and MatMul, and of MatMulNBits at each level."""
+        rng = np.random.default_rng(0)
+        nodes: list[list[onnx.NodeProto]] = [[], [], []]
+        plain: dict[str, np.ndarray] = {"shape": np.array([self.columns, self.depth])}
+        packed: dict[str, np.ndarray] = {}
+        for i in range(self.products):
+            shape = (self.columns, self.depth // self.group, self.group)
+            integers = rng.integers(0, 1 << self.bits, shape).astype(np.uint8)
+            scale = rng.uniform(0.5, 1.5, integers[..., 0].size).astype(np.float32)
+            scale /= self.depth**0.5 * (1 << self.bits - 2)
+            scale = (scale.view(np.uint32) & 0xFFFF0000).view(np.float32)
+            zero = np.full(scale.size, 1 << (self.bits - 1), np.uint8)
+            q, s, z, d, r, w = (f"{name}{i}" for name in "qszdrw")
+            x, y = "x" if i == 0 else f"y{i - 1}", "y" if i + 1 == self.products else f"y{i}"
+            plain |= {q: integers.reshape(-1, self.group), s: scale, z: zero}
+            nodes[0] += [
+                helper.make_node("DequantizeLinear", [q, s, z], [d], axis=0),
+                helper.make_node("Reshape", [d, "shape"], [r]),
+                helper.make_node("Transpose", [r], [w], perm=[1, 0]),
+                helper.make_node("MatMul", [x, w], [y]),
+            ]
+            two = integers[..., ::2] | (integers[..., 1::2] << 4)
+            # Without zero points they are the middle.
+            packed |= {q: two if self.bits == 4 else integers, s: scale}
+            sizes: dict[str, Any] = {"K": self.depth, "N": self.columns, "bits": self.bits}
+            sizes |= {"block_size": self.group, "domain": "com.microsoft"}
+            for level, made in zip(_LEVELS, nodes[1:]):
+                node = helper.make_node(
+                    "MatMulNBits", [x, q, s], [y], accuracy_level=level, **sizes
+                )
+                made.append(node)
+        first, *others = nodes
+        return (self._model(first, plain), *(self._model(made, packed) for made in others))
+
+    def _model(self, nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray]) -> onnx.ModelProto:
+        kind = onnx.TensorProto.FLOAT
+        graph = helper.make_graph(
+            nodes,
+            "product",
+            [helper.make_tensor_value_info("x", kind, [self.rows, self.depth])],
+            [helper.make_tensor_value_info("y", kind, [self.rows, self.columns])],
+            [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        )
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+    def prepare(self, folder: Path, again: bool) -> dict[str, Path]:
+        """Files for each engine, unless they are there."""
+        stem = f"{self.name.replace(' ', '')}.int{self.bits}.g{self.group}"
+        files = {name: folder / f"{stem}.{i}.rxc" for i, name in enumerate(OURS)}
+        files |= {name: folder / f"{stem}.level{n}.onnx" for name, n in zip(ORT, _LEVELS)}
+        if again or not all(path.exists() for path in files.values()):
+            model, *packed = self.models()
+            for name, other in zip(ORT, packed):
+                onnx.save(other, files[name])
+            dynamic = relaxc.CompileOptions(
+                quantize=QuantizeOptions(scheme="int8-dynamic", speed_gate=False)
+            )
+            with quiet():
+                for name, options in zip(OURS, (None, dynamic)):
+                    relaxc.compile(model, files[name], options)
+        return files
+
+    def measure(self, files: dict[str, Path], args: argparse.Namespace) -> str:
+        """One row of the table."""
+        engines = [relaxc_run(files[name], args.threads) for name in OURS]
+        engines += [onnxruntime_run(files[name], args.threads) for name in ORT]
+        x = np.random.default_rng(1).standard_normal((self.rows, self.depth)).astype(np.float32)
+        wanted = engines[2](x)
+        errors = [np.linalg.norm(run(x) - wanted) / np.linalg.norm(wanted) for run in engines]
+        best = [float("inf")] * len(engines)
+        stream = 0.0
+        for _ in range(args.rounds):
+            peaks = measure_roofline(args.threads, args.seconds / 4)
+            stream = max(stream, peaks.bytes_per_s(self.size_bytes))
+            for i, run in enumerate(engines):
+                best[i] = min(best[i], fastest(run, x, args.seconds))
+        rates = [self.size_bytes / t for t in best[:2]]
+        cells = [
+            self.name,
+            f"int{self.bits} g{self.group}",
+            *(f"{t * 1e6 / self.products:.0f}" for t in best),
+            " / ".join(f"{ours / peer:.2f}" for ours, peer in zip(best, best[2:])),
+            " / ".join(f"{rate / 1e9:.0f}" for rate in rates),
+            " / ".join(f"{rate / stream:.0%}" for rate in rates),
+            " / ".join(f"{error:.0e}" for error in (errors[0], errors[1], errors[3])),
+        ]
+        return "| " + " | ".join(cells) + " |"
 
 
 def relaxc_run(artifact: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -121,66 +191,6 @@ def fastest(run: Callable[[np.ndarray], object], x: np.ndarray, seconds: float) 
     return best
 
 
-@dataclass(frozen=True)
-class Case:
-    """A product of float32 rows by quantized weights in groups."""
-
-    rows: int
-    depth: int
-    columns: int
-    bits: int
-    group: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Of packed weights and scales."""
-        weights = self.depth * self.columns
-        return weights * self.bits // 8 + weights // self.group * 4
-
-    def prepare(self, folder: Path) -> dict[str, Path]:
-        """Files for each engine, unless they are there."""
-        stem = f"{self.rows}x{self.depth}x{self.columns}.int{self.bits}.g{self.group}"
-        files = {name: folder / f"{stem}.{i}.rxc" for i, name in enumerate(OURS)}
-        files |= {name: folder / f"{stem}.level{n}.onnx" for name, n in zip(ORT, LEVELS)}
-        if not all(path.exists() for path in files.values()):
-            model = float_model(self.rows, self.depth, self.columns, self.group, self.bits)
-            for name, level in zip(ORT, LEVELS):
-                onnx.save(packed_model(model, self.group, self.bits, level), files[name])
-            dynamic = relaxc.CompileOptions(
-                quantize=QuantizeOptions(scheme="int8-dynamic", speed_gate=False)
-            )
-            with quiet():
-                for name, options in zip(OURS, (None, dynamic)):
-                    relaxc.compile(model, files[name], options)
-        return files
-
-    def measure(self, files: dict[str, Path], args: argparse.Namespace) -> str:
-        """One row of the table."""
-        engines = [relaxc_run(files[name], args.threads) for name in OURS]
-        engines += [onnxruntime_run(files[name], args.threads) for name in ORT]
-        x = np.random.default_rng(1).standard_normal((self.rows, self.depth)).astype(np.float32)
-        wanted = engines[2](x)
-        errors = [np.linalg.norm(run(x) - wanted) / np.linalg.norm(wanted) for run in engines]
-        best = [float("inf")] * len(engines)
-        stream = 0.0
-        for _ in range(args.rounds):
-            peaks = measure_roofline(args.threads, args.seconds / 4)
-            stream = max(stream, peaks.bytes_per_s(self.size_bytes))
-            for i, run in enumerate(engines):
-                best[i] = min(best[i], fastest(run, x, args.seconds))
-        rates = [self.size_bytes / t for t in best[:2]]
-        cells = [
-            f"{self.rows}x{self.depth}x{self.columns}",
-            f"int{self.bits} g{self.group}",
-            *(f"{t * 1e6:.0f}" for t in best),
-            " / ".join(f"{ours / peer:.2f}" for ours, peer in zip(best, best[2:])),
-            " / ".join(f"{rate / 1e9:.0f}" for rate in rates),
-            " / ".join(f"{rate / stream:.0%}" for rate in rates),
-            " / ".join(f"{error:.0e}" for error in (errors[0], errors[1], errors[3])),
-        ]
-        return "| " + " | ".join(cells) + " |"
-
-
 def main() -> int:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -188,20 +198,19 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", type=int, default=[1])
     parser.add_argument("--groups", nargs="+", type=int, default=[32, 128])
     parser.add_argument("--bits", nargs="+", type=int, default=[4, 8])
-    parser.add_argument("--columns", nargs="+", type=int, default=[4096, 32768])
+    columns = [size[1] for size in SIZES]
+    parser.add_argument("--columns", nargs="+", type=int, choices=columns, default=columns)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.1, help="per engine and round")
     parser.add_argument("--cache", type=Path, help="where models and artifacts stay")
-    parser.add_argument("--prepare", action="store_true", help="stop before the measurement")
+    parser.add_argument("--prepare", action="store_true", help="compile anew, measure nothing")
     args = parser.parse_args()
     cases = [
-        Case(rows, DEPTH, columns, bits, group)
-        for rows, columns, bits, group in itertools.product(
-            args.rows, args.columns, args.bits, args.groups
-        )
+        Case(rows, *size, bits, group)
+        for rows, size, bits, group in itertools.product(args.rows, SIZES, args.bits, args.groups)
     ]
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as scratch:
-        files = [case.prepare(args.cache or Path(scratch)) for case in cases]
+        files = [case.prepare(args.cache or Path(scratch), again=args.prepare) for case in cases]
         if args.prepare:
             return 0
         print(f"{this_machine().cpu}, {args.threads} threads; microseconds\n")

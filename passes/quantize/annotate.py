@@ -9,7 +9,9 @@ Before:                                  After:
 Marks: 1. both operands of every convolution (transposed or not) and product with a constant weight;
        2. what operators that only move numbers take, if what they give is marked: both then
           share one range (pooling by maximum, concatenation, reshapes);
-       3. the operands of a residual add of maps, but for one that the add can take straight from
+       3. what averages of maps take, if what they give is marked and nothing else reads it as it
+          was: each has a range of its own, because that of averages is narrower;
+       4. the operands of a residual add of maps, but for one that the add can take straight from
           the accumulators of a convolution.
 Leaves alone: nodes that the options exclude, products of two activations, everything else: it
 reads the values as they were.
@@ -46,6 +48,7 @@ _MOVES = frozenset(
         *("nn.max_pool1d", "nn.max_pool2d", "nn.max_pool3d"),
     )
 )
+_AVERAGES = frozenset(("relax.mean", "relax.nn.avg_pool2d"))
 # What a convolution's kernel computes on its accumulators anyhow.
 _EPILOGUES = frozenset(f"relax.{name}" for name in ("add", "multiply", "clip", "nn.relu"))
 
@@ -140,7 +143,9 @@ class _Annotator:
         if call.op.name in _MOVES and binding.var in self.marked:  # 2.
             for value in _tensors(call):
                 self._mark(value, like=binding.var)
-        if self._is_residual(call):  # 3.
+        if self._is_average(binding, call):  # 3.
+            self._mark(call.args[0])
+        if self._is_residual(call):  # 4.
             waiting = [a for a in call.args if a not in self.marked]
             straight = [a for a in waiting if self._is_accumulated(a)]
             # The later one: the other has long been computed by then.
@@ -148,6 +153,16 @@ class _Annotator:
             for value in waiting:
                 if value is not kept:
                     self._mark(value)
+
+    def _is_average(self, binding: relax.Binding, call: relax.Call) -> bool:
+        """Whether a binding averages what nobody reads as it was, for somebody who rounds it."""
+        if call.op.name not in _AVERAGES or binding.var not in self.marked:
+            return False
+        index = self.graph.index.get(call.args[0])
+        if index is None or call.args[0].ty.ndim != 4:
+            return False
+        alone = len(self.graph.users[index]) == 1 and not self.graph.leaves[index]
+        return alone or call.args[0] in self.marked
 
     def _is_residual(self, call: relax.Call) -> bool:
         if call.op.name != "relax.add" or call.ty.ndim < 4:
@@ -204,8 +219,10 @@ class _Annotator:
             weight = relax.DataflowVar(f"{binding.var.name}.weight", args[1].ty)
             before = [relax.VarBinding(weight, Marker(args[1], "weight", axis).as_call())]
             args[1] = weight
-        elif not (call.op.name in _MOVES and binding.var in self.marked) and not (
-            self._is_residual(call)
+        elif not (
+            (call.op.name in _MOVES and binding.var in self.marked)
+            or self._is_average(binding, call)
+            or self._is_residual(call)
         ):
             return [binding]
         args = [_substitute(arg, replaced) for arg in args]

@@ -31,6 +31,9 @@ from relaxc.targets.llvm.kernels.view import View
 # Rows of weights that an int32 holds, by bits.
 _STEP = {4: 8, 8: 4}
 _LARGEST = 127.0
+# Of a panel for few rows. LLVM unrolls a group's steps and puts their prefetches in one place:
+# those of wider panels wait for each other.
+_VECTORS = 4
 # What a row of zeros is scaled by.
 _TINY = 1e-30
 # Bytes ahead in the panel, by bits.
@@ -45,7 +48,7 @@ def choose_tiling(
         return matmul.choose_tiling(rows, columns, lanes, registers)
     blocks = -(-columns // lanes)
     if isinstance(rows, int) and rows < 4:
-        vectors = min(blocks, max(1, (registers - 6) // (3 * rows)), 8)
+        vectors = min(blocks, max(1, (registers - 6) // (3 * rows)), _VECTORS)
         # A panel is a task: each thread should have a few.
         while vectors > 2 and blocks // vectors < 8:
             vectors -= 1

@@ -69,6 +69,25 @@ def test_what_a_concatenation_joins_shares_a_range() -> None:
     assert len(set(found.values())) == 1
 
 
+def test_averages_have_ranges_of_their_own() -> None:
+    found = annotate(
+        """g (float[1,4,4,4] x) => (float[1,4,4,4] y) {
+            a = Conv(x, w)  b = Relu(a)  c = AveragePool<kernel_shape = [2,2]>(b)  y = Conv(c, w)
+        }"""
+    )
+    assert set(found) == {"x", "b", "c"} and len(set(found.values())) == 3
+
+
+def test_what_is_averaged_and_read_as_it_was_stays_float() -> None:
+    found = annotate(
+        """g (float[1,4,4,4] x) => (float[1,4,4,4] y) {
+            a = Conv(x, w)  b = Sigmoid(a)  c = GlobalAveragePool(b)  d = Conv(c, w)
+            y = Mul(b, d)
+        }"""
+    )
+    assert set(found) == {"x", "c"}
+
+
 def test_excluded_nodes_stay_float() -> None:
     graph = """g (float[1,4,4,4] x) => (float[1,4,4,4] y) {
         a = Conv(x, w)  b = Relu(a)  y = Conv(b, w)
