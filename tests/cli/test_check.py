@@ -76,3 +76,9 @@ def test_the_tolerance_fits_the_precision(relaxc: Run, conv_onnx: Path, tmp_path
     assert relaxc("compile", conv_onnx, "-o", artifact, "--precision", "bf16").code == 0
     document = relaxc("check", artifact, "--model", conv_onnx, "--cos", 0.5, "--json").json
     assert document["tolerance"] == {**limits, "cos": 0.5}
+
+
+def test_a_metric_of_ones_own(relaxc: Run, conv_onnx: Path) -> None:
+    document = relaxc("check", conv_onnx, "--evaluate", "builtins:callable", "--json").json
+    assert document["passed"] and document["score"] == 1
+    assert relaxc("check", conv_onnx, "--evaluate", "builtins").code == 2

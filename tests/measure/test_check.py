@@ -16,6 +16,7 @@ import relaxc
 from relaxc.errors import ModelError, OptionError, TargetError
 from relaxc.frontend.operators import CONVERTERS
 from relaxc.measure.check import CheckOptions, check
+from relaxc.measure.compare import Tolerance
 from relaxc.measure.expose import expose_layers
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
@@ -131,8 +132,16 @@ def test_layers_of_a_quantized_artifact(conv_onnx: Path, tmp_path: Path) -> None
     data = [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
     options = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
     relaxc.compile(conv_onnx, tmp_path / "a.rxc", options, calibration_data=data)
-    result = check(tmp_path / "a.rxc", CheckOptions(model=conv_onnx, per_layer=True))
-    assert result.is_ok and result.is_quantized
+    feed = FeedOptions(path=tmp_path / "in.npz")
+    np.savez(tmp_path / "in.npz", x=data[0]["x"])
+    asked = CheckOptions(
+        model=conv_onnx, per_layer=True, feed=feed, evaluate=lambda model: len(model.inputs)
+    )
+    result = check(tmp_path / "a.rxc", asked)
+    assert result.is_ok and result.is_quantized and result.score == 1
+    assert "Evaluated: 1" in checking.as_text(result)
+    # A hundredth of the energy: 20 dB.
+    assert result.tolerance == Tolerance(atol=1e-5, rtol=0.2, cos=0.995)
     assert [w for w in result.warnings if "quantized anew, with the ranges of these inputs" in w]
     ratios = [r.sqnr_db for layer in result.layers for r in layer.results]
     # Rounded, but not by much.

@@ -9,13 +9,14 @@ import click
 from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
-from relaxc.measure.compare import TOLERANCES, Tolerance
+from relaxc.measure.compare import QUANTIZED, TOLERANCES, Tolerance
 from relaxc.measure.feeds import FeedOptions, FillMode
 
 
 def _default(limit: str) -> str:
-    exact, rounded = (getattr(TOLERANCES[p], limit) for p in ("float32", "bfloat16"))
-    return f"[default: {exact:g}; {rounded:g} for bf16]"
+    usual = (TOLERANCES["float32"], TOLERANCES["bfloat16"], QUANTIZED["int8"])
+    exact, rounded, integers = (getattr(tolerance, limit) for tolerance in usual)
+    return f"[default: {exact:g}; {rounded:g} for bf16, {integers:g} for int8]"
 
 
 @click.command()
@@ -29,6 +30,7 @@ def _default(limit: str) -> str:
 )
 @click.option("--cos", type=float, help=f"Least cosine.  {_default('cos')}")
 @click.option("--per-layer", is_flag=True, help="Name the first layer that diverges.")
+@parameters.evaluating
 @parameters.feed
 @parameters.shapes
 @parameters.compiling
@@ -40,6 +42,7 @@ def check(
     rtol: float | None,
     cos: float | None,
     per_layer: bool,
+    evaluate: str | None,
     inputs: Path | None,
     fill_mode: FillMode,
     seed: int,
@@ -62,6 +65,7 @@ def check(
     given = {"atol": atol, "rtol": rtol, "cos": cos}
     limits = {name: value for name, value in given.items() if value is not None}
     Tolerance(**limits)  # complains before the work
+    function = parameters.read_function(evaluate)
     options = parameters.read_compile_options(
         target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
     )
@@ -77,6 +81,7 @@ def check(
             limits=limits,
             per_layer=per_layer,
             compile=options,
+            evaluate=function,
         )
         result = compare(path, check_options)
     parameters.warn(result.warnings)

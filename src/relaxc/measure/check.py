@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.load import OnnxModel, read_model
 from relaxc.frontend.simplify import convert_opset, real_inputs
 from relaxc.measure.compare import QUANTIZED, TOLERANCES, Agreement, Tolerance, compare
+from relaxc.measure.evaluate import evaluate_on
 from relaxc.measure.expose import Layer, expose_layers
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
@@ -36,6 +38,7 @@ class CheckOptions:
         limits: fields of `Tolerance` that replace those fitting the precision.
         per_layer: also look for the first layer that diverges.
         compile: how to compile a model that is not yet an artifact.
+        evaluate: the user's own measure of the artifact: from a model to a number.
     """
 
     model: Path | None = None
@@ -43,6 +46,7 @@ class CheckOptions:
     limits: Mapping[str, float] = field(default_factory=dict)
     per_layer: bool = False
     compile: CompileOptions = field(default_factory=CompileOptions)
+    evaluate: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class CheckResult:
         warnings: what weakens the result, one sentence each.
         tolerance: when two tensors agree.
         is_quantized: whether the model computes on integers.
+        score: what the user's own measure says; None without one.
     """
 
     outputs: tuple[Agreement, ...]
@@ -75,6 +80,7 @@ class CheckResult:
     warnings: tuple[str, ...]
     tolerance: Tolerance = field(default_factory=Tolerance)
     is_quantized: bool = False
+    score: float | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -92,12 +98,13 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
 
     Raises:
         OptionError: an artifact was given without its ONNX model, or with another one whose
-            outputs have other names.
+            outputs have other names; or the user's measure fails.
         RelaxcError: the model cannot be compiled, loaded or run.
     """
     with tempfile.TemporaryDirectory(prefix="relaxc-") as name:
         folder = Path(name)
         if is_artifact(path):
+            artifact = path
             source, model, warnings = _behind(path, options)
             feed_options, compile_options = options.feed, _options_of(model)
         else:
@@ -120,8 +127,10 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
                 f"the outputs of `{path}` ({_listed(ours)}) are not those of `{source}` "
                 f"({_listed(theirs)}); give the ONNX model that the artifact was compiled from"
             )
-        is_quantized = compile_options.quantize is not None
-        usual = QUANTIZED if is_quantized else TOLERANCES[compile_options.precision]
+        quantize = compile_options.quantize
+        usual = TOLERANCES[compile_options.precision]
+        if quantize is not None:
+            usual = QUANTIZED[quantize.scheme]
         tolerance = replace(usual, **options.limits)
         outputs = _compare_all(ours, theirs, tolerance)
         layers = []
@@ -129,7 +138,12 @@ def check(path: Path, options: CheckOptions) -> CheckResult:
             plain = replace(compile_options, preprocess=(), postprocess=())
             layers = _check_layers(source, feed, plain, tolerance, folder)
         return CheckResult(
-            tuple(outputs.values()), tuple(layers), warnings, tolerance, is_quantized
+            tuple(outputs.values()),
+            tuple(layers),
+            warnings,
+            tolerance,
+            quantize is not None,
+            None if options.evaluate is None else evaluate_on(artifact, options.evaluate),
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from relaxc.errors import OptionError
 from relaxc.layout import Precision
+from relaxc.options import Scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,20 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "bfloat16": Tolerance(atol=1e-2, rtol=0.2, cos=0.99),
 }
 
-# Integers of eight bits round every tensor to a 255th of its range.
-QUANTIZED = Tolerance(atol=1e-2, rtol=0.2, cos=0.99)
+# What rounding may cost: a share of the energy of a result. The cosine is 1 - share / 2 then. Of
+# numbers that err by that much, one in two millions is further off than five times the root of the
+# mean square; the largest of a result is 2.5 times its own or more, so that rtol = 2 sqrt(share).
+_ROUNDED, _HARDLY = 0.01, 0.001
+_SHARES: dict[Scheme, float] = {
+    "int8": _ROUNDED,
+    "int8-dynamic": _HARDLY,
+    "int8-weights": _HARDLY,
+    "int4-weights": _ROUNDED,
+}
+QUANTIZED: dict[Scheme, Tolerance] = {
+    scheme: Tolerance(rtol=round(2 * math.sqrt(share), 2), cos=1 - share / 2)
+    for scheme, share in _SHARES.items()
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def as_text(result: CheckResult) -> str:
     limits = f"atol {tolerance.atol:g}, rtol {tolerance.rtol:g}, cos {tolerance.cos:g}"
     verdict = f"FAILED: {', '.join(failed)} differ" if failed else "PASSED"
     parts.append(f"{verdict} ({limits}; reference: ONNX Runtime)")
+    if result.score is not None:
+        parts.append(f"Evaluated: {result.score:.6g}")
     return "\n\n".join(parts)
 
 
@@ -82,6 +84,7 @@ def as_json(result: CheckResult) -> dict[str, Any]:
         "tolerance": dataclasses.asdict(result.tolerance),
         "outputs": [_agreement(a) for a in result.outputs],
         "layers": [_layer(layer) for layer in result.layers],
+        "score": result.score,
         "first_divergence": None if first is None else _layer(first),
         "warnings": list(result.warnings),
     }
