@@ -17,7 +17,7 @@ test-long: $(READY)  ## All tests
 check: $(READY)  ## Style, types, layers
 	@scripts/check
 
-bench: $(READY)  ## The table of the README
+bench: $(READY)  ## Size, loading and memory of a few models (docs/startup.md)
 	@$(BIN)/python benchmarks/models.py
 
 docs: $(READY)  ## The manual as a site, in build/docs

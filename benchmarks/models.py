@@ -132,7 +132,7 @@ def start(engine: str, model: Path, inputs: Path) -> list[float]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table of the README."""
+    """The table of `docs/startup.md`."""
     lines = [
         "| model | max rel. error | cosine | weights | artifact | compile "
         "| load (ORT) | first inference (ORT) | process (ORT) | memory (ORT) |",
