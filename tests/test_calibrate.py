@@ -11,16 +11,17 @@ import pytest
 from builders import conv_model, onnx_model, relu_model
 
 import relaxc
-from relaxc.errors import InputError, OptionError
+from relaxc.errors import InputError, OptionError, OutputError
 from relaxc.options import (
     ERROR_CORRECTIONS,
     CalibrationMethod,
     CompileOptions,
+    Diagnostics,
     ErrorCorrection,
     QuantizeOptions,
 )
 from relaxc.quantizing import Remembered
-from relaxc.report import compiling
+from relaxc.report import compiling, ranges
 
 QUANTIZED = CompileOptions(quantize=QuantizeOptions(speed_gate=False))
 
@@ -134,6 +135,40 @@ def test_the_layers_that_hurt_most_come_first(tmp_path: Path) -> None:
     assert f"{result.sensitive_nodes[0]} {min(sqnr.values()):.0f} dB" in compiling.as_text(result)
     assert [layer["node"] for layer in compiling.as_json(result)["quantized"]] == list(sqnr)
     assert all(20 < error.sqnr_db < 60 and error.cosine > 0.99 for error in result.quantized)
+
+
+def test_ranges_and_what_exclusions_buy(tmp_path: Path) -> None:
+    model = onnx_model(
+        """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+            a = Conv (x, v)
+            b = Relu (a)
+            y = Conv (b, w)
+        }""",
+        v=np.random.default_rng(0).standard_normal((8, 3, 1, 1)).astype(np.float32),
+        w=np.random.default_rng(1).standard_normal((4, 8, 1, 1)).astype(np.float32),
+    )
+    feeds = samples(16)
+    result = relaxc.compile(
+        model, tmp_path / "m.rxc", QUANTIZED, Diagnostics(ranges=True, exclusions=True), feeds
+    )
+    plain = relaxc.compile(model, tmp_path / "n.rxc", QUANTIZED, calibration_data=feeds)
+    # Looking changes nothing.
+    assert (tmp_path / "m.rxc").read_bytes() == (tmp_path / "n.rxc").read_bytes()
+    assert not plain.ranges and not plain.gains
+    first, second = result.ranges
+    values = np.concatenate([feed["x"] for feed in feeds])
+    assert first.quantiles[0] == values.min() and first.quantiles[-1] == values.max()
+    assert first.quantiles[4] == pytest.approx(np.median(values), abs=0.01)
+    assert first.low == pytest.approx(values.min(), abs=0.05) and second.low == 0
+    assert [len(gain.nodes) for gain in result.gains] == [0, 1, 2]
+    assert result.gains[1].nodes == result.sensitive_nodes[:1]
+    ratios = [gain.sqnr_db for gain in result.gains]
+    assert 20 < ratios[0] < ratios[1] < ratios[2] == np.inf
+    assert f"{ratios[0]:.1f} dB as it is" in compiling.as_text(result)
+    ranges.plot(tmp_path / "r.svg", result.ranges)
+    assert first.node in (tmp_path / "r.svg").read_text()
+    with pytest.raises(OutputError, match="cannot write"):
+        ranges.plot(tmp_path / "r.xyz", result.ranges)
 
 
 def test_weights_are_rounded_by_samples(tmp_path: Path) -> None:

@@ -34,6 +34,16 @@ class Histogram:
         width = (self.high - self.low) / _BINS
         return self.low + width * (np.arange(_BINS) + 0.5)
 
+    def quantile(self, share: float) -> float:
+        """The value that a share of all is less than, to the width of a bin."""
+        width = (self.high - self.low) / _BINS
+        counted = np.cumsum(self.counts)
+        place = int(np.searchsorted(counted, share * counted[-1]))
+        value = self.low + width * (min(place, _BINS - 1) + 0.5)
+        if share in (0, 1):
+            value = self.maximum if share else self.minimum
+        return float(min(max(value, self.minimum), self.maximum))
+
     def add(self, values: np.ndarray) -> None:
         """Count the elements of an array.
 

@@ -32,3 +32,7 @@ class RangesByName:
         Values that shared a range with others may do so no more: theirs stays the common one.
         """
         return {number: self._known[name] for name, number in observed(instrumented)}
+
+    def of(self, name: str) -> Histogram | None:
+        """What was found of one value."""
+        return self._known.get(name)

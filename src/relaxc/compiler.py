@@ -23,7 +23,9 @@ from relaxc.pass_runner import PassRecord, PassRunner
 from relaxc.passes.analysis.kernels import kernel_costs
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.prune.prune_channels import PruneReport
+from relaxc.passes.quantize.exclusion_gains import ExclusionGain
 from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.preparing import prepare, prepare_piece
 from relaxc.targets.base import Backend
 from relaxc.tuning.recorded import recorded_backend
@@ -45,6 +47,8 @@ class CompileResult:
         gate: which layers are quantized, and how fast they are either way, if they were timed.
         quantized: how much rounding to int8 costs each layer, where that was measured.
         unquantized: nodes that cannot be quantized to int8, or are excluded, and why.
+        ranges: what the data of layers hold, if `Diagnostics.ranges` asks for it.
+        gains: what leaving more layers float would buy, if `Diagnostics.exclusions` asks for it.
     """
 
     path: Path
@@ -56,6 +60,8 @@ class CompileResult:
     gate: GateReport | None = None
     quantized: tuple[LayerError, ...] = ()
     unquantized: tuple[tuple[str, str], ...] = ()
+    ranges: tuple[LayerRange, ...] = ()
+    gains: tuple[ExclusionGain, ...] = ()
 
     @property
     def sensitive_nodes(self) -> tuple[str, ...]:
@@ -146,6 +152,8 @@ def compile_for(
         prepared.gate,
         prepared.quantized,
         prepared.unquantized,
+        prepared.ranges,
+        prepared.gains,
     )
 
 

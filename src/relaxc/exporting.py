@@ -22,10 +22,10 @@ from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.pipeline import graph_passes
 from relaxc.passes.prune.prune_channels import PruneReport
-from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
+from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.probes import Probes
 from relaxc.pruning import pruning_passes, require_samples
-from relaxc.quantizing import Correction, is_calibrated, quantization_passes
+from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
 from relaxc.replacing import replacing
 from relaxc.targets.registry import backend_for
 
@@ -98,7 +98,7 @@ def export(
     probes = Probes(backend_for("llvm"), calibration_data, recovery_data)
     probes.imported = imported
     reports: list[PruneReport] = []
-    measured: list[LayerErrors] = []
+    measured: list[Study] = []
     pruning = pruning_passes(
         options,
         backend_for(options.target),
@@ -131,7 +131,7 @@ def export(
         int(next(e.version for e in proto.opset_import if not e.domain)),
         (*imported.warnings, *probes.warnings),
         reports[0] if reports else None,
-        tuple(error for errors in measured for error in errors.found(_least(options))),
+        tuple(error for study in measured for error in study.errors.found(_least(options))),
     )
     save_model(proto, output)
     return result

@@ -267,6 +267,8 @@ class Diagnostics:
         echo: receives the IR that is printed.
         on_phase: told the name of every phase as it begins.
         on_step: told every node of the model and every pass, as its turn comes.
+        ranges: say what the data of layers quantized to int8 hold.
+        exclusions: measure what leaving the least exact of them float would buy.
         checkpoint: file that keeps the state of distillation, to go on from when run again; None:
             nothing is kept.
     """
@@ -278,6 +280,8 @@ class Diagnostics:
     echo: Callable[[str], None] = print
     on_phase: Callable[[str], None] = lambda _phase: None
     on_step: Callable[[str], None] = lambda _step: None
+    ranges: bool = False
+    exclusions: bool = False
     checkpoint: Path | None = None
 
 

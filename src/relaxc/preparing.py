@@ -27,11 +27,13 @@ from relaxc.passes.layout.choose_layout import ChooseLayout
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.precision.convert_io import ConvertIo
 from relaxc.passes.prune.prune_channels import PruneReport
-from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
+from relaxc.passes.quantize.exclusion_gains import ExclusionGain
+from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.passes.quantize.unquantized import unquantized
 from relaxc.probes import Probes
 from relaxc.pruning import pruning_passes, require_samples
-from relaxc.quantizing import Correction, is_calibrated, quantization_passes
+from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
 from relaxc.targets.base import Backend
 
 
@@ -48,6 +50,8 @@ class Prepared:
         gate: which layers are quantized, and how fast they are either way, if they were timed.
         quantized: how much rounding to int8 costs each layer, where that was measured.
         unquantized: nodes that cannot be quantized to int8, or are excluded, and why.
+        ranges: what the data of layers hold, if that was asked for.
+        gains: what leaving layers float would buy, if that was asked for.
     """
 
     imported: ImportedModel
@@ -58,6 +62,8 @@ class Prepared:
     gate: GateReport | None = None
     quantized: tuple[LayerError, ...] = ()
     unquantized: tuple[tuple[str, str], ...] = ()
+    ranges: tuple[LayerRange, ...] = ()
+    gains: tuple[ExclusionGain, ...] = ()
 
     def left(self, backend: Backend) -> list[Pass]:
         """The passes that are left, for a backend that chooses kernels as it likes."""
@@ -114,7 +120,7 @@ def prepare(
     warnings: list[str] = []
     reports: list[PruneReport] = []
     gated: list[GateReport] = []
-    measured: list[LayerErrors] = []
+    measured: list[Study] = []
     probes = Probes(backend, calibration_data, recovery_data)
     correction = Correction(probes.run, probes.shown, probes.run_once, measured.append)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
@@ -167,6 +173,8 @@ def prepare(
         gated[0] if gated else None,
         tuple(_found(options, measured)),
         tuple(_left(options, measured)),
+        tuple(_ranges(measured)) if diagnostics.ranges else (),
+        tuple(_gains(options, measured)) if diagnostics.exclusions else (),
     )
 
 
@@ -191,15 +199,24 @@ def prepare_piece(
     return Prepared(piece, runner.run(_divided(passes)[0], piece.mod), options)
 
 
-def _found(options: CompileOptions, measured: list[LayerErrors]) -> list[LayerError]:
+def _found(options: CompileOptions, measured: list[Study]) -> list[LayerError]:
     if options.quantize is None:
         return []
     least = options.quantize.least_sqnr_db
-    return [error for errors in measured for error in errors.found(least)]
+    return [error for study in measured for error in study.errors.found(least)]
 
 
-def _left(options: CompileOptions, measured: list[LayerErrors]) -> list[tuple[str, str]]:
+def _ranges(measured: list[Study]) -> list[LayerRange]:
+    return [entry for study in measured for entry in study.ranges()]
+
+
+def _gains(options: CompileOptions, measured: list[Study]) -> list[ExclusionGain]:
+    least = None if options.quantize is None else options.quantize.least_sqnr_db
+    return [entry for study in measured for entry in study.gains(least)]
+
+
+def _left(options: CompileOptions, measured: list[Study]) -> list[tuple[str, str]]:
     if options.quantize is None:
         return []
     exclude = options.quantize.exclude
-    return [entry for errors in measured for entry in unquantized(errors.teacher, exclude)]
+    return [entry for study in measured for entry in unquantized(study.errors.teacher, exclude)]

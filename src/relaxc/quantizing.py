@@ -18,8 +18,11 @@ from relaxc.passes.quantize.annotate import AnnotateQuantization
 from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.correct_bias import CorrectBias
 from relaxc.passes.quantize.equalize_layers import EqualizeLayers
+from relaxc.passes.quantize.exclusion_gains import ExclusionGain, exclusion_gains
 from relaxc.passes.quantize.fit_rounding import FitRounding
+from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.layer_errors import LayerErrors
+from relaxc.passes.quantize.layer_ranges import LayerRange, layer_ranges
 from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.passes.quantize.ranges_by_name import RangesByName
@@ -45,13 +48,46 @@ class Correction:
         run: compiles a module and runs it.
         samples: gives arguments of `main`; none where there is no data.
         run_once: likewise, for what is worth keeping between compilations.
-        report: receives where the errors of layers can be found.
+        report: receives what can be found out about layers.
     """
 
     run: Run
     samples: Callable[[], list[Arrays]]
     run_once: Run
-    report: Callable[[LayerErrors], None]
+    report: Callable[[Study], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What can be found out about the layers of a model that was quantized to int8.
+
+    Attributes:
+        errors: how far rounding takes each.
+        correction: runs modules.
+        without: quantizes the float module again, all but some nodes.
+        seen: the histogram of a value, by name.
+    """
+
+    errors: LayerErrors
+    correction: Correction
+    without: Callable[[Collection[str]], IRModule]
+    seen: Callable[[str], Histogram | None]
+
+    def ranges(self) -> list[LayerRange]:
+        """What the data of layers hold."""
+        return layer_ranges(self.without(()), self.seen)
+
+    def gains(self, least_sqnr_db: float | None) -> list[ExclusionGain]:
+        """What leaving layers float would buy, besides those that are too inexact anyway."""
+        worst = sorted(self.errors.found(least_sqnr_db), key=lambda error: error.sqnr_db)
+        lost = [error.node for error in worst if not error.is_kept]
+        kept = list(dict.fromkeys(error.node for error in worst if error.is_kept))
+        teacher, run = self.errors.teacher, self.correction.run
+
+        def without(nodes: Collection[str]) -> IRModule:
+            return self.without([*lost, *nodes])
+
+        return exclusion_gains(teacher, without, kept, run, self.correction.samples())
 
 
 def quantization_passes(
@@ -108,7 +144,12 @@ def quantization_passes(
         "bias" in options.corrections,
     )
     errors = LayerErrors(lambda: teachers[-1], run, samples)
-    correction.report(errors)
+    bias = [CorrectBias(errors)] if "bias" in options.corrections else []
+
+    def without(nodes: Collection[str]) -> IRModule:
+        return bias[0].apply(again(nodes)) if bias else again(nodes)
+
+    correction.report(Study(errors, correction, without, ranges.of))
     passes = [EqualizeLayers()] if "equalize" in options.corrections else []
     if "smooth" in options.corrections:
         passes.append(SmoothActivations(run, samples, options.exclude))
@@ -119,7 +160,7 @@ def quantization_passes(
         *([fit] if "round" in options.corrections else []),
         RestoreFloat(errors, again, options.least_sqnr_db),
     ]
-    return [*passes, *([CorrectBias(errors)] if "bias" in options.corrections else []), tables]
+    return [*passes, *bias, tables]
 
 
 class Remembered:

@@ -176,6 +176,7 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         (["--quantize", "int8", "--correct", "bais"], "unknown correction `bais` (did you mean"),
         (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),
         (["--group-size", "32"], "go with `--quantize`"),
+        (["--try-exclusions"], "`--try-exclusions` go with `--quantize int8`"),
     ],
 )
 def test_quantization_needs_data(

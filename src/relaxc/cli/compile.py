@@ -26,6 +26,17 @@ from relaxc.errors import OptionError
     metavar="FILE",
     help="Write what was done, with the layers that stayed float, for `--recipe`.",
 )
+@click.option(
+    "--plot-ranges",
+    type=parameters.PATH,
+    metavar="FILE",
+    help="Draw what the data of int8 layers hold, as .svg, .png or .pdf.",
+)
+@click.option(
+    "--try-exclusions",
+    is_flag=True,
+    help="Measure what leaving the least exact int8 layers float would buy.",
+)
 @parameters.evaluating
 @parameters.tuning_records
 @click.option(
@@ -46,6 +57,8 @@ def compile_(
     model: Path,
     output: Path | None,
     save_recipe: Path | None,
+    plot_ranges: Path | None,
+    try_exclusions: bool,
     evaluate: str | None,
     tuning_records: Path | None,
     io: str,
@@ -64,6 +77,9 @@ def compile_(
         raise OptionError("give `--tuning-records` or `--no-tuning-records`, not both")
     function = parameters.read_function(evaluate)
     shaped = read_shaping(**shape)
+    quantize = shaped.options.quantize
+    if (plot_ranges or try_exclusions) and (quantize is None or quantize.scheme != "int8"):
+        raise OptionError("`--plot-ranges` and `--try-exclusions` go with `--quantize int8`")
     options = replace(shaped.options, io=parameters.IO_NAMES[io])
     if no_tuning_records or tuning_records is not None:
         options = replace(options, tuning_records=tuning_records)
@@ -82,6 +98,8 @@ def compile_(
             echo=echo,
             on_phase=show,
             on_step=note,
+            ranges=plot_ranges is not None,
+            exclusions=try_exclusions,
             checkpoint=shaped.checkpoint,
         )
         result = compile(
@@ -96,6 +114,10 @@ def compile_(
             from relaxc.search.recipe_file import write_recipe
 
             write_recipe(save_recipe, options, result)
+        if plot_ranges is not None:
+            from relaxc.report.ranges import plot
+
+            plot(plot_ranges, result.ranges)
         score = None
         if function is not None:
             from relaxc.measure.evaluate import evaluate_on

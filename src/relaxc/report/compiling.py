@@ -80,7 +80,21 @@ def _quantized(result: CompileResult) -> list[tuple[str, str]]:
     worst = [layer for layer in layers if layer.is_kept][:_WORST]
     if worst:
         entries.append(("Least exact", f"{_listed(worst)} (signal to noise)"))
-    return entries
+    return [*entries, *_gained(result)]
+
+
+def _gained(result: CompileResult) -> list[tuple[str, str]]:
+    """What leaving layers float would buy."""
+    if not result.gains:
+        return []
+    first, *others = result.gains
+    texts = [f"{first.sqnr_db:.1f} dB as it is"]
+    texts += [
+        f"{gain.sqnr_db:.1f} dB without {gain.nodes[0]}"
+        + (f" and {len(gain.nodes) - 1} more" if len(gain.nodes) > 1 else "")
+        for gain in others
+    ]
+    return [("Outputs", ", ".join(texts) + " (`--exclude`)")]
 
 
 def _listed(layers: list[LayerError]) -> str:
@@ -125,6 +139,8 @@ def as_json(result: CompileResult) -> dict[str, Any]:
             {"node": e.node, "sqnr_db": e.sqnr_db, "cosine": e.cosine, "is_kept": e.is_kept}
             for e in sorted(result.quantized, key=lambda error: error.sqnr_db)
         ],
+        "ranges": [asdict(entry) for entry in result.ranges],
+        "exclusions": [asdict(entry) for entry in result.gains],
         "unquantized": [{"node": node, "reason": why} for node, why in result.unquantized],
         "manifest": result.manifest,
     }
