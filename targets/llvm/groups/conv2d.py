@@ -177,12 +177,15 @@ class Conv2d(GroupKernel):
             if arithmetic.element == "bfloat16" and conv_columns.applies(spec):
                 x = conv_columns.paired_view(frame.b, x)
                 spec, weight = conv_columns.paired_spec(spec), conv_columns.paired_weights(weight)
-            tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
+            is_float = not _is_quantized(group)
+            tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers, is_float)
             tile = tile if group.choice is None else space.tile_of(group.choice)
             if integers is not None:
                 weight, width = integers.integers, -(-len(weight) // machine.lanes) * machine.lanes
                 arithmetic = frame.integer_arithmetic(integers, x, width)
-            w = _panels(frame, conv_direct.pack_weights(weight, machine.lanes, arithmetic))
+            w = _panels(
+                frame, conv_direct.pack_weights(weight, machine.lanes, arithmetic, tile.pairs)
+            )
             operands, y = frame.operands(), frame.result()
             conv_direct.emit(frame.b, spec, tile, x, w, y, operands, arithmetic)
         return frame.finish()

@@ -85,8 +85,9 @@ def conv2d_space(
         first = conv_depthwise.choose_tile(spec, machine.lanes)
         tiles = [first, *_depthwise_tiles(spec, first, machine)]
         return unique([depthwise_choice(tile) for tile in tiles])
-    tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers)
-    direct = [direct_choice(t) for t in (tile, *direct_tiles(spec, tile, machine))]
+    is_float = element in ("float32", "bfloat16")
+    tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers, is_float)
+    direct = [direct_choice(t) for t in (tile, *direct_tiles(spec, tile, is_float, machine))]
     if element != "float32" and plan is None:
         return unique(direct)
     winograd = [winograd_choice(p) for p in plan_variants(spec, machine)]
@@ -103,14 +104,19 @@ def unique(choices: list[Choice]) -> list[Choice]:
     return list(found.values())
 
 
-def direct_tiles(spec: ConvSpec, first: Tile, machine: Machine) -> Iterator[Tile]:
+def direct_tiles(spec: ConvSpec, first: Tile, is_float: bool, machine: Machine) -> Iterator[Tile]:
     """Tiles of a direct convolution that spill nothing; `first` is what the model chooses."""
     whole = spec.out_channels // spec.groups // machine.lanes if spec.groups > 1 else None
     out_blocks = whole or -(-spec.out_channels // machine.lanes)
-    for blocks in _BLOCKS:
+    for blocks, pairs in itertools.product(_BLOCKS, (False, True)):
         if blocks > out_blocks or (whole and whole % blocks):
             continue
-        largest = min((machine.registers - 1 - blocks) // blocks, 28)
+        if pairs and not (is_float and conv_direct.can_pair(spec, blocks, machine.lanes)):
+            continue
+        largest = (machine.registers - 1 - blocks) // blocks
+        if pairs:
+            largest = conv_direct.most_columns(out_blocks, blocks, pairs, machine.registers)
+        largest = min(largest, 28)
         if largest < 1:
             continue
         least = -(-spec.out_width // largest)
@@ -118,11 +124,12 @@ def direct_tiles(spec: ConvSpec, first: Tile, machine: Machine) -> Iterator[Tile
             # The analytic model names the largest size; any other name of the same tiles is one.
             columns = -(-spec.out_width // tiles)
             if even_tiles(spec.out_width, columns) == even_tiles(spec.out_width, first.columns):
-                columns = first.columns if blocks == first.blocks else columns
+                is_first = (blocks, pairs) == (first.blocks, first.pairs)
+                columns = first.columns if is_first else columns
             for rows_outer, prefetch, unroll in itertools.product(
                 (first.rows_outer, not first.rows_outer), _PREFETCHES, _UNROLLS
             ):
-                yield Tile(blocks, columns, rows_outer, prefetch, unroll)
+                yield Tile(blocks, columns, rows_outer, prefetch, unroll, pairs)
 
 
 def _depthwise_tiles(

@@ -75,11 +75,13 @@ class ConvTranspose(GroupKernel):
     def space(self, group: Group, machine: Machine) -> list[Choice]:
         """Tiles of direct convolution, where all phases would choose the same one."""
         specs = [phase.spec for phase in _spec(group).phases()]
-        own = {conv_direct.choose_tile(s, machine.lanes, machine.registers) for s in specs}
+        own = {conv_direct.choose_tile(s, machine.lanes, machine.registers, False) for s in specs}
         if len(own) > 1:
             return []
         first = own.pop()
-        return unique([direct_choice(t) for t in (first, *direct_tiles(specs[0], first, machine))])
+        return unique(
+            [direct_choice(t) for t in (first, *direct_tiles(specs[0], first, False, machine))]
+        )
 
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """One convolution per phase, in one kernel."""
@@ -110,7 +112,7 @@ class ConvTranspose(GroupKernel):
         for phase, panels, arithmetic in zip(phases, packed, ways):
             length = int(np.prod(panels.shape[1:]))
             w = View(buffer, 0, 0, 0, machine.lanes, 0, 0, length, 0, origin, PLAIN)
-            tile = conv_direct.choose_tile(phase.spec, machine.lanes, machine.registers)
+            tile = conv_direct.choose_tile(phase.spec, machine.lanes, machine.registers, False)
             tile = tile if group.choice is None else tile_of(group.choice)
             placement = conv_direct.Placement(phase.start, spec.stride)
             conv_direct.emit(frame.b, phase.spec, tile, x, w, y, operands, arithmetic, placement)

@@ -11,12 +11,15 @@ Learning Convolutions on SIMD Architectures, SC 2018, is the same formulation).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import tirx
 
 from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.builder import (
+    Expr,
     Index,
     KernelBuilder,
     Register,
@@ -39,6 +42,8 @@ class Tile:
         prefetch: elements ahead in the weight panel that are fetched meanwhile; 0 fetches none.
             Hides L2 and L3 latency (resnet18: 9 % end to end).
         unroll: input channels per step of the innermost loop.
+        pairs: whether the last channel block, at most half of whose lanes exist, has two columns in
+            each register: outputs of one in the lower half, of the next in the upper.
     """
 
     blocks: int
@@ -46,22 +51,29 @@ class Tile:
     rows_outer: bool
     prefetch: int = 1024
     unroll: int = 1
+    pairs: bool = False
 
 
-def choose_tile(spec: ConvSpec, lanes: int, registers: int) -> Tile:
+def choose_tile(spec: ConvSpec, lanes: int, registers: int, is_float: bool = True) -> Tile:
     """The tile with the least estimated cycles per output.
 
     Per step of the reduction a tile of c columns by k blocks needs c * k multiply-adds (two a
     cycle, at least eight in flight), k weight loads and c broadcasts (two loads a cycle).
+
+    Args:
+        spec: what is computed.
+        lanes, registers: of the machine.
+        is_float: whether sums are floating-point numbers, which can be had in pairs.
     """
     group_blocks = spec.out_channels // spec.groups // lanes if spec.groups > 1 else None
     out_blocks = group_blocks or -(-spec.out_channels // lanes)
-    best: tuple[float, int, int] | None = None
-    for blocks in (1, 2, 3, 4, 6):
+    best: tuple[float, int, int, bool] | None = None
+    for blocks, pairs in itertools.product((1, 2, 3, 4, 6), (False, True)):
         if blocks > out_blocks or (group_blocks and group_blocks % blocks):
             continue
-        # One register broadcasts, `blocks` hold weights.
-        largest = min((registers - 1 - blocks) // blocks, 28 if blocks == 1 else 14)
+        if pairs and not (is_float and can_pair(spec, blocks, lanes)):
+            continue
+        largest = most_columns(out_blocks, blocks, pairs, registers)
         if largest < 1:
             continue
         columns = -(-spec.out_width // -(-spec.out_width // largest))
@@ -69,24 +81,50 @@ def choose_tile(spec: ConvSpec, lanes: int, registers: int) -> Tile:
         cycles = 0.0
         for first in range(0, out_blocks, blocks):
             k = min(blocks, out_blocks - first)
+            joined = columns // 2 if pairs and first + k == out_blocks else 0
+            sums = columns * k - joined
             cycles += tiles * max(
-                columns * k / 2, 4, (columns + k) / 2, (columns * (k + 1) + k + 2) / 6.5
+                sums / 2, 4, (columns + k) / 2, (sums + columns + joined + k + 2) / 6.5
             )
         cycles *= 1.02 if blocks == 1 else 1.0
         if best is None or cycles < best[0] - 1e-9:
-            best = (cycles, blocks, largest)
+            best = (cycles, blocks, largest, pairs)
     assert best is not None
     weights = spec.out_channels * spec.in_channels // spec.groups * spec.kernel[0] * spec.kernel[1]
     data = spec.in_channels * spec.in_height * spec.in_width
-    return Tile(best[1], best[2], rows_outer=data > weights)
+    return Tile(best[1], best[2], rows_outer=data > weights, pairs=best[3])
 
 
-def pack_weights(weight: np.ndarray, lanes: int, arithmetic: Arithmetic) -> np.ndarray:
+def can_pair(spec: ConvSpec, blocks: int, lanes: int) -> bool:
+    """Whether `Tile.pairs` applies: the last group of blocks has whole ones beside the half one."""
+    out_blocks = -(-spec.out_channels // lanes)
+    is_half = 0 < spec.out_channels % lanes <= lanes // 2
+    return lanes == 16 and spec.groups == 1 and is_half and out_blocks % blocks != 1 and blocks > 1
+
+
+def most_columns(out_blocks: int, blocks: int, pairs: bool, registers: int) -> int:
+    """Columns of the largest tile that fits the registers."""
+    if pairs and blocks >= out_blocks:
+        # One register broadcasts, two hold what makes a pair, `blocks` hold weights.
+        return min(int((registers - 3 - blocks) / (blocks - 0.5)), 14)
+    # One register broadcasts, `blocks` hold weights.
+    return min((registers - 1 - blocks) // blocks, 28 if blocks == 1 else 14)
+
+
+def pack_weights(
+    weight: np.ndarray, lanes: int, arithmetic: Arithmetic, pairs: bool = False
+) -> np.ndarray:
     """[out, in, kh, kw] -> [out block][in block][kh][kw][in group][out lane], flat per block.
 
-    The last block of inputs is as narrow as it is; outputs are padded with zeros.
+    The last block of inputs is as narrow as it is; outputs are padded with zeros, or the last half
+    block with itself, if a register holds `pairs` of columns.
     """
     out, depth, kh, kw = weight.shape
+    if pairs:
+        last = weight[out // lanes * lanes :]
+        last = np.pad(last, ((0, lanes // 2 - len(last)), (0, 0), (0, 0), (0, 0)))
+        weight = np.concatenate([weight[: out // lanes * lanes], last, last])
+        out = len(weight)
     weight = np.pad(weight, ((0, -out % lanes), (0, 0), (0, 0), (0, 0)))
     weight = weight.reshape(-1, lanes, depth, kh, kw).transpose(0, 2, 3, 4, 1)
     parts = [
@@ -144,6 +182,8 @@ class _Writer:
         """Share out rows of tiles; a last, narrower group of channel blocks comes separately."""
         b, spec, tile = self.b, self.spec, self.tile
         full, rest = divmod(-(-spec.out_channels // b.lanes), tile.blocks)
+        if tile.pairs and not rest:
+            full, rest = full - 1, tile.blocks
         if full:
             with b.parallel(spec.batch * full * spec.out_height) as t:
                 n, t = self._image(t, full * spec.out_height)
@@ -155,24 +195,28 @@ class _Writer:
         if rest:
             with b.parallel(spec.batch * spec.out_height) as t:
                 n, h = self._image(t, spec.out_height)
-                self._row(n, index(full * tile.blocks), rest, h)
+                self._row(n, index(full * tile.blocks), rest, h, tile.pairs)
 
     def _image(self, t: Index, size: int) -> tuple[Index, Index]:
         if isinstance(self.spec.batch, int) and self.spec.batch == 1:
             return 0, t
         return self.b.let(t // size), self.b.let(t % size)
 
-    def _row(self, n: Index, first: Index, count: int, h: Index) -> None:
+    def _row(self, n: Index, first: Index, count: int, h: Index, pairs: bool = False) -> None:
         for i in range(count):
             self.y.zero_row_border(self.b, n, first + i, self.placement.row(h))
         for start, size, tiles in even_tiles(self.spec.out_width, self.tile.columns):
             with self.b.loop(tiles) as t:
-                self._tile(n, first, count, h, t * size + start, size)
+                self._tile(n, first, count, h, t * size + start, size, pairs)
 
-    def _tile(self, n: Index, first: Index, count: int, h: Index, w: Index, columns: int) -> None:
+    def _tile(
+        self, n: Index, first: Index, count: int, h: Index, w: Index, columns: int, pairs: bool
+    ) -> None:
         """`count` channel blocks from `first` on, by `columns` pixels of row `h` from `w` on."""
         b, lanes = self.b, self.b.lanes
-        acc = self.arithmetic.accumulators(b, columns, first, count)
+        acc = self.arithmetic.accumulators(b, columns, first, count - pairs)
+        if pairs:
+            acc += self.arithmetic.accumulators(b, -(-columns // 2), first + count - 1, 1)
         depth = self.spec.in_channels // self.spec.groups
         if depth // lanes:
             with b.loop(depth // lanes) as block:
@@ -181,11 +225,21 @@ class _Writer:
         if depth % lanes:
             self._steps(acc, n, first, h, w, index(depth // lanes), depth % lanes)
         for k in range(count):
-            values = [self.arithmetic.result(b, r.get(), first + k) for r in acc[k]]
+            if pairs and k == count - 1:
+                values = [self._half(acc[k][c // 2].get(), c % 2) for c in range(columns)]
+            else:
+                values = [self.arithmetic.result(b, r.get(), first + k) for r in acc[k]]
             for c, value in b.each_of(values, rolled=self.operands.epilogue.is_heavy):
                 row, column = self.placement.row(h), self.placement.column(w + c)
                 result = self.operands.apply(b, value, n, first + k, row, column)
                 b.store(self.y.buffer, self.y.at(n, first + k, row, column), result)
+
+    def _half(self, value: Expr, upper: int) -> Expr:
+        """One half of a vector, followed by zeros."""
+        lanes, half = self.b.lanes, self.b.lanes // 2
+        picks = [*range(upper * half, upper * half + half), *range(lanes, lanes + half)]
+        zeros = self.b.splat(0.0)
+        return self.b.let(tirx.Shuffle([value, zeros], [tirx.IntImm("int32", i) for i in picks]))
 
     def _fetch_ahead(self, first: Index, count: int, h: Index, block: Index) -> None:
         """Fetch a share of the next group's weights, where rows of a map follow each other.
@@ -231,8 +285,19 @@ class _Writer:
                 for k in range(len(acc) if self.tile.prefetch else 0):
                     b.prefetch(weight.buffer, wat + k * panel + self.tile.prefetch)
                 loaded = [b.let(b.load(weight.buffer, wat + k * panel)) for k in range(len(acc))]
-                for c in range(len(acc[0])):
-                    value = b.let(b.broadcast(x.buffer, at + c * sw * x.pixel))
+                columns = len(acc[0])
+                values = []
+                for c in range(columns):
+                    values.append(b.let(b.broadcast(x.buffer, at + c * sw * x.pixel)))
                     for registers, factor in zip(acc, loaded):
-                        total = registers[c].get()
-                        registers[c].set(self.arithmetic.multiply_add(b, total, value, factor))
+                        if len(registers) == columns:
+                            self._add(registers[c], values[c], factor)
+                        elif c % 2 or c == columns - 1:
+                            pair = self._pair(values[c - 1], values[c]) if c % 2 else values[c]
+                            self._add(registers[c // 2], pair, factor)
+
+    def _pair(self, low: Expr, high: Expr) -> Expr:
+        return self.b.let(self.b.join_halves(low, high, self.x.buffer.dtype))
+
+    def _add(self, total: Register, value: Expr, factor: Expr) -> None:
+        total.set(self.arithmetic.multiply_add(self.b, total.get(), value, factor))

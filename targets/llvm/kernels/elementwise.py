@@ -17,6 +17,7 @@ from tvm.ir import GenericConst
 
 from relaxc.targets.llvm.kernels import vector_math as vm
 from relaxc.targets.llvm.kernels.builder import Expr, KernelBuilder
+from relaxc.targets.llvm.kernels.lookup import NAMES as EXACT
 from relaxc.targets.llvm.kernels.piecewise import ACTIVATIONS
 
 
@@ -73,6 +74,8 @@ _ROUNDED: dict[str, Callable[[Expr], Expr]] = {
 }
 # The same by look-up.
 _TABLES = {f"relax.nn.{name}": name for name in ACTIVATIONS}
+# In full precision with the help of a look-up.
+_EXACT = {name: name.rpartition(".")[2] for name in _UNARY if name.rpartition(".")[2] in EXACT}
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "relax.add": lambda x, y: x + y,
     "relax.divide": lambda x, y: x / y,
@@ -157,6 +160,9 @@ class Epilogue:
     def _table(self, call: relax.Call) -> str | None:
         return _TABLES.get(str(call.op.name)) if self.looks_up else None
 
+    def _rounds(self, call: relax.Call) -> bool:
+        return self.is_rounded and str(call.op.name) in _ROUNDED
+
     def apply(self, b: KernelBuilder, value: Expr, loaded: Mapping[int, Expr]) -> Expr:
         """The group's result for a vector of the anchor's.
 
@@ -183,6 +189,8 @@ class Epilogue:
             table = self._table(call)
             if table is not None and lanes == b.lanes:
                 result = b.activation(table, read(call.args[0]))
+            elif str(call.op.name) in _EXACT and not self._rounds(call) and lanes == b.lanes:
+                result = b.exact(_EXACT[str(call.op.name)], read(call.args[0]))
             else:
                 result = apply_operator(call, read, self.is_rounded)
             result = b.held(result, lanes) if i in heavy[:-1] else b.let(result)

@@ -142,6 +142,28 @@ def nibble(bits: Expr, zero_point: int) -> Expr:
     return tirx.call_extern("float32x16", f"relaxc_nibble_{zero_point}", bits)
 
 
+def joining(dtype: str) -> str:
+    """Definition of what `join_halves` calls.
+
+    The mask comes through empty assembly: LLVM makes a shuffle by a table of a blend by a constant,
+    which only the multipliers' ports can do.
+    """
+    vector = f"<16 x {'float' if dtype == 'float32' else 'i32'}>"
+    return f"""
+define {vector} @relaxc_join_halves_{dtype}({vector} %low, {vector} %high) {{
+  %bits = call i16 asm "", "=r,0"(i16 -256)
+  %mask = bitcast i16 %bits to <16 x i1>
+  %r = select <16 x i1> %mask, {vector} %high, {vector} %low
+  ret {vector} %r
+}}
+"""
+
+
+def join_halves(low: Expr, high: Expr, dtype: str) -> Expr:
+    """The lower half of one vector of 16 and the upper half of another; needs avx512f."""
+    return tirx.call_extern(f"{dtype}x16", f"relaxc_join_halves_{dtype}", low, high)
+
+
 def with_definitions(body: Any, definitions: Iterable[str]) -> Any:
     """A function's body that may call what is defined in these texts of LLVM IR."""
     text = "".join(definitions)

@@ -86,7 +86,7 @@ def definition(name: str) -> str:
     """Definition of what `activation` calls."""
     chosen = ACTIVATIONS[name]
     tables = [
-        [_vector(row[:LANES]), _vector(row[LANES:])]
+        [vector(row[:LANES]), vector(row[LANES:])]
         for row in chosen.coefficients().astype(np.float32)
     ]
     picks = "".join(
@@ -101,12 +101,12 @@ def definition(name: str) -> str:
 declare <16 x float> @llvm.x86.avx512.vpermi2var.ps.512(<16 x float>, <16 x i32>, <16 x float>)
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 define <16 x float> @relaxc_{name}(<16 x float> %x) {{
-  %below = fcmp ogt <16 x float> {_splat(low)}, %x
-  %t = select <16 x i1> %below, <16 x float> {_splat(low)}, <16 x float> %x
+  %below = fcmp ogt <16 x float> {splat(low)}, %x
+  %t = select <16 x i1> %below, <16 x float> {splat(low)}, <16 x float> %x
   %m = call <16 x float> @llvm.fma.v16f32(
-    <16 x float> %t, <16 x float> {_splat(scale)}, <16 x float> {_splat(magic)})
-  %above = fcmp olt <16 x float> {_splat(last)}, %m
-  %n = select <16 x i1> %above, <16 x float> {_splat(last)}, <16 x float> %m
+    <16 x float> %t, <16 x float> {splat(scale)}, <16 x float> {splat(magic)})
+  %above = fcmp olt <16 x float> {splat(last)}, %m
+  %n = select <16 x i1> %above, <16 x float> {splat(last)}, <16 x float> %m
   %i = bitcast <16 x float> %n to <16 x i32>
 {picks}  %q = call <16 x float> @llvm.fma.v16f32(
     <16 x float> %p2, <16 x float> %t, <16 x float> %p1)
@@ -116,11 +116,13 @@ define <16 x float> @relaxc_{name}(<16 x float> %x) {{
 """
 
 
-def _vector(values: Sequence[float] | np.ndarray) -> str:
+def vector(values: Sequence[float] | np.ndarray) -> str:
+    """Float32 numbers as a constant of LLVM IR."""
     return "<" + ", ".join(f"float {_exact(float(v))}" for v in values) + ">"
 
 
-def _splat(value: float) -> str:
+def splat(value: float) -> str:
+    """A vector of equal float32 numbers as a constant of LLVM IR."""
     return f"splat (float {_exact(float(np.float32(value)))})"
 
 

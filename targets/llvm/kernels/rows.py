@@ -81,7 +81,7 @@ def emit_softmax(b: KernelBuilder, x: View, y: View, operands: Operands) -> None
         largest = b.let(b.splat(row.reduce(padded, tirx.max, lowest)))
 
         def exponential(at: Index, count: int) -> Expr:
-            value = b.let(vm.exp(padded(at, count) - largest))
+            value = b.let(b.exact("exp", padded(at, count) - largest))
             value = b.let(b.keep(value, count))
             b.store_partial(y.buffer, out + at, value, count)
             return value

@@ -82,7 +82,48 @@ def test_activations_and_error_function(
     assert np.isnan(evaluate(function, np.full(8, np.nan, np.float32), 8)).all()
 
 
-@pytest.mark.skipif("avx512f" not in cpu.features(), reason="needs AVX-512")
+_AVX512 = pytest.mark.skipif("avx512f" not in cpu.features(), reason="needs AVX-512")
+
+
+def exact(name: str, x: np.ndarray) -> np.ndarray:
+    b = KernelBuilder("f", 16)
+    return evaluate(lambda value: b.exact(name, value), x, 16, b)
+
+
+@_AVX512
+def test_exponentials_by_look_up() -> None:
+    x = np.linspace(-86, 88, 1 << 18, dtype=np.float32)
+    expected = np.exp(x.astype(np.float64))
+    assert np.max(np.abs(exact("exp", x) - expected) / expected) < 3e-7
+    expected = 1 / (1 + np.exp(-x.astype(np.float64)))
+    assert np.max(np.abs(exact("sigmoid", x) - expected) / expected) < 3e-7
+    expected = x * expected
+    assert np.max(np.abs(exact("silu", x) - expected) / np.maximum(np.abs(expected), 1e-30)) < 4e-7
+
+
+@_AVX512
+def test_gelu_by_look_up() -> None:
+    x = np.linspace(-50, 50, 1 << 16, dtype=np.float32)
+    expected = np.array([v * math.erfc(-v / 2**0.5) / 2 for v in x.astype(np.float64)])
+    difference = np.abs(exact("gelu", x) - expected)
+    assert np.max(difference / np.maximum(np.abs(x), 1)) < 3e-7
+
+
+@_AVX512
+def test_edges_by_look_up() -> None:
+    big = np.inf
+    x = np.array([0, -0.0, big, -big, np.nan, 100, -100, 1e30, -1e30, *[1.0] * 7], np.float32)
+    for name, expected in {
+        "exp": [1, 1, big, 0, np.nan, big, 0, big, 0, np.e],
+        "sigmoid": [0.5, 0.5, 1, 0, np.nan, 1, 0, 1, 0, 1 / (1 + 1 / np.e)],
+        "silu": [0, 0, big, 0, np.nan, 100, 0, 1e30, 0, 1 / (1 + 1 / np.e)],
+        "gelu": [0, 0, big, np.nan, np.nan, 100, 0, 1e30, 0, 0.8413447],
+    }.items():
+        found = exact(name, x)[: len(expected)]
+        np.testing.assert_allclose(found, expected, rtol=4e-7, atol=3e-36, err_msg=name)
+
+
+@_AVX512
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_activations_by_look_up(name: str) -> None:
     x = np.linspace(-50, 50, 1 << 14, dtype=np.float32)

@@ -1,0 +1,146 @@
+"""Exponentials and GELU in full precision, with the help of tables of 32 numbers.
+
+`vpermi2ps` picks one of 32 floats per lane by the low bits of an integer. A table of the powers of
+two from 1 to 2 leaves so little to an exponential's polynomial that two multiply-adds suffice; the
+normal distribution is a polynomial of degree 4 per piece. That takes two thirds of the time of
+`vector_math`, whose long polynomials keep the multipliers busy. Needs avx512f.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from relaxc.targets.llvm.kernels.piecewise import LANES, splat, vector
+
+Expr = Any
+
+_SIZE = 32
+# Adding it rounds to a multiple of a piece's width (1/32 and 1), whose number the low bits hold.
+_ROUND_FRACTION = 1.5 * 2**23 / _SIZE
+_ROUND = 1.5 * 2**23
+_LOG2E = float(np.float32(np.log2(np.e)))
+_LOG2E_REST = np.log2(np.e) - _LOG2E
+# Of 2**r - 1 for |r| <= 1/64: relative error 5.4e-8.
+_POWER = (0.69315734, 0.24022886)
+# Width of the pieces of the normal distribution, and bounds beyond which it is 0 or 1.
+_WIDTH, _LOW, _HIGH = 0.35, -5.6, 5.4
+
+NAMES = ("exp", "gelu", "sigmoid", "silu")
+
+
+def call(name: str, x: Expr) -> Expr:
+    """One of `NAMES` of float32x16; NaN for NaN."""
+    return tirx.call_extern(f"float32x{LANES}", f"relaxc_exact_{name}", x)
+
+
+@cache
+def definition(name: str) -> str:
+    """Definition of what `call` calls."""
+    body = _GELU if name == "gelu" else _exponential(name)
+    return f"""
+declare <16 x float> @llvm.x86.avx512.vpermi2var.ps.512(<16 x float>, <16 x i32>, <16 x float>)
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+define <16 x float> @relaxc_exact_{name}(<16 x float> %x) {{
+{body}  ret <16 x float> %result
+}}
+"""
+
+
+def _fma(result: str, a: str, b: str, c: str) -> str:
+    operands = ", ".join(f"<16 x float> {operand}" for operand in (a, b, c))
+    return f"  %{result} = call <16 x float> @llvm.fma.v16f32({operands})\n"
+
+
+def _pick(result: str, table: np.ndarray) -> str:
+    low, high = vector(table[:LANES]), vector(table[LANES:])
+    return f"""  %{result} = call <16 x float> @llvm.x86.avx512.vpermi2var.ps.512(
+    <16 x float> {low}, <16 x i32> %bits, <16 x float> {high})
+"""
+
+
+def _bounded(low: float, high: float) -> str:
+    """%y is %x within bounds, and %raised within the lower one; both are NaN for NaN."""
+    return f"""  %below = fcmp ogt <16 x float> {splat(low)}, %x
+  %raised = select <16 x i1> %below, <16 x float> {splat(low)}, <16 x float> %x
+  %above = fcmp olt <16 x float> {splat(high)}, %raised
+  %y = select <16 x i1> %above, <16 x float> {splat(high)}, <16 x float> %raised
+"""
+
+
+def _exponential(name: str) -> str:
+    """`exp`, `sigmoid` or `silu`, the latter two by e**-x.
+
+    The exponent is added to a table's entries as an integer. For `exp` these are halved, so that
+    doubling the result can overflow; it is flushed below 2**-125.
+    """
+    sign = 1 if name == "exp" else -1
+    powers = 2.0 ** (np.arange(_SIZE) / _SIZE) * (0.5 if name == "exp" else 1.0)
+    bits = powers.astype(np.float32).view(np.int32)
+    # The shift that brings the exponent to its place brings the table's index to the mantissa.
+    table = (bits - (np.arange(_SIZE, dtype=np.int32) << 18)).view(np.float32)
+    low, high = (-86.6, 89.0) if name == "exp" else (-88.7, 87.0)
+    one = splat(1.0)
+    body = (
+        _bounded(low, high)
+        + _fma("m", "%y", splat(sign * _LOG2E), splat(_ROUND_FRACTION))
+        + f"  %n = fsub <16 x float> %m, {splat(_ROUND_FRACTION)}\n"
+        + "  %minus = fneg <16 x float> %n\n"
+        + _fma("rough", "%y", splat(sign * _LOG2E), "%minus")
+        + _fma("r", "%y", splat(sign * _LOG2E_REST), "%rough")
+        + "  %bits = bitcast <16 x float> %m to <16 x i32>\n"
+        + _pick("entry", table)
+        + "  %entry_bits = bitcast <16 x float> %entry to <16 x i32>\n"
+        + "  %moved = shl <16 x i32> %bits, splat (i32 18)\n"
+        + "  %sum = add <16 x i32> %entry_bits, %moved\n"
+        + "  %t = bitcast <16 x i32> %sum to <16 x float>\n"
+        + _fma("q", "%r", splat(_POWER[1]), splat(_POWER[0]))
+        + _fma("p", "%q", "%r", one)
+    )
+    if name == "exp":
+        return (
+            body
+            + "  %half = fmul <16 x float> %p, %t\n"
+            + "  %result = fadd <16 x float> %half, %half\n"
+        )
+    # The lower bound for the numerator as well: x / (1 + e**-x) tends to zero.
+    numerator = "%raised" if name == "silu" else one
+    return body + _fma("d", "%p", "%t", one) + f"  %result = fdiv <16 x float> {numerator}, %d\n"
+
+
+def _normal_table() -> np.ndarray:
+    """[order][piece]: the normal distribution about the centres of pieces, numbered modulo 32."""
+    result = np.zeros((5, _SIZE))
+    nodes = 0.5 * _WIDTH * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
+    # The first piece is zero, so that -1e30 times it is.
+    for piece in range(-_SIZE // 2 + 1, _SIZE // 2):
+        values = [math.erfc(-(piece * _WIDTH + r) / 2**0.5) / 2 for r in nodes]
+        fit = np.polynomial.Polynomial.fit(nodes, values, 4).convert().coef
+        result[: len(fit), piece % _SIZE] = fit
+    return result.astype(np.float32)
+
+
+def _gelu() -> str:
+    """x times the normal distribution of it."""
+    tables = _normal_table()
+    body = (
+        _bounded(_LOW, _HIGH)
+        + _fma("m", "%y", splat(1 / _WIDTH), splat(_ROUND))
+        + f"  %n = fsub <16 x float> %m, {splat(_ROUND)}\n"
+        + _fma("r", "%n", splat(-_WIDTH), "%y")
+        + "  %bits = bitcast <16 x float> %m to <16 x i32>\n"
+    )
+    for order, table in enumerate(tables):
+        body += _pick(f"c{order}", table)
+    body += _fma("s3", "%c4", "%r", "%c3")
+    body += _fma("s2", "%s3", "%r", "%c2")
+    body += _fma("s1", "%s2", "%r", "%c1")
+    body += _fma("s0", "%s1", "%r", "%c0")
+    return body + "  %result = fmul <16 x float> %x, %s0\n"
+
+
+_GELU = _gelu()
