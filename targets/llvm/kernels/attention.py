@@ -21,6 +21,7 @@ from tvm import tirx
 from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.attention_operands import AttentionSpec, Heads, PackedOperands
 from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder, even_tiles, index
+from relaxc.targets.llvm.kernels.lookup import exact
 from relaxc.targets.llvm.kernels.rows import across
 
 _LOWEST = float("-inf")
@@ -205,7 +206,7 @@ class _Writer:
             register.set(b.splat(0.0))
 
         def exponential(r: int, at: Index, count: int) -> Expr:
-            value = b.let(b.exact("exp", b.load(self.scores, r * self.stride + at) - top[r]))
+            value = b.let(exact(b, "exp", b.load(self.scores, r * self.stride + at) - top[r]))
             if count < lanes:
                 value = b.let(b.keep(value, count))
             sums[r].set(sums[r].get() + value)

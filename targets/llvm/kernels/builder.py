@@ -13,7 +13,7 @@ A kernel template reads like the loop nest that it emits:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,7 @@ from tvm import tirx
 from tvm.tirx import BufferLoad, BufferStore, ForKind, IntImm, Ramp
 
 from relaxc.layout import Quantization
-from relaxc.targets.llvm.kernels import intrinsics, lookup, piecewise, rounding
-from relaxc.targets.llvm.kernels import vector_math as vm
+from relaxc.targets.llvm.kernels import intrinsics, piecewise, rounding
 
 # Tasks of a parallel loop; the thread pool gives each thread an equal share of neighbours.
 PARTS = 16
@@ -336,13 +335,9 @@ class KernelBuilder:
         self._definitions[piecewise.definition(name)] = None
         return piecewise.activation(name, x)
 
-    def exact(self, name: str, x: Expr) -> Expr:
-        """`exp`, `gelu`, `sigmoid` or `silu` of a vector in full precision, the fastest way."""
-        if self.lanes == piecewise.LANES:
-            self._definitions[lookup.definition(name)] = None
-            return lookup.call(name, x)
-        function: Callable[[Expr], Expr] = getattr(vm, name)
-        return function(x)
+    def define(self, text: str) -> None:
+        """Make what a text of LLVM IR defines callable."""
+        self._definitions[text] = None
 
     def nibble(self, bits: Expr, zero_point: int) -> Expr:
         """The lowest four bits of each int32, less a zero point, as float32."""
@@ -352,11 +347,6 @@ class KernelBuilder:
         low = tirx.bitwise_and(bits, self.splat(15, dtype="int32"))
         value = tirx.Cast(vector("float32", self.lanes), low)
         return value - self.splat(zero_point) if zero_point else value
-
-    def join_halves(self, low: Expr, high: Expr, dtype: str) -> Expr:
-        """`intrinsics.join_halves`."""
-        self._definitions[intrinsics.joining(dtype)] = None
-        return intrinsics.join_halves(low, high, dtype)
 
     def prefetch(self, buffer: Buffer, at: Index, locality: int = 2) -> None:
         """Ask for the cache line of an element; `locality` 3 is L1, 2 is L2."""

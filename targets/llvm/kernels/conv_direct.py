@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
+from relaxc.targets.llvm.kernels import intrinsics
 from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.builder import (
     Expr,
@@ -297,7 +298,9 @@ class _Writer:
                             self._add(registers[c // 2], pair, factor)
 
     def _pair(self, low: Expr, high: Expr) -> Expr:
-        return self.b.let(self.b.join_halves(low, high, self.x.buffer.dtype))
+        dtype = self.x.buffer.dtype
+        self.b.define(intrinsics.joining(dtype))
+        return self.b.let(intrinsics.join_halves(low, high, dtype))
 
     def _add(self, total: Register, value: Expr, factor: Expr) -> None:
         total.set(self.arithmetic.multiply_add(self.b, total.get(), value, factor))

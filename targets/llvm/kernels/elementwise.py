@@ -15,9 +15,9 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
+from relaxc.targets.llvm.kernels import lookup
 from relaxc.targets.llvm.kernels import vector_math as vm
 from relaxc.targets.llvm.kernels.builder import Expr, KernelBuilder
-from relaxc.targets.llvm.kernels.lookup import NAMES as EXACT
 from relaxc.targets.llvm.kernels.piecewise import ACTIVATIONS
 
 
@@ -75,7 +75,9 @@ _ROUNDED: dict[str, Callable[[Expr], Expr]] = {
 # The same by look-up.
 _TABLES = {f"relax.nn.{name}": name for name in ACTIVATIONS}
 # In full precision with the help of a look-up.
-_EXACT = {name: name.rpartition(".")[2] for name in _UNARY if name.rpartition(".")[2] in EXACT}
+_EXACT = {
+    name: name.rpartition(".")[2] for name in _UNARY if name.rpartition(".")[2] in lookup.NAMES
+}
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "relax.add": lambda x, y: x + y,
     "relax.divide": lambda x, y: x / y,
@@ -190,7 +192,7 @@ class Epilogue:
             if table is not None and lanes == b.lanes:
                 result = b.activation(table, read(call.args[0]))
             elif str(call.op.name) in _EXACT and not self._rounds(call) and lanes == b.lanes:
-                result = b.exact(_EXACT[str(call.op.name)], read(call.args[0]))
+                result = lookup.exact(b, _EXACT[str(call.op.name)], read(call.args[0]))
             else:
                 result = apply_operator(call, read, self.is_rounded)
             result = b.held(result, lanes) if i in heavy[:-1] else b.let(result)

@@ -9,15 +9,15 @@ normal distribution is a polynomial of degree 4 per piece. That takes two thirds
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 
+from relaxc.targets.llvm.kernels import vector_math
+from relaxc.targets.llvm.kernels.builder import Expr, KernelBuilder
 from relaxc.targets.llvm.kernels.piecewise import LANES, splat, vector
-
-Expr = Any
 
 _SIZE = 32
 # Adding it rounds to a multiple of a piece's width (1/32 and 1), whose number the low bits hold.
@@ -33,14 +33,17 @@ _WIDTH, _LOW, _HIGH = 0.35, -5.6, 5.4
 NAMES = ("exp", "gelu", "sigmoid", "silu")
 
 
-def call(name: str, x: Expr) -> Expr:
-    """One of `NAMES` of float32x16; NaN for NaN."""
+def exact(b: KernelBuilder, name: str, x: Expr) -> Expr:
+    """One of `NAMES` of a whole vector in full precision, the fastest way; NaN for NaN."""
+    if b.lanes != LANES:
+        function: Callable[[Expr], Expr] = getattr(vector_math, name)
+        return function(x)
+    b.define(_definition(name))
     return tirx.call_extern(f"float32x{LANES}", f"relaxc_exact_{name}", x)
 
 
 @cache
-def definition(name: str) -> str:
-    """Definition of what `call` calls."""
+def _definition(name: str) -> str:
     body = _GELU if name == "gelu" else _exponential(name)
     return f"""
 declare <16 x float> @llvm.x86.avx512.vpermi2var.ps.512(<16 x float>, <16 x i32>, <16 x float>)

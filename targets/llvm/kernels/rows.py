@@ -14,6 +14,7 @@ from tvm import tirx
 
 from relaxc.targets.llvm.kernels import vector_math as vm
 from relaxc.targets.llvm.kernels.builder import Expr, Index, KernelBuilder, Register
+from relaxc.targets.llvm.kernels.lookup import exact
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 
@@ -81,7 +82,7 @@ def emit_softmax(b: KernelBuilder, x: View, y: View, operands: Operands) -> None
         largest = b.let(b.splat(row.reduce(padded, tirx.max, lowest)))
 
         def exponential(at: Index, count: int) -> Expr:
-            value = b.let(b.exact("exp", padded(at, count) - largest))
+            value = b.let(exact(b, "exp", padded(at, count) - largest))
             value = b.let(b.keep(value, count))
             b.store_partial(y.buffer, out + at, value, count)
             return value

@@ -11,7 +11,7 @@ import pytest
 import tvm
 
 from relaxc import cpu
-from relaxc.targets.llvm.kernels import vector_math
+from relaxc.targets.llvm.kernels import lookup, vector_math
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.piecewise import ACTIVATIONS
 from relaxc.targets.registry import backend_for
@@ -87,7 +87,7 @@ _AVX512 = pytest.mark.skipif("avx512f" not in cpu.features(), reason="needs AVX-
 
 def exact(name: str, x: np.ndarray) -> np.ndarray:
     b = KernelBuilder("f", 16)
-    return evaluate(lambda value: b.exact(name, value), x, 16, b)
+    return evaluate(lambda value: lookup.exact(b, name, value), x, 16, b)
 
 
 @_AVX512
