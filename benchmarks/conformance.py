@@ -1,8 +1,10 @@
-"""Run ONNX's backend suite, and write the table of what passes beside ONNX Runtime.
+"""Run ONNX's backend suite, and write the table of what passes beside ONNX Runtime and TVM.
 
     python benchmarks/conformance.py run relaxc relaxc.jsonl [--jobs N] [--only REGEX]
     python benchmarks/conformance.py run onnxruntime onnxruntime.jsonl
-    python benchmarks/conformance.py table relaxc.jsonl onnxruntime.jsonl > docs/conformance.md
+    python benchmarks/conformance.py run tvm tvm.jsonl
+    python benchmarks/conformance.py table relaxc.jsonl onnxruntime.jsonl tvm.jsonl \\
+        > docs/conformance.md
 
 A run goes on where its log ends. Every case has a process of its own, forked from one that has
 loaded the engine: what crashes or takes longer than `--limit` seconds costs its case only.
@@ -120,8 +122,46 @@ def engine(name: str) -> Engine:
         opset = helper.make_opsetid("", 18)
         run(helper.make_model(graph, opset_imports=[opset], ir_version=9), [np.ones(1, np.float32)])
         return run
-    importlib.import_module("onnxruntime")  # here, not in every child
+    # Here, not in every child.
+    if name == "tvm":
+        importlib.import_module("tvm.relax.frontend.onnx")
+        return _tvm
+    importlib.import_module("onnxruntime")
     return _onnxruntime
+
+
+def _tvm(model: onnx.ModelProto, inputs: Sequence[Any]) -> list[Any]:
+    """TVM as it is: its importer, given the shapes of the inputs, and its own pipeline."""
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend.onnx import from_onnx
+
+    def held(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(held(part) for part in value)
+        return value if value is None else tvm.runtime.tensor(np.array(value, order="C"))
+
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in constants]
+    shapes = {n: list(a.shape) for n, a in zip(names, inputs) if isinstance(a, np.ndarray)}
+    mod = from_onnx(model, shape_dict=shapes, keep_params_in_input=False)
+    mod = relax.transform.DecomposeOpsForInference()(mod)
+    executable = tvm.compile(relax.transform.LegalizeOps()(mod), target="llvm")
+    result = relax.VirtualMachine(executable, tvm.cpu())["main"](*map(held, inputs))
+    kinds = list(model.graph.output)
+    parts = [result] if len(kinds) == 1 else list(result)
+    return [_of_tvm(part, kind.type.tensor_type.elem_type) for part, kind in zip(parts, kinds)]
+
+
+def _of_tvm(value: Any, element: int) -> Any:
+    """A result of TVM, which has values of their own kinds for shapes and for single numbers."""
+    if hasattr(value, "numpy"):
+        return value.numpy()
+    if isinstance(value, bool | int | float):
+        return np.array(value, helper.tensor_dtype_to_np_dtype(element))
+    if type(value).__name__ == "Shape":
+        return np.array([int(n) for n in value], np.int64)
+    return [_of_tvm(part, element) for part in value]
 
 
 def _onnxruntime(model: onnx.ModelProto, inputs: Sequence[Any]) -> list[Any]:
@@ -297,7 +337,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
-    running.add_argument("engine", choices=("relaxc", "onnxruntime"))
+    running.add_argument("engine", choices=("relaxc", "onnxruntime", "tvm"))
     running.add_argument("log", type=Path)
     running.add_argument("--jobs", type=int, default=2)
     running.add_argument("--limit", type=float, default=120.0)
@@ -305,11 +345,12 @@ def main() -> None:
     writing = commands.add_parser("table")
     writing.add_argument("relaxc", type=Path)
     writing.add_argument("onnxruntime", type=Path)
+    writing.add_argument("tvm", type=Path)
     args = parser.parse_args()
     if args.command == "run":
         run_all(args.engine, args.log, args.jobs, args.limit, args.only)
     else:
-        sys.stdout.write(table(read(args.relaxc), read(args.onnxruntime)))
+        sys.stdout.write(table(*map(read, (args.relaxc, args.onnxruntime, args.tvm))))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from relaxc.errors import ModelError
 
+# Until then, Upsample and Resize count from the first element's edge, which the converter forgets.
+_RESIZE_HAS_MODES = 11
 # Since then, the slope of PRelu broadcasts from the last axis.
 _PRELU_BROADCASTS = 7
 
@@ -21,14 +25,7 @@ def update_slopes(proto: onnx.ModelProto, version: int) -> None:
     graph = proto.graph
     if version >= _PRELU_BROADCASTS or not any(n.op_type == "PRelu" for n in graph.node):
         return
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
-    shapes = {
-        value.name: value.type.tensor_type.shape.dim
-        for value in (*inferred.input, *inferred.value_info)
-        if value.type.tensor_type.HasField("shape")
-    }
-    ranks = {name: len(dims) for name, dims in shapes.items()}
-    ranks |= {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    ranks = _ranks(proto)
     changed: list[onnx.NodeProto] = []
     for node in graph.node:
         copy = onnx.NodeProto()
@@ -49,3 +46,53 @@ def update_slopes(proto: onnx.ModelProto, version: int) -> None:
         changed.append(copy)
     del graph.node[:]
     graph.node.extend(changed)
+
+
+def resized(nodes: Iterable[onnx.NodeProto], version: int) -> dict[str, bool]:
+    """The results of nodes that count as Resize did before it had modes; whether they only grow."""
+    if version >= _RESIZE_HAS_MODES:
+        return {}
+    return {
+        node.output[0]: node.op_type == "Upsample"
+        for node in nodes
+        if node.op_type in ("Resize", "Upsample") and not node.domain
+    }
+
+
+def restore_resize_modes(
+    nodes: list[onnx.NodeProto], initializers: Iterable[onnx.TensorProto], grows: dict[str, bool]
+) -> None:
+    """Say in attributes how the nodes that `resized` has found count, after their conversion.
+
+    They take the element before a position along axes that grow, and the one behind it along
+    those that shrink. Where both may be, that is `nearest_mode="simple"`, which ONNX does not
+    have, but the converter of Resize.
+    """
+    known = {tensor.name: tensor for tensor in initializers}
+    for node in nodes:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            known[node.output[0]] = node.attribute[0].t
+    for node in nodes:
+        if node.op_type != "Resize" or node.domain or node.output[0] not in grows:
+            continue
+        scales = known.get(node.input[2])
+        mode = "floor" if grows[node.output[0]] else "simple"
+        if scales is not None:
+            values = numpy_helper.to_array(scales)
+            mode = "floor" if (values >= 1).all() else "ceil" if (values <= 1).all() else "simple"
+        modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": mode}
+        kept = [attr for attr in node.attribute if attr.name not in modes]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        node.attribute.extend(helper.make_attribute(name, text) for name, text in modes.items())
+
+
+def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
+    """The rank of every tensor of the main graph where it is known."""
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.input, *inferred.value_info)
+        if value.type.tensor_type.HasField("shape")
+    }
+    return ranks | {tensor.name: len(tensor.dims) for tensor in proto.graph.initializer}

@@ -29,7 +29,7 @@ from relaxc.errors import ModelError, OptionError, near_matches
 from relaxc.frontend.extension import NOTHING, Extension
 from relaxc.frontend.fold import fold_constants
 from relaxc.frontend.function_bodies import has_body, inline_bodies
-from relaxc.frontend.legacy import update_slopes
+from relaxc.frontend.legacy import resized, restore_resize_modes, update_slopes
 from relaxc.frontend.load import OnnxModel
 from relaxc.frontend.operators.base import operator_name
 from relaxc.frontend.unroll import unroll_scans
@@ -220,6 +220,7 @@ def convert_opset(model: OnnxModel) -> None:
             "export it again with a newer opset"
         )
     update_slopes(model.proto, version)
+    grows = resized(nodes(model.proto.graph), version)
     try:
         model.proto = version_converter.convert_version(model.proto, OPSET)
     except (RuntimeError, ValueError, TypeError) as err:
@@ -227,6 +228,8 @@ def convert_opset(model: OnnxModel) -> None:
             f"`{model.name}` uses opset {version} and cannot be converted to {OPSET}: "
             f"{first_line(err)}; export it again with a newer opset"
         ) from err
+    graph = model.proto.graph
+    restore_resize_modes(list(nodes(graph)), graph.initializer, grows)
 
 
 def opset(proto: onnx.ModelProto) -> int:

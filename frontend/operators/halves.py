@@ -16,6 +16,8 @@ from relaxc.frontend.operators.base import NodeContext, dtype
 HALVES = frozenset({"float16", "bfloat16"})
 WIDENED = frozenset(
     {
+        "ArgMax",
+        "ArgMin",
         "Celu",
         "Conv",
         "ConvTranspose",
@@ -31,6 +33,7 @@ WIDENED = frozenset(
     | {"MeanVarianceNormalization", "Mod", "Pow", "Resize", "Selu", "Sigmoid", "Softplus"}
     | {"AveragePool", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"}
     | {"ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Softsign"}
+    | {"EmbedLayerNormalization", "SkipLayerNormalization"}
     | {"Swish", "Tanh", "ThresholdedRelu", "Shrink", "Einsum", "Gemm", "RNN", "GRU", "LSTM"}
     | {
         "Acos",

@@ -23,7 +23,8 @@ def layer_normalization(ctx: NodeContext) -> relax.Expr:
     asked = [bool(name) for name in ctx.node.output]
     kind = dtype(data)
     scale = dims(ctx.input(1))
-    is_plain = not any(asked[1:]) and kind != "float64" and len(scale) == rank - axis
+    is_plain = not any(asked[1:]) and len(scale) == rank - axis
+    is_plain &= kind not in ("float64", "bfloat16")  # of which TVM has none
     # TVM wants it proved that the scale fits.
     sizes = {rank - len(scale) + k: n for k, n in enumerate(scale) if isinstance(n, tirx.IntImm)}
     data = with_sizes(ctx, data, {a: n for a, n in sizes.items() if not _is_one(n)})

@@ -7,6 +7,7 @@ implementation (onnx/reference/ops/op_resize.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def _along(
 
     at = ctx.emit_te(position, scales, roi, size, old, name="resize_positions")
     if mode == "nearest":
-        result = _nearest(ctx, data, axis, at)
+        result = _nearest(ctx, data, axis, place, at, scales)
     else:
         result = _weighted(ctx, data, axis, place, at, scales, mode)
     if not crops:
@@ -214,6 +215,8 @@ def _origin(o: Any, scale: Any, roi: Any, size: Any, old: Any, transform: str) -
     centered = (x + half) / scale - half
     if transform == "half_pixel":
         return centered
+    if transform == "tf_half_pixel_for_nn":
+        return (x + half) / scale
     if transform == "pytorch_half_pixel":
         return tirx.Select(new == one, -half, centered)
     if transform == "half_pixel_symmetric":
@@ -222,23 +225,32 @@ def _origin(o: Any, scale: Any, roi: Any, size: Any, old: Any, transform: str) -
     raise ValueError(f"coordinate transformation `{transform}` is unknown")
 
 
-def _nearest(ctx: NodeContext, data: relax.Expr, axis: int, at: relax.Expr) -> relax.Expr:
+def _nearest(
+    ctx: NodeContext,
+    data: relax.Expr,
+    axis: int,
+    place: int,
+    at: relax.Expr,
+    scales: relax.Expr,
+) -> relax.Expr:
     rounding = ctx.text("nearest_mode", "round_prefer_floor")
     if ctx.node.op_type == "Upsample":
         rounding = "floor"
     half = tirx.const(0.5, "float64")
-    functions = {
-        "round_prefer_floor": lambda p: tirx.ceil(p - half),
-        "round_prefer_ceil": lambda p: tirx.floor(p + half),
-        "floor": tirx.floor,
-        "ceil": tirx.ceil,
+    functions: dict[str, Callable[[Any, Any], Any]] = {
+        "round_prefer_floor": lambda p, _: tirx.ceil(p - half),
+        "round_prefer_ceil": lambda p, _: tirx.floor(p + half),
+        "floor": lambda p, _: tirx.floor(p),
+        "ceil": lambda p, _: tirx.ceil(p),
+        # Of models older than the attribute: see frontend/legacy.py.
+        "simple": lambda p, s: tirx.Select(s < 1, tirx.ceil(p), tirx.floor(p)),
     }
     if rounding not in functions:
         raise ValueError(f"nearest mode `{rounding}` is unknown")
 
-    def index(at: te.Tensor, old: Any) -> te.Tensor:
+    def index(at: te.Tensor, scales: te.Tensor, old: Any) -> te.Tensor:
         def element(o: Any) -> Any:
-            k = functions[rounding](at[o]).astype("int64")
+            k = functions[rounding](at[o], scales[place]).astype("int64")
             return tirx.max(tirx.min(k, old - 1), tirx.IntImm("int64", 0))
 
         return te.compute(at.shape, element, name="nearest")
@@ -249,8 +261,8 @@ def _nearest(ctx: NodeContext, data: relax.Expr, axis: int, at: relax.Expr) -> r
             shape, lambda *i: x(*i[:axis], index[i[axis]], *i[axis + 1 :]), name="resize"
         )
 
-    old = dims(data)[axis]
-    return ctx.emit_te(compute, data, ctx.emit_te(index, at, old, name="resize_indices"))
+    positions = ctx.emit_te(index, at, scales, dims(data)[axis], name="resize_indices")
+    return ctx.emit_te(compute, data, positions)
 
 
 def _weighted(
