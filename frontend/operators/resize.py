@@ -43,7 +43,7 @@ def resize(ctx: NodeContext) -> relax.Expr:
     result = data
     if mode != "nearest" and kind != "float32":
         result = ctx.bb.emit(relax.op.astype(data, "float32"))
-    for place, axis in enumerate(axes):
+    for place, axis in _in_order(axes, shape, new):
         if _is_identity(ctx, source, shape[axis], place, has_sizes):
             continue
         result = _along(ctx, result, axis, place, len(axes), new[axis], scales)
@@ -54,6 +54,21 @@ def resize(ctx: NodeContext) -> relax.Expr:
         rounded = ctx.bb.emit(relax.op.round(result))
         result = ctx.bb.emit(relax.op.clip(rounded, low, high))
     return relax.op.astype(result, kind)
+
+
+def _in_order(axes: list[int], old: list[Any], new: list[Any]) -> list[tuple[int, int]]:
+    """Axes with their places, so that the last one, along which elements are gathered, is short.
+
+    Those that shrink come first, in order; those that grow follow, the last one first.
+    """
+
+    def grows(axis: int) -> bool:
+        known = isinstance(old[axis], tirx.IntImm) and isinstance(new[axis], tirx.IntImm)
+        return known and int(new[axis]) > int(old[axis])
+
+    pairs = list(enumerate(axes))
+    growing = sorted((p for p in pairs if grows(p[1])), key=lambda p: -p[1])
+    return [p for p in pairs if not grows(p[1])] + growing
 
 
 def _is_identity(
@@ -312,19 +327,27 @@ def _weighted(
         total = ctx.bb.emit(relax.op.sum(table, [1], True))
         table = ctx.bb.emit(relax.op.divide(table, total))
 
-    def compute(x: te.Tensor, table: te.Tensor, at: te.Tensor) -> te.Tensor:
+    # Tables of their own, which become constants where the scales are: the sum over the taps then
+    # only loads, and a row of outputs is as fast as its gathers.
+    def places(at: te.Tensor, taps: Any, old: Any) -> te.Tensor:
+        def element(o: Any, t: Any) -> Any:
+            k = tirx.floor(at[o]).astype("int64") - tirx.floordiv(_int(taps), 2) + 1 + t
+            return tirx.max(tirx.min(k, old - 1), tirx.IntImm("int64", 0)).astype("int32")
+
+        return te.compute((at.shape[0], taps), element, name="places")
+
+    def compute(x: te.Tensor, table: te.Tensor, sources: te.Tensor) -> te.Tensor:
         shape = [*list(x.shape)[:axis], table.shape[0], *list(x.shape)[axis + 1 :]]
         t = te.reduce_axis((0, table.shape[1]), name="t")
 
         def element(*i: Any) -> Any:
-            o = i[axis]
-            first = tirx.floor(at[o]).astype("int64") - tirx.floordiv(table.shape[1], 2) + 1
-            k = tirx.max(tirx.min(first + t, x.shape[axis] - 1), tirx.IntImm("int64", 0))
-            return te.sum(x(*i[:axis], k, *i[axis + 1 :]) * table[o, t], axis=t)
+            k = sources[i[axis], t].astype("int64")
+            return te.sum(x(*i[:axis], k, *i[axis + 1 :]) * table[i[axis], t], axis=t)
 
         return te.compute(shape, element, name="resize")
 
-    return ctx.emit_te(compute, data, table, at)
+    sources = ctx.emit_te(places, at, taps, old, name="resize_places")
+    return ctx.emit_te(compute, data, table, sources)
 
 
 def _int(value: Any) -> Any:
