@@ -96,9 +96,9 @@ class _Sums:
     def add(self, data: np.ndarray, number: int) -> None:
         product, params = self.layer.product, self.layer.data
         pick = picked(product.count(data), self._wanted, number)
-        if params is not None:  # Padding is zero, which is exact.
-            data = params.dequantize(params.quantize(data))
         rows = product.rows(data, pick)
+        if params is not None:  # Padding is zero, which is exact.
+            rows = params.dequantize(params.quantize(rows))
         parts = rows.reshape(len(rows), *self._sum.shape).transpose(1, 0, 2)
         self._square += parts.transpose(0, 2, 1) @ parts
         self._sum += parts.sum(1)
