@@ -2,11 +2,13 @@
 
     pip install -e .[bench] pillow tokenizers onnx-ir
     python benchmarks/quantize_accuracy.py FOLDER [--only NAME ...] [--case TEXT ...]
+    python benchmarks/quantize_accuracy.py FOLDER --case all --json rows.json --plot rows.svg
 
 FOLDER holds trained models and `data` (see `accuracy_tasks.py`); what is not there is left out.
 No labels are used, and no sample that is tested. Every line is compiled and run as users do it;
 ONNX Runtime gets the same samples: `quantize_static` (QDQ, per channel), `quantize_dynamic`, or
-MatMulNBits. SQNR is that of the first output, against float32.
+MatMulNBits. SQNR is that of the first output, against float32. With `--json`, lines that the file
+has are not measured again: it takes hours, and may be stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+from accuracy_plot import plot_exactness
 from accuracy_tasks import Run, Task, sqnr, tasks
 from quantized_peers import onnxruntime_as
 
@@ -97,31 +100,66 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="models with this in their name")
     parser.add_argument("--case", nargs="+", default=["default"], help="`all`, or cases by name")
     parser.add_argument("--no-peer", action="store_true", help="without ONNX Runtime's int8")
-    parser.add_argument("--json", type=Path, help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, help="keep the numbers there; known ones stay")
+    parser.add_argument("--plot", type=Path, help="draw them, as .svg or .png")
     args = parser.parse_args()
-    rows: list[Row] = []
+    rows = Rows(args.json)
     for make in tasks(args.folder):
         try:
             task = make()
         except FileNotFoundError as err:
             print(f"left out: {err}", file=sys.stderr)
             continue
-        if args.only and not any(name in task.name for name in args.only):
-            continue
-        rows += measured(task, args.case, not args.no_peer)
-    print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return 0 if all(row.is_ok for row in rows if row.case == "default") else 1
+        if not args.only or any(name in task.name for name in args.only):
+            measure(task, args.case, not args.no_peer, rows)
+    found = list(rows.known.values())
+    print(table(found))
+    if args.plot:
+        plot_exactness(found, args.plot)
+    return 0 if all(row.is_ok for row in found if row.case == "default") else 1
 
 
-def measured(task: Task, names: list[str], with_peer: bool) -> list[Row]:
-    """The lines of one model."""
+class Rows:
+    """The lines of the table, kept in a file if there is one.
+
+    Attributes:
+        known: by model, scheme and case, in the order in which they were measured.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.known: dict[tuple[str, str, str], Row] = {}
+        if path is not None and path.exists():
+            for values in json.loads(path.read_text()):
+                self._keep(Row(**values))
+
+    def _keep(self, row: Row) -> None:
+        self.known[row.model, row.scheme, row.case] = row
+
+    def add(self, row: Row) -> None:
+        """Keep a line."""
+        print(line(row), file=sys.stderr, flush=True)
+        self._keep(row)
+        if self._path is not None:
+            values = [asdict(row) for row in self.known.values()]
+            self._path.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def measure(task: Task, names: list[str], with_peer: bool, rows: Rows) -> None:
+    """Add the lines of one model that are not known."""
+    ways: list[tuple[Scheme, str, Callable[[Path], Run]]] = []
+    for scheme in task.bar:
+        if with_peer:
+            ways.append((scheme, PEER, functools.partial(peer, task, scheme)))
+        for name, options in cases(scheme).items():
+            if names == ["all"] or name in names:
+                ways.append((scheme, name, functools.partial(ours, task, options)))
+    ways = [way for way in ways if (task.name, *way[:2]) not in rows.known]
+    if not ways:
+        return
     base = task.predict(onnxruntime_run(task.path))
     float_score = task.score(base, base)
-    rows: list[Row] = []
-
-    def measure(scheme: Scheme, case: str, make: Callable[[Path], Run]) -> None:
+    for scheme, case, make in ways:
         with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as folder, quiet():
             start = time.perf_counter()
             run = make(Path(folder))
@@ -140,16 +178,7 @@ def measured(task: Task, names: list[str], with_peer: bool) -> list[Row]:
             sqnr(outputs, base),
             seconds,
         )
-        rows.append(row)
-        print(line(row), file=sys.stderr, flush=True)
-
-    for scheme in task.bar:
-        if with_peer:
-            measure(scheme, PEER, functools.partial(peer, task, scheme))
-        for name, options in cases(scheme).items():
-            if names == ["all"] or name in names:
-                measure(scheme, name, functools.partial(ours, task, options))
-    return rows
+        rows.add(row)
 
 
 def ours(task: Task, options: CompileOptions, folder: Path) -> Run:

@@ -67,9 +67,13 @@ def test_quantization_needs_data(tmp_path: Path) -> None:
 
 
 def test_few_samples_are_worth_a_warning(tmp_path: Path) -> None:
-    result = relaxc.compile(
-        conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=samples(1)
+    # One row of data: it has no second moments about its mean.
+    model = onnx_model(
+        "g (float[1,8] x) => (float[1,4] y) { y = MatMul (x, w) }",
+        w=np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32),
     )
+    one = [{"x": np.random.default_rng(1).standard_normal((1, 8)).astype(np.float32)}]
+    result = relaxc.compile(model, tmp_path / "m.rxc", QUANTIZED, calibration_data=one)
     assert any("calibration samples are few" in warning for warning in result.warnings)
 
 
@@ -77,8 +81,14 @@ def test_data_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="missing"):
         relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=[{}])
     nan = [{"x": np.full((1, 3, 8, 8), np.nan, np.float32)}]
-    with pytest.raises(InputError, match="sample 1 leads to NaN"):
+    with pytest.raises(InputError, match="sample 1 holds NaN or infinite values in input `x`"):
         relaxc.compile(conv_model(), tmp_path / "m.rxc", QUANTIZED, calibration_data=nan)
+    root = onnx_model(
+        "g (float[1,3,8,8] x) => (float[1,2,8,8] y) { a = Sqrt (x)  y = Conv (a, w) }",
+        w=np.ones((2, 3, 1, 1), np.float32),
+    )
+    with pytest.raises(InputError, match="sample 1 leads to NaN or infinite values inside"):
+        relaxc.compile(root, tmp_path / "m.rxc", QUANTIZED, calibration_data=samples(1))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from relaxc.passes.quantize.affine import QuantParams
 # Rows of data per row of a weight, and the fewest of all; more hardly change the estimate.
 _ROWS, _LEAST = 16, 4096
 _BYTES = 256 << 20
+# Of sums of float32, relative to a mean square.
+_NOISE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -107,4 +109,9 @@ class _Sums:
     def moments(self, centered: bool) -> Matrix:
         mean = self._sum / max(self._count, 1)
         raw = self._square / max(self._count, 1)
-        return raw - mean[:, :, None] * mean[:, None, :] if centered else raw
+        if not centered:
+            return raw
+        # Sums are float32's: what is left of a large mean is noise, and need not be positive.
+        size = np.trace(raw, axis1=1, axis2=2)[:, None, None] / raw.shape[-1]
+        floor = _NOISE * size * np.eye(raw.shape[-1])
+        return raw - mean[:, :, None] * mean[:, None, :] + floor

@@ -54,6 +54,7 @@ def observe(artifact: Path, data: CalibrationData) -> dict[int, Histogram]:
             for count, feed in enumerate(feeds, 1):
                 model.run(feed)
                 if broken:
+                    _require_finite(feed, count)
                     raise InputError(
                         f"calibration sample {count} leads to NaN or infinite values inside the "
                         "model; leave it out, or look for what it divides by zero"
@@ -63,6 +64,16 @@ def observe(artifact: Path, data: CalibrationData) -> dict[int, Histogram]:
     if not count:
         raise InputError("there is no calibration data; give at least one sample")
     return dict(seen)
+
+
+def _require_finite(feed: Feed, number: int) -> None:
+    for name, value in feed.items():
+        array = np.asarray(value)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(
+                f"calibration sample {number} holds NaN or infinite values in input `{name}`; "
+                "leave it out"
+            )
 
 
 def recovery_samples(
