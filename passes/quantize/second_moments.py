@@ -114,4 +114,5 @@ class _Sums:
         # Sums are float32's: what is left of a large mean is noise, and need not be positive.
         size = np.trace(raw, axis1=1, axis2=2)[:, None, None] / raw.shape[-1]
         floor = _NOISE * size * np.eye(raw.shape[-1])
-        return raw - mean[:, :, None] * mean[:, None, :] + floor
+        about: Matrix = raw - mean[:, :, None] * mean[:, None, :] + floor
+        return about
