@@ -9,6 +9,7 @@ from tvm import IRModule
 
 from relaxc.errors import OptionError, near_matches
 from relaxc.passes.prune.dependency import Dependencies, Group
+from relaxc.passes.prune.fisher import fisher_importance
 from relaxc.passes.prune.importance import (
     Importance,
     Scores,
@@ -61,6 +62,8 @@ def judge(
         return weight_importance(mod, found, 1 if importance == "l1" else 2)
     assert run is not None
     progress("measure")
+    if importance == "fisher":
+        return fisher_importance(mod, found, run, samples())
     grams = gram_matrices(mod, readers(mod, found), run, samples())
     progress("judge")
     return sample_importance(mod, found, importance, grams)

@@ -36,6 +36,11 @@ def _nothing(call: relax.Call) -> list[relax.Expr]:
     return [relax.op.grad.no_grad(arg) for arg in call.args[1:]]
 
 
+def _no_grad(_var: relax.Var, call: relax.Call, _grad: relax.Var, _ctx: Any) -> list[relax.Expr]:
+    """Derivatives end here; TVM has the operator, but asks it for a gradient all the same."""
+    return [relax.op.grad.no_grad(call.args[0])]
+
+
 def _conv2d(var: relax.Var, call: relax.Call, grad: relax.Var, ctx: Any) -> list[relax.Expr]:
     """Of the data: a transposed convolution. Of the weight: windows of the data times the rest."""
     attrs, (data, weight) = call.attrs, call.args
@@ -225,6 +230,7 @@ def _rms_norm(_var: relax.Var, call: relax.Call, grad: relax.Var, ctx: Any) -> l
 
 
 for _name, _gradient in {
+    "relax.grad.no_grad": _no_grad,
     "relax.nn.conv2d": _conv2d,
     "relax.nn.relu": _relu,
     "relax.clip": _clip,

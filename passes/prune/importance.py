@@ -6,6 +6,7 @@
 | `activation` | mean square of its values, relative to the mean channel, where it is read |
 | `wanda` | norm of the weights that read it times norm of its values |
 | `obs` | by how much the error of what reads it grows when it goes and the other channels make up for it as well as they can (Hassibi & Stork 1993, a channel at a time); the least one goes first, then the next |
+| `fisher` | how far the model's outputs move when it goes, to second order (fisher.py) |
 
 `l1` and `l2` look at weights only; the others need samples.
 """  # noqa: E501
@@ -22,7 +23,7 @@ from relaxc.passes.prune.dependency import Dependencies, Group
 from relaxc.passes.prune.products import Matrix, Product, picked, products_of
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, piece
 
-Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
+Importance = Literal["l1", "l2", "activation", "wanda", "obs", "fisher"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
 Scores = dict[int, float]
 

@@ -55,7 +55,7 @@ def mask_channels(mod: IRModule, found: Dependencies) -> Masked:
     """
     main = mod["main"]
     if not all(isinstance(block, relax.DataflowBlock) for block in main.body.blocks):
-        raise OptionError("sensitivity is for models without branches and loops")
+        raise OptionError("sensitivity and `fisher` are for models without branches and loops")
     work = _Masking(found)
     blocks = [
         relax.DataflowBlock([new for b in block.bindings for new in work.bindings(b)])

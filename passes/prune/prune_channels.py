@@ -23,6 +23,7 @@ from typing import ClassVar
 import numpy as np
 from tvm import IRModule, relax
 
+from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget, choose, rounded
 from relaxc.passes.prune.candidates import candidates, judge
@@ -56,11 +57,31 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class LayerReport:
+    """What became of one operator; pairs are before and after.
+
+    Attributes:
+        name: of the operator.
+        op: its kind.
+        macs: multiply-accumulates; symbolic dimensions count as 1.
+        params: numbers in its weights.
+        bytes: that it reads and writes by itself.
+    """
+
+    name: str
+    op: str
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    bytes: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class PruneReport:
     """What pruning did.
 
     Attributes:
         groups: one entry per group of channels that could be removed.
+        layers: one entry per operator that multiplies or has weights.
         macs: before and after; symbolic dimensions count as 1.
         params: numbers in weights, before and after.
         mod: the pruned module.
@@ -69,6 +90,7 @@ class PruneReport:
     """
 
     groups: tuple[GroupReport, ...]
+    layers: tuple[LayerReport, ...]
     macs: tuple[int, int]
     params: tuple[int, int]
     mod: IRModule
@@ -139,7 +161,8 @@ class PruneChannels(Pass):
         seconds = None
         if latency is not None:
             seconds = latency.seconds([]), latency.seconds(removed)
-        self.report(PruneReport(_reports(groups, removed), macs, params, small, seconds))
+        layers = _layers(mod, small)
+        self.report(PruneReport(_reports(groups, removed), layers, macs, params, small, seconds))
         return small
 
     def _scores(self, mod: IRModule, found: Dependencies, groups: tuple[Group, ...]) -> Scores:
@@ -187,6 +210,22 @@ class _Kept:
         is_conv = len(axes) == 4
         axis = axes[1] if is_conv else axes[-1]
         return None if axis is None else ~np.isin(axis, self.removed)
+
+
+def _layers(dense: IRModule, small: IRModule) -> tuple[LayerReport, ...]:
+    after = {layer["name"]: layer for layer in layer_costs(small)}
+    pairs = [(layer, after[layer["name"]]) for layer in layer_costs(dense)]
+    return tuple(
+        LayerReport(
+            str(a["name"]),
+            a["op"],
+            (a["macs"], b["macs"]),
+            (a["params"], b["params"]),
+            (a["bytes"], b["bytes"]),
+        )
+        for a, b in pairs
+        if a["macs"] or a["params"]
+    )
 
 
 def _reports(groups: tuple[Group, ...], removed: list[int]) -> tuple[GroupReport, ...]:

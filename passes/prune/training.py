@@ -69,7 +69,9 @@ def training_step(student: IRModule, outputs: Sequence[int], features: Sequence[
     places = _places(bindings)
     if not places:
         raise OptionError("distillation finds no weights of convolutions and products to train")
-    _require_gradients(bindings, {index for index, _ in places}, set(watched))
+    trained = {index for index, _ in places}
+    require_gradients(bindings, trained, set(watched), "distillation", "use `--recover` without it")
+    still = held(bindings, trained)
     weights: list[np.ndarray] = []
     params: list[relax.Var] = []
     replaced: dict[int, dict[int, relax.Var]] = {}
@@ -85,7 +87,7 @@ def training_step(student: IRModule, outputs: Sequence[int], features: Sequence[
     with builder.function("step", [*main.params, *params, *targets]):
         with builder.dataflow():
             for index, binding in enumerate(bindings):
-                value = _Renamed(inner).visit_expr(binding.value)
+                value = renamed(binding.value, inner)
                 if index in replaced:
                     operands = tensor_operands(value)
                     for operand, param in replaced[index].items():
@@ -93,12 +95,14 @@ def training_step(student: IRModule, outputs: Sequence[int], features: Sequence[
                     args = with_operands(value, operands)
                     value = relax.Call(value.op, args, value.attrs, value.ty_args)
                 inner[binding.var] = builder.emit(value, binding.var.name)
+                if binding.var in still:
+                    inner[binding.var] = builder.emit(relax.op.grad.no_grad(inner[binding.var]))
             found = [inner[bindings[w].var] for w in watched]
             loss = builder.emit_output(_loss(builder, found, targets, len(outputs)))
         builder.emit_func_output(loss)
     mod = builder.get()
     mod = relax.transform.Gradient("step", require_grads=params)(mod)
-    return Step(_flattened(mod), tuple(places), tuple(weights))
+    return Step(flattened(mod), tuple(places), tuple(weights))
 
 
 def _loss(
@@ -142,16 +146,27 @@ def _is_weight(const: GenericConst) -> bool:
     return array.size > 1 and bool(np.all(np.abs(array) < _LARGEST))
 
 
-def _require_gradients(
-    bindings: Sequence[relax.Binding], trained: set[int], watched: set[int]
+def require_gradients(
+    bindings: Sequence[relax.Binding],
+    trained: set[int],
+    watched: set[int],
+    who: str,
+    instead: str = "use another one",
 ) -> None:
-    """Only what lies between a weight and a watched value is differentiated."""
-    moving: set[relax.Var] = set()
+    """Only what lies between a weight and a watched value is differentiated.
+
+    Args:
+        bindings: of the module, in order.
+        trained: which of them read what derivatives are asked for.
+        watched: which of them the derivatives are of.
+        who: asks for them.
+        instead: what to do where they are not known.
+
+    Raises:
+        OptionError: an operator between them has none.
+    """
+    moving = _moving(bindings, trained)
     on_the_way: set[relax.Var] = {bindings[w].var for w in watched}
-    for index, binding in enumerate(bindings):
-        read = relax.analysis.free_vars(binding.value)
-        if index in trained or any(var in moving for var in read):
-            moving.add(binding.var)
     for binding in reversed(bindings):
         if binding.var not in on_the_way or binding.var not in moving:
             continue
@@ -162,12 +177,38 @@ def _require_gradients(
         name = str(getattr(call.op, "name", "a function"))
         if not isinstance(call.op, tvm.ir.Op) or not has_gradient(name):
             raise OptionError(
-                f"distillation needs the derivative of `{name}` (node `{binding.var.name}`), "
-                "which is not known here; use `--recover` without it"
+                f"{who} needs the derivative of `{name}` (node `{binding.var.name}`), "
+                f"which is not known here; {instead}"
             )
 
 
-def _flattened(mod: IRModule) -> IRModule:
+def _moving(bindings: Sequence[relax.Binding], trained: set[int]) -> set[relax.Var]:
+    """What depends on a weight."""
+    moving: set[relax.Var] = set()
+    for index, binding in enumerate(bindings):
+        read = relax.analysis.free_vars(binding.value)
+        if index in trained or any(var in moving for var in read):
+            moving.add(binding.var)
+    return moving
+
+
+def held(bindings: Sequence[relax.Binding], trained: set[int]) -> set[relax.Var]:
+    """Values that depend on no weight, beside one that does: derivatives end there.
+
+    `Gradient` would go on to the inputs, through operators that need have no derivative.
+    """
+    moving = _moving(bindings, trained)
+    read = {v for b in bindings if b.var in moving for v in relax.analysis.free_vars(b.value)}
+    return {
+        b.var
+        for b in bindings
+        if b.var in read - moving
+        and isinstance(b.var.ty, relax.TensorType)
+        and str(b.var.ty.dtype.dtype) == "float32"
+    }
+
+
+def flattened(mod: IRModule) -> IRModule:
     """The adjoint as `main`, with one tuple of the loss and all derivatives."""
     adjoint = mod["step_adjoint"]
     fields: list[relax.Expr] = []
@@ -188,6 +229,11 @@ def _flattened(mod: IRModule) -> IRModule:
     out = IRModule({gv: f for gv, f in mod.functions_items() if not isinstance(f, relax.Function)})
     out["main"] = function
     return relax.transform.DeadCodeElimination()(out)
+
+
+def renamed(expr: relax.Expr, names: dict[relax.Var, relax.Var]) -> relax.Expr:
+    """An expression that reads other variables."""
+    return _Renamed(names).visit_expr(expr)
 
 
 @relax.expr_functor.mutator

@@ -25,7 +25,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Saving = Literal["channels", "latency", "macs", "params"]
 SAVINGS: tuple[Saving, ...] = get_args(Saving)
-Importance = Literal["l1", "l2", "activation", "wanda", "obs"]
+Importance = Literal["l1", "l2", "activation", "wanda", "obs", "fisher"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
 Criterion = Literal["magnitude", "wanda", "obs"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)

@@ -43,7 +43,7 @@ def pruning(command: _Command) -> _Command:
             type=click.Choice(IMPORTANCES),
             default="l2",
             show_default=True,
-            help="How channels are judged; `activation`, `wanda` and `obs` need `--samples`.",
+            help="How channels are judged; all but `l1` and `l2` need `--samples`.",
         ),
         click.option(
             "--scope",
@@ -152,8 +152,9 @@ def read_pruning(
         if isinstance(what, int) or what == "unstructured" or what == "block":
             if options.sparsify is not None:
                 raise OptionError("weights can be pruned in one way only; give `--prune` once")
-            if importance == "activation":
-                raise OptionError("`--importance activation` is for channels; use `wanda`")
+            if importance in ("activation", "fisher"):
+                instead = "wanda" if importance == "activation" else "obs"
+                raise OptionError(f"`--importance {importance}` is for channels; use `{instead}`")
             criterion: Criterion = "magnitude"
             if importance == "wanda" or importance == "obs":
                 criterion = importance

@@ -153,6 +153,7 @@ def pruning_as_json(report: PruneReport) -> dict[str, Any]:
         "params": {"before": report.params[0], "after": report.params[1]},
         "latency_s": report.latency and {"before": report.latency[0], "after": report.latency[1]},
         "groups": [asdict(group) for group in report.groups],
+        "layers": [asdict(layer) for layer in report.layers],
     }
 
 

@@ -22,7 +22,7 @@ def weight(*shape: int) -> np.ndarray:
 
 CONV = {"w": weight(4, 3, 3, 3), "v": weight(6, 4, 3, 3)}
 CASES: dict[str, tuple[str, dict[str, np.ndarray]]] = {
-    "convolutions": ("a = Conv<pads=[1,1,1,1]>(x, w) b = Relu(a) y = Conv(b, v)", CONV),
+    "convolutions": ("z = Atan(x) a = Conv<pads=[1,1,1,1]>(z, w) b = Relu(a) y = Conv(b, v)", CONV),
     "strides, uneven pads and dilation": (
         """a = Conv<strides=[2,2],pads=[1,0,1,2]>(x, w)  b = Clip(a, lo, hi)
         y = Conv<dilations=[2,1],pads=[2,1,1,1]>(b, v)""",

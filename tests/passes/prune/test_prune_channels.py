@@ -96,6 +96,12 @@ def test_budgets_are_met_and_counted_right(saving: Saving, scope: Scope) -> None
     layers = layer_costs(small)
     assert report.macs[1] == sum(layer["macs"] for layer in layers)
     assert report.params[1] == sum(layer["params"] for layer in layers)
+    for when in (0, 1):
+        assert report.macs[when] == sum(layer.macs[when] for layer in report.layers)
+        assert report.params[when] == sum(layer.params[when] for layer in report.layers)
+    assert all(
+        layer.bytes[1] < layer.bytes[0] for layer in report.layers if layer.op == "nn.conv2d"
+    )
 
 
 def test_the_channels_of_smallest_norm_go() -> None:
