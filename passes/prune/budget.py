@@ -51,8 +51,8 @@ def choose(
     most = choice.saved(choice.counts(high))
     if most < budget.share:
         raise OptionError(
-            f"pruning cannot save {budget.share:.0%} of the {budget.saving}: without all channels "
-            f"that may go it is {most:.0%}; ask for less, or exclude less"
+            f"pruning cannot save {100 * budget.share:.4g}% of the {budget.saving}: without all "
+            f"channels that may go it is {100 * most:.3g}%; ask for less, or exclude less"
         )
     for _ in range(24):
         middle = (low + high) / 2
