@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import onnx
 from tvm import relax
 
 from relaxc.frontend.operators.base import NodeContext, dtype
@@ -18,6 +19,7 @@ WIDENED = frozenset(
     {
         "ArgMax",
         "ArgMin",
+        "BatchNormalization",
         "Celu",
         "Conv",
         "ConvTranspose",
@@ -66,7 +68,11 @@ def in_single_precision(
     ]
     result = ctx.bb.normalize(convert(dataclasses.replace(ctx, inputs=wide)))
     if isinstance(result, relax.Tuple):
-        return relax.Tuple([_narrowed(ctx, part, half) for part in result])
+        # Statistics may be wider than the data.
+        stays = [kind == onnx.TensorProto.FLOAT for kind in ctx.output_types]
+        stays += [False] * (len(result) - len(stays))
+        parts = zip(result, stays)
+        return relax.Tuple([p if is_wide else _narrowed(ctx, p, half) for p, is_wide in parts])
     return _narrowed(ctx, result, half)
 
 

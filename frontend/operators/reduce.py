@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -200,17 +201,49 @@ def _log_sum_exp(ctx: NodeContext) -> relax.Expr:
     data, axes = ctx.input(0), _axes(ctx)
     if "int" in dtype(data):
         return _log_sum_exp_of_integers(ctx)
-    if axes is None or not axes or any(not _is_positive(dims(data)[a]) for a in axes):
+    if axes == []:  # the logarithm of an exponential
+        return data
+    if any(not _is_positive(dims(data)[a]) for a in axes or ()):
         return _reduction("sum", relax.op.exp, relax.op.log)(ctx)
+    if axes is None:
+        return _log_sum_exp_of_runtime_axes(ctx)
     top = ctx.bb.emit(relax.op.max(data, axes, True))
-    # Infinities would give NaN when subtracted; their exponentials speak for themselves.
-    safe = ctx.bb.emit(
-        relax.op.where(relax.op.isfinite(top), top, constant(np.zeros((), dtype(data))))
-    )
+    safe = _finite(ctx, top)
     powers = ctx.bb.emit(relax.op.exp(relax.op.subtract(data, safe)))
     keep = _keeps_axes(ctx)
     total = ctx.bb.emit(relax.op.log(relax.op.sum(powers, axes, keep)))
     return relax.op.add(total, safe if keep else relax.op.squeeze(safe, axes))
+
+
+def _finite(ctx: NodeContext, top: relax.Expr) -> relax.Expr:
+    """0 for infinities: they would give NaN when subtracted; their exponentials tell enough."""
+    zero = constant(np.zeros((), dtype(top)))
+    return ctx.bb.emit(relax.op.where(relax.op.isfinite(top), top, zero))
+
+
+def _log_sum_exp_of_runtime_axes(ctx: NodeContext) -> relax.Expr:
+    bb, data = ctx.bb, ctx.input(0)
+    kept = dataclasses.replace(ctx, attrs={**ctx.attrs, "keepdims": 1})
+    safe = _finite(ctx, bb.emit(_reduction("max")(kept)))
+
+    def reduced(by: NodeContext, value: relax.Expr) -> relax.Expr:
+        inputs = [value, *ctx.inputs[1:]]
+        return bb.emit(_reduction("sum")(dataclasses.replace(by, inputs=inputs)))
+
+    def lowered(x: te.Tensor, top: te.Tensor) -> te.Tensor:
+        # Its sizes are symbols of their own: those of the data, or 1.
+        def element(*i: Any) -> Any:
+            return x(*i) - top(*(tirx.min(k, size - 1) for k, size in zip(i, top.shape)))
+
+        return te.compute(x.shape, element, name="lowered")
+
+    def raised(x: te.Tensor, top: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *i: x(*i) + top(*i), name="raised")
+
+    total = reduced(kept, bb.emit(relax.op.exp(ctx.emit_te(lowered, data, safe))))
+    result = ctx.emit_te(raised, bb.emit(relax.op.log(total)), safe)
+    # A sum over axes of one element leaves them out.
+    return result if _keeps_axes(ctx) else reduced(ctx, result)
 
 
 def _log_sum_exp_of_integers(ctx: NodeContext) -> relax.Expr:

@@ -40,3 +40,19 @@ def test_the_maximum_of_nothing() -> None:
     graph = "g (float[2,0] x) => (float[2] y) { y = ReduceMax<keepdims=0>(x, i) }"
     (y,), _ = run_model(onnx_model(graph, 20, i=np.array([1])), {"x": np.zeros((2, 0), np.float32)})
     np.testing.assert_array_equal(y, np.full(2, -np.inf, np.float32))
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_exponentials_do_not_overflow(keep: int) -> None:
+    op = f"ReduceLogSumExp<keepdims={keep}>"
+    graph = f"""g (float[n,4] x, float s, int64[1] i) => (float y, float z, float u) {{
+        y = {op}(x, one)
+        z = {op}(x, i)
+        u = {op}(s)
+    }}"""
+    model = onnx_model(graph, one=np.array([1]))
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    feed = {"x": 200 * positive(3, 4), "s": np.array(190.5, np.float32)}
+    for axis in (0, 1):
+        check_model(model, {**feed, "i": np.array([axis])})
