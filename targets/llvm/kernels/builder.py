@@ -348,12 +348,12 @@ class KernelBuilder:
         value = tirx.Cast(vector("float32", self.lanes), low)
         return value - self.splat(zero_point) if zero_point else value
 
-    def prefetch(self, buffer: Buffer, at: Index, locality: int = 2) -> None:
-        """Ask for the cache line of an element; `locality` 3 is L1, 2 is L2."""
+    def prefetch(self, buffer: Buffer, at: Index, locality: int = 2, writes: bool = False) -> None:
+        """Ask for the cache line of an element, to write it; `locality` 3 is L1, 2 is L2."""
         address = tirx.call_intrin(
             "handle", "tirx.address_of", BufferLoad(buffer.data, [index(at)])
         )
-        hint = [IntImm("int32", v) for v in (0, locality, 1)]
+        hint = [IntImm("int32", v) for v in (int(writes), locality, 1)]
         self.emit(tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *hint)))
 
     # -- result ----------------------------------------------------------------------------

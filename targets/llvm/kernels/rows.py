@@ -19,6 +19,8 @@ from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 
 _CHAINS = 4
+# Where a pass fetches the next row meanwhile: hardware does not look beyond the end of a page.
+_L1 = 3
 
 
 def emit_norm(
@@ -48,6 +50,8 @@ def emit_norm(
             return b.keep(value - mean, count)
 
         def square(at: Index, count: int) -> Expr:
+            b.prefetch(x.buffer, base + x.pixel + at, _L1)
+            b.prefetch(y.buffer, b.let(y.at(0, 0, 0, r)) + y.pixel + at, _L1, writes=True)
             value = b.let(deviation(at, count))
             return value * value
 
@@ -82,6 +86,8 @@ def emit_softmax(b: KernelBuilder, x: View, y: View, operands: Operands) -> None
         largest = b.let(b.splat(row.reduce(padded, tirx.max, lowest)))
 
         def exponential(at: Index, count: int) -> Expr:
+            b.prefetch(x.buffer, base + x.pixel + at, _L1)
+            b.prefetch(y.buffer, out + y.pixel + at, _L1, writes=True)
             value = b.let(exact(b, "exp", padded(at, count) - largest))
             value = b.let(b.keep(value, count))
             b.store_partial(y.buffer, out + at, value, count)
