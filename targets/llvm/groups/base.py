@@ -253,8 +253,13 @@ class KernelFrame:
         is_rounded = self._result.element == "bfloat16" or (
             stored is not None and stored.scale > _COARSE
         )
-        looks_up = is_rounded and self.b.lanes == piecewise.LANES
-        epilogue = replace(self._group.epilogue, is_rounded=is_rounded, looks_up=looks_up)
+        has_tables = self.b.lanes == piecewise.LANES
+        epilogue = replace(
+            self._group.epilogue,
+            is_rounded=is_rounded,
+            looks_up=is_rounded and has_tables,
+            has_tables=has_tables,
+        )
         operands, constants = declare_operands(self.b, epilogue, self._domain, self.views)
         self.constants.extend(constants)
         return operands

@@ -132,6 +132,7 @@ class Epilogue:
         operands: the other tensors, in order of first use; scalars are inlined instead.
         is_rounded: whether the result is stored in 8 bits, so that shorter polynomials will do.
         looks_up: whether activations of such results come from tables.
+        has_tables: whether `lookup` makes exponentials and GELU short.
     """
 
     start: relax.Var
@@ -139,6 +140,7 @@ class Epilogue:
     operands: tuple[Operand, ...]
     is_rounded: bool = False
     looks_up: bool = False
+    has_tables: bool = False
 
     @staticmethod
     def of(start: relax.Var, bindings: list[tuple[relax.Var, relax.Call]]) -> Epilogue:
@@ -157,7 +159,9 @@ class Epilogue:
     @property
     def is_heavy(self) -> bool:
         """Whether it is long enough to be looped over instead of unrolled for every register."""
-        return any(str(c.op.name) in _HEAVY and not self._table(c) for _, c in self.bindings)
+        short = _EXACT if self.has_tables else {}
+        heavy = [str(c.op.name) for _, c in self.bindings if not self._table(c)]
+        return any(op in _HEAVY and op not in short for op in heavy)
 
     def _table(self, call: relax.Call) -> str | None:
         return _TABLES.get(str(call.op.name)) if self.looks_up else None
