@@ -119,18 +119,21 @@ def runtime_sizes(bb: relax.BlockBuilder, vector: relax.Expr) -> list[Element]:
 
 
 def _possible(sizes: te.Tensor) -> te.Tensor:
-    """The sizes; a negative one, which no memory is found for, where their product is too large.
+    """The sizes; -1 and ones, which no memory is found for, where they are impossible.
 
-    TVM's runtime counts the bits of a tensor in 64 bits, whatever overflows.
+    TVM's runtime counts the bits of a tensor in 64 bits, whatever overflows: of sizes whose product
+    is too large, or of a negative one that is large itself.
     """
     count = int(sizes.shape[0])
 
     def element(i: Any) -> Any:
         total: Any = tirx.const(1.0, "float64")
+        least: Any = tirx.IntImm("int64", 0)
         for k in range(count):
+            least = tirx.min(least, sizes[k])
             total = total * tirx.max(sizes[k], tirx.IntImm("int64", 1)).astype("float64")
         refused = tirx.Select(i == 0, tirx.IntImm("int64", -1), tirx.IntImm("int64", 1))
-        return tirx.Select(total > float(1 << 50), refused, sizes[i])
+        return tirx.Select(tirx.any(total > float(1 << 50), least < 0), refused, sizes[i])
 
     return te.compute((count,), element, name="possible")
 

@@ -121,6 +121,14 @@ def test_sizes_that_no_memory_holds(compiled: Callable[..., Path]) -> None:
             model(np.ones(1, np.float32), np.array(sizes))
 
 
+def test_a_part_that_is_cropped_to_less_than_nothing(compiled: Callable[..., Path]) -> None:
+    graph = "g (float[n,8,m] x) => (float[a,b,c] y) { y = Pad(x, p, ) }"
+    pads = np.array([2, -792633534417207294, 1, 0, 1, 2])
+    model = relaxc.load(compiled(onnx_model(graph, p=pads)))
+    with pytest.raises(InputError, match="more memory than there is, or computes a negative"):
+        model(np.ones((2, 8, 3), np.float32))
+
+
 def test_a_missing_input(two: relaxc.Model) -> None:
     with pytest.raises(InputError, match=r"input `k` is missing; it is k: int64\[n\]"):
         two(X)
