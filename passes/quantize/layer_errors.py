@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import IRModule, relax
@@ -55,10 +55,10 @@ class LayerErrors:
         """The float module."""
         return self._teacher()
 
-    def found(self, least_sqnr_db: float | None) -> list[LayerError]:
-        """What was measured so far; layers below the least ratio were left float."""
-        least = -math.inf if least_sqnr_db is None else least_sqnr_db
-        return [replace(e, is_kept=e.sqnr_db >= least) for e in self._found or []]
+    @property
+    def found(self) -> list[LayerError]:
+        """What was measured so far."""
+        return list(self._found or [])
 
     def __call__(self, mod: IRModule) -> list[LayerError]:
         """The errors of all layers; none where there are no samples."""

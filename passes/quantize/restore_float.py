@@ -4,7 +4,8 @@ Before:                                  After:
     q = R.dequantize(R.quantize(x, ...))     lv = R.nn.conv2d(x, w)
     q1 = R.dequantize(int8 w, ...)
     lv = R.nn.conv2d(q, q1)
-if the result's signal to noise ratio, on samples, is less than the least that is allowed.
+if the result's signal to noise ratio, on samples, is less than the least that is allowed, or the
+noise of all layers together is more than the most.
 
 The float module is quantized again without these layers, so that nothing around them is rounded
 for their sake; ranges that were measured serve again.
@@ -22,6 +23,7 @@ from tvm import IRModule
 
 from relaxc.passes.base import Pass
 from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,17 @@ class RestoreFloat(Pass):
     Attributes:
         errors: of every layer of the calibrated module.
         quantize: quantizes the float module, all but some nodes.
-        least_sqnr_db: layers below it become float; None: none does.
+        limits: layers that break them become float.
     """
 
     errors: Callable[[IRModule], list[LayerError]]
     quantize: Callable[[Collection[str]], IRModule]
-    least_sqnr_db: float | None
+    limits: Limits
 
     name: ClassVar[str] = "restore-float"
     opt_level: ClassVar[int] = 2
 
     def apply(self, mod: IRModule) -> IRModule:
         """Quantize `main` again, if a layer is too inexact."""
-        errors = self.errors(mod)
-        if self.least_sqnr_db is None:
-            return mod
-        nodes = {error.node for error in errors if error.sqnr_db < self.least_sqnr_db}
+        nodes = self.limits.inexact(self.errors(mod))
         return self.quantize(nodes) if nodes else mod

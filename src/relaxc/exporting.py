@@ -131,7 +131,7 @@ def export(
         int(next(e.version for e in proto.opset_import if not e.domain)),
         (*imported.warnings, *probes.warnings),
         reports[0] if reports else None,
-        tuple(error for study in measured for error in study.errors.found(_least(options))),
+        tuple(layer for study in measured for layer in study.layers()),
     )
     save_model(proto, output)
     return result
@@ -211,7 +211,3 @@ def _zeros(proto: onnx.ModelProto) -> float:
     arrays = [numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) > 1]
     count = sum(array.size for array in arrays)
     return float(sum(np.sum(array == 0) for array in arrays) / max(1, count))
-
-
-def _least(options: CompileOptions) -> float | None:
-    return None if options.quantize is None else options.quantize.least_sqnr_db

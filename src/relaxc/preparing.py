@@ -171,10 +171,10 @@ def prepare(
         (*warnings, *probes.warnings),
         reports[0] if reports else None,
         gated[0] if gated else None,
-        tuple(_found(options, measured)),
+        tuple(layer for study in measured for layer in study.layers()),
         tuple(_left(options, measured)),
         tuple(_ranges(measured)) if diagnostics.ranges else (),
-        tuple(_gains(options, measured)) if diagnostics.exclusions else (),
+        tuple(_gains(measured)) if diagnostics.exclusions else (),
     )
 
 
@@ -199,20 +199,12 @@ def prepare_piece(
     return Prepared(piece, runner.run(_divided(passes)[0], piece.mod), options)
 
 
-def _found(options: CompileOptions, measured: list[Study]) -> list[LayerError]:
-    if options.quantize is None:
-        return []
-    least = options.quantize.least_sqnr_db
-    return [error for study in measured for error in study.errors.found(least)]
-
-
 def _ranges(measured: list[Study]) -> list[LayerRange]:
     return [entry for study in measured for entry in study.ranges()]
 
 
-def _gains(options: CompileOptions, measured: list[Study]) -> list[ExclusionGain]:
-    least = None if options.quantize is None else options.quantize.least_sqnr_db
-    return [entry for study in measured for entry in study.gains(least)]
+def _gains(measured: list[Study]) -> list[ExclusionGain]:
+    return [entry for study in measured for entry in study.gains()]
 
 
 def _left(options: CompileOptions, measured: list[Study]) -> list[tuple[str, str]]:

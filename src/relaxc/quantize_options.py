@@ -72,6 +72,8 @@ class QuantizeOptions:
             matches whole names -> method.
         least_sqnr_db: layers whose signal to noise ratio on integers is less, on calibration data,
             stay float; None: none does.
+        most_noise: the sum of what integers add to the layers, each relative to the energy of its
+            result: 0.01 for 20 dB. The least exact stay float until it is kept; None: any will do.
         per_channel: a scale per output channel of a weight, not one per weight.
         symmetric: the zero point of activations that may be negative is the middle of the range.
         exclude: ONNX nodes that stay float: names, or regular expressions that match whole names.
@@ -86,6 +88,7 @@ class QuantizeOptions:
     correct: tuple[ErrorCorrection, ...] | None = None
     layer_calibration: Mapping[str, CalibrationMethod] = field(default_factory=dict, hash=False)
     least_sqnr_db: float | None = 30.0
+    most_noise: float | None = None
     per_channel: bool = True
     symmetric: bool = False
     exclude: tuple[str, ...] = ()
@@ -102,6 +105,8 @@ class QuantizeOptions:
             raise OptionError(f"group_size must be a multiple of 8, not {self.group_size}")
         if self.group_size is not None and self.scheme == "int8":
             raise OptionError("group_size is for schemes that round weights only, or dynamically")
+        if self.most_noise is not None and not self.most_noise > 0:
+            raise OptionError(f"most_noise must be positive, not {self.most_noise:g}")
         for method in (self.calibration, *self.layer_calibration.values()):
             check_word("calibration method", method, CALIBRATION_METHODS)
         check_patterns(tuple(self.layer_calibration))

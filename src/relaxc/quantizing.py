@@ -21,8 +21,9 @@ from relaxc.passes.quantize.equalize_layers import EqualizeLayers
 from relaxc.passes.quantize.exclusion_gains import ExclusionGain, exclusion_gains
 from relaxc.passes.quantize.fit_rounding import FitRounding
 from relaxc.passes.quantize.histogram import Histogram
-from relaxc.passes.quantize.layer_errors import LayerErrors
+from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
 from relaxc.passes.quantize.layer_ranges import LayerRange, layer_ranges
+from relaxc.passes.quantize.limits import Limits
 from relaxc.passes.quantize.quantize_tables import QuantizeTables
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
 from relaxc.passes.quantize.ranges_by_name import RangesByName
@@ -63,12 +64,14 @@ class Study:
 
     Attributes:
         errors: how far rounding takes each.
+        limits: how far it may.
         correction: runs modules.
         without: quantizes the float module again, all but some nodes.
         seen: the histogram of a value, by name.
     """
 
     errors: LayerErrors
+    limits: Limits
     correction: Correction
     without: Callable[[Collection[str]], IRModule]
     seen: Callable[[str], Histogram | None]
@@ -77,9 +80,15 @@ class Study:
         """What the data of layers hold."""
         return layer_ranges(self.without(()), self.seen)
 
-    def gains(self, least_sqnr_db: float | None) -> list[ExclusionGain]:
+    def layers(self) -> list[LayerError]:
+        """The errors of layers, and whether they are on integers after all."""
+        errors = self.errors.found
+        inexact = self.limits.inexact(errors)
+        return [replace(error, is_kept=error.node not in inexact) for error in errors]
+
+    def gains(self) -> list[ExclusionGain]:
         """What leaving layers float would buy, besides those that are too inexact anyway."""
-        worst = sorted(self.errors.found(least_sqnr_db), key=lambda error: error.sqnr_db)
+        worst = sorted(self.layers(), key=lambda error: error.sqnr_db)
         lost = [error.node for error in worst if not error.is_kept]
         kept = list(dict.fromkeys(error.node for error in worst if error.is_kept))
         teacher, run = self.errors.teacher, self.correction.run
@@ -144,12 +153,13 @@ def quantization_passes(
         "bias" in options.corrections,
     )
     errors = LayerErrors(lambda: teachers[-1], run, samples)
+    limits = Limits(options.least_sqnr_db, options.most_noise)
     bias = [CorrectBias(errors)] if "bias" in options.corrections else []
 
     def without(nodes: Collection[str]) -> IRModule:
         return bias[0].apply(again(nodes)) if bias else again(nodes)
 
-    correction.report(Study(errors, correction, without, ranges.of))
+    correction.report(Study(errors, limits, correction, without, ranges.of))
     passes = [EqualizeLayers()] if "equalize" in options.corrections else []
     if "smooth" in options.corrections:
         passes.append(SmoothActivations(run, samples, options.exclude))
@@ -158,7 +168,7 @@ def quantization_passes(
         calibrate(ranges),
         # Before anything measures how much is lost.
         *([fit] if "round" in options.corrections else []),
-        RestoreFloat(errors, again, options.least_sqnr_db),
+        RestoreFloat(errors, again, limits),
     ]
     return [*passes, *bias, tables]
 

@@ -158,6 +158,7 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         "correct": ["smooth", "bias"],
         "layer_calibration": {},
         "least_sqnr_db": 30.0,
+        "most_noise": None,
         "per_channel": True,
         "symmetric": False,
         "exclude": [],
@@ -176,6 +177,7 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         (["--quantize", "int8", "--correct", "bais"], "unknown correction `bais` (did you mean"),
         (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),
         (["--group-size", "32"], "go with `--quantize`"),
+        (["--quantize", "int8-dynamic", "--most-noise", "0"], "most_noise must be positive, not 0"),
         (["--try-exclusions"], "`--try-exclusions` go with `--quantize int8`"),
     ],
 )

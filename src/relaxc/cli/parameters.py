@@ -206,6 +206,13 @@ def quantizing(command: _Command) -> _Command:
             help="Leave layers float whose signal to noise ratio is less with int8; 0: none.",
         ),
         click.option(
+            "--most-noise",
+            type=float,
+            metavar="SHARE",
+            help="Leave the least exact int8 layers float until the noise of all, each relative to "
+            "its signal, sums up to this; 0.01 is 20 dB.",
+        ),
+        click.option(
             "--per-channel/--per-tensor",
             default=True,
             show_default=True,

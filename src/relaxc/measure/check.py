@@ -225,7 +225,9 @@ def _check_layers(
     data = None
     if options.quantize is not None:
         # All layers, and as they are before corrections, which look at what comes after.
-        plain = replace(options.quantize, speed_gate=False, correct=(), least_sqnr_db=None)
+        plain = replace(
+            options.quantize, speed_gate=False, correct=(), least_sqnr_db=None, most_noise=None
+        )
         options = replace(options, quantize=plain)
         data = [feed] if plain.scheme == "int8" else None
     compile(exposed, artifact, options, calibration_data=data)

@@ -44,7 +44,9 @@ def decided(options: CompileOptions, result: CompileResult) -> Recipe:
         nodes = list(result.gate.reverted) if result.gate else []
         nodes += [error.node for error in result.quantized if not error.is_kept]
         exclude = (*quantize.exclude, *map(re.escape, dict.fromkeys(nodes)))
-        quantize = replace(quantize, exclude=exclude, speed_gate=False, least_sqnr_db=None)
+        quantize = replace(
+            quantize, exclude=exclude, speed_gate=False, least_sqnr_db=None, most_noise=None
+        )
     return Recipe(
         precision=options.precision,
         quantize=quantize,

@@ -15,6 +15,7 @@ from relaxc.passes.quantize.calibrate import CalibrateQuantization
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.instrument import instrument, observed
 from relaxc.passes.quantize.layer_errors import LayerError
+from relaxc.passes.quantize.limits import Limits
 from relaxc.passes.quantize.ranges_by_name import RangesByName
 from relaxc.passes.quantize.restore_float import RestoreFloat
 
@@ -49,7 +50,7 @@ def quantize():
 
 def test_golden(golden, quantize) -> None:
     """The first layer reads what was never rounded; the second one's data are as before."""
-    pass_ = RestoreFloat(errors, quantize, 22.0)
+    pass_ = RestoreFloat(errors, quantize, Limits(22.0))
     after = pass_.apply(Quantized)
     golden(pass_, Quantized, after)
     operators = [b.value.op.name for b in after["main"].body.blocks[0].bindings]
@@ -65,4 +66,18 @@ def test_golden(golden, quantize) -> None:
 
 @pytest.mark.parametrize("least", [None, 20.0])
 def test_layers_that_are_exact_enough_stay(golden, quantize, least: float | None) -> None:
-    golden(RestoreFloat(errors, quantize, least), Quantized, Quantized)
+    golden(RestoreFloat(errors, quantize, Limits(least)), Quantized, Quantized)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Limits(), set()),
+        (Limits(22.0), {"a"}),
+        (Limits(None, 0.01), set()),  # 21 and 40 dB: 0.8 and 0.01 %
+        (Limits(None, 0.005), {"a"}),
+        (Limits(None, 1e-5), {"a", "d"}),
+    ],
+)
+def test_noise_adds_up(limits: Limits, expected: set[str]) -> None:
+    assert limits.inexact(errors(None)) == expected
