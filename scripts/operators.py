@@ -46,6 +46,16 @@ outputs that a converter cannot honour are refused by name.
 |---|---|
 """
 
+CLASSICAL = """
+## ai.onnx.ml
+
+Of numbers, with labels that are integers; LabelEncoder also of strings, on the host. Others are
+refused by name.
+
+| operator | notes |
+|---|---|
+"""
+
 _NOTES = {
     "If": ("own", "branches of equal shapes; by the host where they differ or hold host operators"),
     "Loop": ("host", "any number of iterations, states that grow"),
@@ -60,12 +70,17 @@ def page() -> str:
         schema = defs.get_schema(name)
         way, notes = _way(name, defs.onnx_opset_version())
         rows.append(f"| {name} | {schema.since_version} | {way} | {notes} |\n")
-    contrib = [
+    parts = [HEAD.format(opset=OPSET), *rows, CONTRIB, *_of("com.microsoft")]
+    return "".join([*parts, CLASSICAL, *_of("ai.onnx.ml")])
+
+
+def _of(domain: str) -> list[str]:
+    """The rows of a domain other than ONNX's default one."""
+    return [
         f"| {name.rpartition('::')[2]} | {_summary(converter)} |\n"
         for name, converter in sorted(operators.CONVERTERS.items())
-        if name.startswith("com.microsoft::")
+        if name.startswith(f"{domain}::")
     ]
-    return HEAD.format(opset=OPSET) + "".join(rows) + CONTRIB + "".join(contrib)
 
 
 def _way(name: str, opset: int) -> tuple[str, str]:

@@ -244,6 +244,8 @@ def tree_ensemble_regressor(ctx: NodeContext) -> relax.Expr:
     aggregate = ctx.text("aggregate_function", "SUM")
     base = list(ctx.attrs.get("base_values") or [])
     scores = emit_forest(ctx, ctx.input(0), forest, aggregate, base)
+    if dtype(scores) != "float32":  # of doubles, too
+        scores = ctx.bb.emit(relax.op.astype(scores, "float32"))
     return transformed(ctx, scores, ctx.text("post_transform", "NONE"))
 
 
