@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from quantized_peers import is_transformer, samples
@@ -37,9 +38,9 @@ def artifact(model: Path, scheme: Scheme | None, cache: Path) -> Path:
         quantize, data = None, None
         if scheme:
             # Calibrated on noise, which says nothing of how exact a layer is, nor of its size.
-            quantize = QuantizeOptions(
-                scheme=scheme, least_sqnr_db=None if scheme == "int8" else 30.0, speed_gate=False
-            )
+            quantize = QuantizeOptions(scheme=scheme, speed_gate=False)
+            if scheme == "int8":
+                quantize = replace(quantize, least_sqnr_db=None, correct=())
             data = samples(model) if scheme == "int8" else None
         with quiet():
             options = relaxc.CompileOptions(quantize=quantize)

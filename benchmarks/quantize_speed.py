@@ -81,9 +81,8 @@ def prepare(model: Path, cache: Path, again: bool, speed_gate: bool) -> dict[str
     for name, path in files.items():
         if again or not path.exists():
             # Calibrated on noise, which says nothing of how exact a layer is.
-            quantize = None
-            if name == OURS:
-                quantize = QuantizeOptions(least_sqnr_db=None, speed_gate=speed_gate)
+            fast = QuantizeOptions(least_sqnr_db=None, correct=(), speed_gate=speed_gate)
+            quantize = fast if name == OURS else None
             options = relaxc.CompileOptions(quantize=quantize)
             with quiet():
                 relaxc.compile(model, path, options, calibration_data=samples(model))

@@ -20,6 +20,8 @@ from relaxc.passes.prune.products import Matrix
 # Shares of a group's range that scales are tried for.
 _SHARES = np.linspace(0.5, 1.1, 25)
 _DAMPING = 0.01
+# With ten times as much each.
+_ATTEMPTS = 12
 _SWEEPS = 3
 # Rows that are told of each other's errors at once; later ones wait for a product of matrices.
 _BLOCK = 64
@@ -104,6 +106,24 @@ def _ranges(parts: Matrix, share: float, low: int, high: int) -> tuple[Matrix, M
     return scale, np.rint(-least / scale)
 
 
+def _factor(gram: Matrix, order: np.ndarray) -> tuple[Matrix, Matrix]:
+    """The damped matrix, and a factor of its inverse, whose rows are in the order given.
+
+    Data that hardly vary leave nothing about their mean but rounding errors, which may be negative:
+    damping grows until it outweighs them. Without any factor, all rows are alike.
+    """
+    damping = _DAMPING * float(np.abs(np.diag(gram)).mean()) + 1e-12
+    for _ in range(_ATTEMPTS):
+        damped = gram + damping * np.eye(len(gram))
+        try:
+            inverse = np.linalg.inv(damped[np.ix_(order, order)])
+            # Row i is the inverse of what is left when rows above i are done.
+            return damped, np.linalg.cholesky(inverse).T
+        except np.linalg.LinAlgError:
+            damping *= 10
+    return np.eye(len(gram)), np.eye(len(gram))
+
+
 def round_compensated(weight: Matrix, gram: Matrix, grid: Grid) -> Matrix:
     """Integers, less their zero points, such that the product with the data changes least.
 
@@ -113,11 +133,8 @@ def round_compensated(weight: Matrix, gram: Matrix, grid: Grid) -> Matrix:
         grid: what values are possible.
     """
     rows = len(weight)
-    damped = gram + (_DAMPING * float(np.diag(gram).mean()) + 1e-12) * np.eye(rows)
-    order = np.argsort(-np.diag(damped), kind="stable")
-    inverse = np.linalg.inv(damped[np.ix_(order, order)])
-    # Row i of the factor is the inverse of what is left when rows above i are done.
-    factor = np.linalg.cholesky(inverse).T
+    order = np.argsort(-np.diag(gram), kind="stable")
+    damped, factor = _factor(gram, order)
     left = weight[order].copy()
     integers = np.zeros_like(weight)
     for start in range(0, rows, _BLOCK):

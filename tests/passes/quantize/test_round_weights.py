@@ -42,6 +42,14 @@ def test_integers_stay_on_the_grid(bits: int, symmetric: bool) -> None:
     }[bits, symmetric]
 
 
+def test_data_that_never_change() -> None:
+    """Rounding errors are what is left of their moments: the nearest integers, and no failure."""
+    noise = RNG.standard_normal((32, 32)) * 1e-9
+    grid = search_grid(WEIGHT, np.ones(32), 8, 8, symmetric=True)
+    integers = round_compensated(WEIGHT, noise + noise.T, grid)
+    assert np.abs(integers - grid.round(WEIGHT, slice(None))).max() <= 1
+
+
 def test_searched_scales_beat_the_whole_range() -> None:
     weight = WEIGHT.copy()
     weight[3] *= 6  # an outlier that is multiplied by little
