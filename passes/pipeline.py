@@ -16,6 +16,7 @@ from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from relaxc.passes.canonicalize.fold_constant import FoldConstant
 from relaxc.passes.canonicalize.fold_empty import FoldEmpty
+from relaxc.passes.canonicalize.fold_kernels import FoldKernels
 from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
 from relaxc.passes.canonicalize.raise_activations import RaiseActivations
@@ -78,6 +79,8 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         FoldEmpty(),
         # Canonicalize: one spelling per meaning, nothing computed that could be a constant.
         FoldConstant(),
+        # After it, which is cheaper: only what it leaves is compiled.
+        FoldKernels(),
         # Before quantization and common subexpressions: it looks for what exporters write.
         RaiseOneHot(),
         FoldBatchNorm(),
