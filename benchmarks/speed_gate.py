@@ -49,8 +49,9 @@ def models(folder: Path) -> list[Path]:
     paths = sorted(EXAMPLES.rglob("*.onnx"))
     for name, (text, shape) in made.items():
         model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({text}')
-        weight = rng.standard_normal(shape).astype(np.float32) / np.sqrt(np.prod(shape[1:]))
-        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+        weight = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+        tensor = onnx.numpy_helper.from_array(weight.astype(np.float32), "w")
+        model.graph.initializer.append(tensor)
         paths.append(folder / f"{name}.onnx")
         onnx.save(model, paths[-1])
     return paths
