@@ -103,8 +103,9 @@ def _types(call: relax.Call) -> list[Any]:
 
 
 def _shape(ty: Any) -> tuple[int, ...] | None:
-    known = isinstance(ty, relax.TensorType) and isinstance(ty.shape, relax.ShapeExpr)
-    dims = list(ty.shape.values) if known else [None]
+    if not isinstance(ty, relax.TensorType) or not isinstance(ty.shape, relax.ShapeExpr):
+        return None
+    dims: list[Any] = list(ty.shape.values)
     return tuple(map(int, dims)) if all(isinstance(d, tirx.IntImm) for d in dims) else None
 
 

@@ -11,7 +11,7 @@ import pytest
 from builders import onnx_model
 
 import relaxc
-from relaxc.gate import stopwatch
+from relaxc.gate import stopwatch, variant
 from relaxc.gate.layers import LayerSpeed
 from relaxc.gate.speed_gate import GateReport
 from relaxc.gate.variant import Seconds, Variant
@@ -37,7 +37,7 @@ def chain() -> onnx.ModelProto:
 def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., relaxc.CompileResult]:
     """Compile the chain, given what a kernel of some name and nodes costs."""
 
-    def run(price: Price, is_steady: bool = True) -> relaxc.CompileResult:
+    def run(price: Price, is_steady: bool = True, argument_s: float = 0.0) -> relaxc.CompileResult:
         def measure(_self: object, variants: Sequence[Variant]) -> tuple[Seconds, bool]:
             seconds = {
                 call.key: price(kernel["name"], call.nodes)
@@ -47,6 +47,8 @@ def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., rela
             return seconds, is_steady
 
         monkeypatch.setattr(stopwatch.Stopwatch, "_measure", measure)
+        monkeypatch.setattr(variant, "_CALL_S", 0.0)
+        monkeypatch.setattr(variant, "_ARGUMENT_S", argument_s)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         return relaxc.compile(chain(), tmp_path / "m.rxc", QUANTIZED, calibration_data=SAMPLES)
 
@@ -82,6 +84,17 @@ def test_a_model_that_is_not_faster_stays_float(
     assert integer_products(result) == 0
     x = SAMPLES[0]["x"]
     assert np.isfinite(relaxc.load(result.path)(x)).all()
+
+
+def test_more_arguments_cost_more(gated: Callable[..., relaxc.CompileResult]) -> None:
+    """Kernels that are hardly faster do not make up for scales and offsets."""
+    result = gated(lambda name, _nodes: 1.0 if "integer" in name else 1.1, argument_s=1.0)
+    assert {layer.is_kept for layer in report(result).layers} == {False}
+
+
+def test_a_gain_that_may_be_noise_is_none(gated: Callable[..., relaxc.CompileResult]) -> None:
+    result = gated(lambda name, _nodes: 1.0 if "integer" in name else 1.01)
+    assert len(report(result).reverted) == 3
 
 
 def test_one_layer_goes_back_to_float(gated: Callable[..., relaxc.CompileResult]) -> None:

@@ -85,7 +85,7 @@ class Layers:
         """Seconds by layer; None has those of everything else."""
         result: dict[int | None, float] = defaultdict(float)
         for layer, call in zip(self._places(variant), variant.calls):
-            result[layer] += seconds[call.key]
+            result[layer] += call.cost(seconds)
         return result
 
     def _neighbours(self) -> list[set[int | None]]:

@@ -27,6 +27,8 @@ from relaxc.measure.kernel_times import KernelTimes
 _MOST_VARIANTS = 3
 # Of the time with all layers on integers, for which some of them become float.
 _WORTHWHILE = 0.99
+# Of the float model's time: what is closer may be noise, and float is more exact.
+_FASTER = 0.98
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class SpeedGate:
         if tried[reverted].total(seconds) > _WORTHWHILE * whole.total(seconds):
             reverted = frozenset()
         chosen = tried[reverted].total(seconds)
-        is_slower = chosen >= plain.total(seconds)
+        is_slower = chosen > _FASTER * plain.total(seconds)
         self.on_report(
             GateReport(
                 layers.report(reverted, seconds, is_slower),
