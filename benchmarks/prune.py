@@ -20,6 +20,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from plot import plot_drops
 
 import relaxc
 from relaxc.options import (
@@ -39,10 +40,18 @@ class Case:
     Attributes:
         name: what it is called.
         options: of the compilation.
+        bar: points that it may lose; None: nothing is promised.
     """
 
     name: str
     options: CompileOptions
+    bar: float | None = None
+
+    def verdict(self, lost: Sequence[float]) -> str:
+        """What came of the promise, on each set of images."""
+        if self.bar is None:
+            return ""
+        return f" (bar {self.bar:g}: {'ok' if max(lost) <= self.bar else 'MISSED'})"
 
 
 def cases(round_to: int, epochs: int) -> list[Case]:
@@ -66,7 +75,8 @@ def cases(round_to: int, epochs: int) -> list[Case]:
                 epochs=epochs, learning_rate=0.006, augment=("flip", "shift", "mix")
             ),
         )
-        found.append(Case(f"macs={share} obs, distilled", CompileOptions(prune=trained)))
+        bar = {0.3: 1.0, 0.5: 3.0}[share]
+        found.append(Case(f"macs={share} obs, distilled", CompileOptions(prune=trained), bar))
     for criterion in ("magnitude", "wanda", "obs"):
         half = SparsifyOptions(share=0.5, criterion=criterion)
         pairs = SparsifyOptions(pattern=(2, 4), criterion=criterion)
@@ -75,7 +85,8 @@ def cases(round_to: int, epochs: int) -> list[Case]:
     for name, kept in (("unstructured=0.5", None), ("2:4", (2, 4))):
         share = 0.0 if kept else 0.5
         best = SparsifyOptions(share=share, pattern=kept, criterion="obs", recover=True)
-        found.append(Case(f"{name} obs, recovered", CompileOptions(sparsify=best)))
+        bar = 1.0 if kept else 0.5
+        found.append(Case(f"{name} obs, recovered", CompileOptions(sparsify=best), bar))
     return found
 
 
@@ -108,6 +119,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="folder that keeps states of distillation")
     parser.add_argument("--only", help="cases whose name has this in it, beside `dense`")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what each case loses")
     args = parser.parse_args()
     images, labels = read(args.images, args.mean, args.std)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -118,6 +130,10 @@ def main() -> None:
     tests = [(images[:half], labels[:half])]
     if args.also:
         tests.append(read(args.also, args.mean, args.std))
+    if args.checkpoint:
+        args.checkpoint.mkdir(exist_ok=True)
+    drops: dict[str, list[float]] = {}
+    dense: list[float] = []
     for case in cases(args.round_to, args.epochs):
         if args.only and args.only not in case.name and case.name != "dense":
             continue
@@ -134,13 +150,19 @@ def main() -> None:
             took = perf_counter() - start
             model = relaxc.load(path)
             top1 = [accuracy(model, *test) for test in tests]
+        dense = dense or top1
+        lost = drops[case.name] = [100 * (a - b) for a, b in zip(dense, top1)]
         macs = 1.0 if done.pruned is None else done.pruned.macs[1] / done.pruned.macs[0]
         if args.json:
             line = {"case": case.name, "top1": top1, "macs": macs, "seconds": took}
             print(json.dumps(line), flush=True)
         else:
-            shown = ", ".join(f"{share:.1%}" for share in top1)
+            shown = ", ".join(f"{s:.1%} ({-points:+.1f})" for s, points in zip(top1, lost))
+            shown += case.verdict(lost)
             print(f"{case.name:28} top-1 {shown}  MACs {macs:.0%}  {took:.0f} s", flush=True)
+    if args.plot:
+        del drops["dense"]
+        plot_drops(drops, args.plot)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ import stories
 import relaxc
 from relaxc.options import CompileOptions, DistillOptions, PruneOptions, SparsifyOptions
 
-# Told by the dense model; as many as training needs, at a length that fits a batch.
-_STORIES = range(100, 228)
+# The seed of the first story that the dense model tells; others test.
+_FIRST = 100
 # Reads the embeddings, which are the product's weights as well.
 _HEAD = ("node_linear_35",)
 _DENSE = "dense"
@@ -94,17 +94,17 @@ def story_cases(epochs: int) -> tuple[Case, ...]:
     )
 
 
-def subjects(epochs: int) -> tuple[Subject, ...]:
-    """All of them."""
+def subjects(epochs: int, count: int) -> tuple[Subject, ...]:
+    """All of them; `count` stories are told to prune by."""
     return (
         Subject("MiniLM-L6", accuracy_tasks.sentences, sentence_cases(), 0.95),
-        Subject("stories260k", _stories, story_cases(epochs), 1.25),
+        Subject("stories260k", lambda folder: _stories(folder, count), story_cases(epochs), 1.25),
     )
 
 
-def _stories(folder: Path) -> accuracy_tasks.Task:
+def _stories(folder: Path, count: int) -> accuracy_tasks.Task:
     task = accuracy_tasks.language(folder)
-    told = stories.told(task.path, _STORIES)
+    told = stories.told(task.path, range(_FIRST, _FIRST + count))
     return replace(task, calibration=[stories.feed(ids) for ids in told])
 
 
@@ -125,9 +125,10 @@ def main() -> None:
     parser.add_argument("--only", help="the model whose name has this in it")
     parser.add_argument("--case", help="lines whose name has this in it, beside `dense`")
     parser.add_argument("--epochs", type=int, default=60, help="of distillation")
+    parser.add_argument("--stories", type=int, default=128, help="that stories260k is pruned by")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    for subject in subjects(args.epochs):
+    for subject in subjects(args.epochs, args.stories):
         if args.only and args.only.lower() not in subject.name.lower():
             continue
         task, dense = subject.make(args.folder), 0.0

@@ -12,6 +12,7 @@ derivative is that of `relax.transform.Gradient`, with the operators of gradient
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,13 +114,18 @@ def _loss(
 ) -> relax.Expr:
     op = relax.op
     total: relax.Expr | None = None
+    # Every number counts alike: caches beside the scores of a language model are many, but small.
+    sizes = [math.prod(int(d) for d in v.ty.shape.values) for v in found[:outputs]]
     for number, (value, target) in enumerate(zip(found, targets, strict=True)):
         error = builder.emit(op.subtract(value, target))
         error = builder.emit(op.mean(builder.emit(op.multiply(error, error))))
         energy = builder.emit(op.mean(builder.emit(op.multiply(target, target))))
         energy = builder.emit(op.add(energy, relax.const(1e-12, "float32")))
         is_output = number < outputs
-        share = 1 / outputs if is_output else _FEATURES_COUNT / (len(found) - outputs)
+        if is_output:
+            share = sizes[number] / max(sum(sizes), 1)
+        else:
+            share = _FEATURES_COUNT / (len(found) - outputs)
         part = builder.emit(op.divide(error, energy))
         part = builder.emit(op.multiply(part, relax.const(share, "float32")))
         total = part if total is None else builder.emit(op.add(total, part))
