@@ -22,7 +22,7 @@ from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.task import Choice
 
 # Bumped whenever a choice comes to mean other code.
-VERSION = 2
+VERSION = 3
 
 _BLOCKS = (1, 2, 3, 4, 6)
 _PREFETCHES = (1024, 0, 256)
