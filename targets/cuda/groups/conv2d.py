@@ -18,7 +18,7 @@ from relaxc.targets.cuda.groups.base import (
 )
 from relaxc.targets.cuda.kernels import gemm, tilings
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
-from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
+from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.interleave import CHANNELS
 from relaxc.targets.cuda.kernels.kernel import Kernel
@@ -116,7 +116,7 @@ class Conv2d(GroupKernel):
             a,
             b,
             vector_width(columns, layouts[-1]),
-            epilogue_lines(group.epilogue, LastMapDomain(group.result_shape), frame, rescale),
+            epilogue_text(group.epilogue, LastMapDomain(group.result_shape), frame, rescale),
         )
         return gemm.finish(frame, text, rows, columns, 1, tiling, a, context.gpu)
 

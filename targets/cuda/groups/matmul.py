@@ -14,7 +14,7 @@ from relaxc.layout import PLAIN, Demand, Element, Layout
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
 from relaxc.targets.cuda.kernels import gemm, gemv, tilings
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
-from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
+from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.constants import array_of, is_constant
@@ -119,7 +119,7 @@ class Matmul(GroupKernel):
             a,
             b,
             vector_width(columns, layouts[-1]),
-            epilogue_lines(group.epilogue, domain, frame, rescale),
+            epilogue_text(group.epilogue, domain, frame, rescale),
         )
         return gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
 
@@ -142,7 +142,7 @@ class Matmul(GroupKernel):
             (rows, columns, depth),
             (frame.pointer(left), frame.elements[left]),
             (frame.constant(packed, element), element),
-            epilogue_lines(group.epilogue, domain, frame, rescale),
+            epilogue_text(group.epilogue, domain, frame, rescale),
         )
         shared = gemv.shared_bytes((rows, columns, depth), frame.elements[left])
         return frame.finish(text, gemv.grid(columns), gemv.THREADS, shared)

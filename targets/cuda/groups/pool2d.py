@@ -18,7 +18,7 @@ from relaxc.targets.cuda.groups.base import (
     is_row_epilogue,
 )
 from relaxc.targets.cuda.kernels import gemm
-from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
+from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.pool import PoolSpec
@@ -52,7 +52,7 @@ class _Pooling(GroupKernel):
         self, file: str, constants: dict[str, int], group: Group, frame: Frame, layout: Layout
     ) -> str:
         width = vector_width(constants["C"], layout)
-        epilogue = epilogue_lines(group.epilogue, LastMapDomain(group.result_shape), frame)
+        epilogue = epilogue_text(group.epilogue, LastMapDomain(group.result_shape), frame)
         lines = [
             "#define MODE 0",
             f"#define X_POINTER {frame.pointer(group.anchor.args[0])}",
@@ -61,7 +61,7 @@ class _Pooling(GroupKernel):
             f"constexpr int V = {width};",
             (_HERE / file).read_text(encoding="utf-8"),
         ]
-        return "\n".join(lines).replace("EPILOGUE\n", "\n  ".join(epilogue) + "\n")
+        return epilogue.alone("\n".join(lines))
 
 
 class Pool2d(_Pooling):

@@ -12,7 +12,7 @@ from tvm import relax
 from relaxc.layout import PLAIN, Demand, Layout
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
 from relaxc.targets.cuda.kernels import expressions, gemm
-from relaxc.targets.cuda.kernels.epilogue import epilogue_lines, vector_width
+from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, simple
@@ -70,7 +70,7 @@ class Rows(GroupKernel):
             name = "scale" if op == "*" else "offset"
             affine += [f"float {name}[V]; read<V>({name}, {frame.pointer(weight)} + n);"]
             affine += ["#pragma unroll", f"for (int e = 0; e < V; ++e) v[e] {op}= {name}[e];"]
-        epilogue = epilogue_lines(group.epilogue, RowDomain(tuple(group.result_shape)), frame)
+        epilogue = epilogue_text(group.epilogue, RowDomain(tuple(group.result_shape)), frame)
         lines = [
             "#define MODE 0",
             "#define INFINITY_ __int_as_float(0x7f800000)",
@@ -82,6 +82,6 @@ class Rows(GroupKernel):
             (_HERE / "rows.cu").read_text(encoding="utf-8"),
         ]
         text = "\n".join(lines).replace("AFFINE\n", "\n    ".join(affine) + "\n")
-        text = text.replace("EPILOGUE\n", "\n    ".join(epilogue) + "\n")
+        text = epilogue.alone(text)
         blocks = (rows + (_THREADS // team - 1)) // (_THREADS // team)
         return frame.finish(text, [blocks], _THREADS, _THREADS // 32 * 4, [rows])

@@ -1,12 +1,19 @@
-"""The end of a kernel in CUDA C++: elementwise operators on neighbouring results, then a store."""
+"""The end of a kernel in CUDA C++: elementwise operators on neighbouring results, then a store.
+
+Operands as wide as the result come from far away. Where a thread has several results, those of
+several are asked for before the first is waited for; and they are called into the second-level
+cache before the sums are there.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import relax
 
 from relaxc.layout import Layout
+from relaxc.targets.cuda.kernels.elements import type_of
 from relaxc.targets.cuda.kernels.expressions import statements
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.llvm.kernels.constants import is_constant
@@ -21,12 +28,47 @@ def vector_width(columns: int, result: Layout) -> int:
     return width if columns % width == 0 else 1
 
 
-def epilogue_lines(
-    epilogue: Epilogue, domain: Domain, frame: Frame, rescale: tuple[str, str] | None = None
-) -> list[str]:
+@dataclass(frozen=True)
+class EpilogueText:
     """C++ on `float v[V]`, the results of row `m` at columns `n`, the first at index `at`.
 
-    Operands have the result's shape, or differ by column alone.
+    Attributes:
+        wide: pointers and types of the operands that have the result's shape.
+        body: computes and stores; the values of such an operand are `o.` and its pointer's name.
+    """
+
+    wide: tuple[tuple[str, str], ...]
+    body: tuple[str, ...]
+
+    def into(self, text: str) -> str:
+        """Put it where the text says OPERANDS, FETCH_OPERANDS, LOAD_OPERANDS and EPILOGUE.
+
+        Around FETCH_OPERANDS there are `m0`, `n0` and `worker`: see `fetch_ahead`.
+        """
+        names = [name for name, _ in self.wide]
+        fields = [f"Held<V, {type_}> {name};" for name, type_ in self.wide]
+        declared = ["struct Operands {", *(f"  {field}" for field in fields), "};"]
+        declared.append(f"constexpr bool HAS_OPERANDS = {int(bool(names))};")
+        fetch = "fetch_ahead<FETCH_ROWS, FETCH_COLUMNS, N, FETCH_THREADS>"
+        for word, lines in (
+            ("FETCH_OPERANDS", [f"{fetch}({name}, m0, n0, rows, worker);" for name in names]),
+            ("LOAD_OPERANDS", [f"o.{name}.load({name} + at);" for name in names]),
+            ("OPERANDS", declared),
+            ("EPILOGUE", self.body),
+        ):
+            text = text.replace(f"{word}\n", "\n".join(lines) + "\n")
+        return text
+
+    def alone(self, text: str) -> str:
+        """The same for a kernel that says EPILOGUE only."""
+        whole = "OPERANDS\nOperands o;\nLOAD_OPERANDS\nEPILOGUE\n"
+        return self.into(text.replace("EPILOGUE\n", whole))
+
+
+def epilogue_text(
+    epilogue: Epilogue, domain: Domain, frame: Frame, rescale: tuple[str, str] | None = None
+) -> EpilogueText:
+    """Write it. Operands have the result's shape, or differ by column alone.
 
     Args:
         epilogue: the operators.
@@ -34,7 +76,7 @@ def epilogue_lines(
         frame: declares operands.
         rescale: pointers of a factor and an offset per column, which make sums of integers real.
     """
-    lines = []
+    lines, wide = [], []
     if rescale is not None:
         for name, pointer in zip(("factor", "offset"), rescale):
             lines.append(f"float {name}[V]; read<V>({name}, {pointer} + n);")
@@ -45,16 +87,20 @@ def epilogue_lines(
     values: dict[Any, str] = {}
     for i, operand in enumerate(epilogue.operands):
         pointer = frame.pointer(operand.expr)
-        place = {"full": "at", "channel": "n"}[str(domain.broadcasting(operand.shape))]
-        read = "read" if is_constant(operand.expr) else "read_fresh"
-        lines.append(f"float o{i}[V]; {read}<V>(o{i}, {pointer} + {place});")
+        is_wide = str(domain.broadcasting(operand.shape)) == "full"
+        if is_wide and not is_constant(operand.expr):
+            wide.append((pointer, type_of(frame.elements[operand.expr])))
+            values[operand.expr] = f"o.{pointer}[e]"
+            continue
+        lines.append(f"float o{i}[V]; read<V>(o{i}, {pointer} + {'at' if is_wide else 'n'});")
         values[operand.expr] = f"o{i}[e]"
     body, result = statements(
         epilogue.bindings, {epilogue.start: "v[e]"}, lambda arg, _call: _find(values, arg)
     )
     lines += ["#pragma unroll", "for (int e = 0; e < V; ++e) {"]
     lines += [f"  {line}" for line in body]
-    return [*lines, f"  v[e] = {result};", "}", "write<V>(y + at, v);"]
+    lines += [f"  v[e] = {result};", "}", "write<V>(y + at, v);"]
+    return EpilogueText(tuple(wide), tuple(lines))
 
 
 def _find(values: dict[Any, str], expr: relax.Expr) -> str:

@@ -149,6 +149,11 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
     if (s < tiles) load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, first + s);
 #endif
   wait_for_predecessor();
+  constexpr int FETCH_ROWS = BM, FETCH_COLUMNS = BN, FETCH_THREADS = THREADS;
+  if (share == 0) {
+    int worker = threadIdx.x;
+    FETCH_OPERANDS
+  }
 #pragma unroll
   for (int s = 0; s < AHEAD; ++s) {
     if (s < tiles) {
@@ -216,26 +221,42 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
 #else
   __syncthreads();
 #endif
-  for (int i = share * THREADS + threadIdx.x; i < BM * BN / V; i += SPLIT * THREADS) {
-    int r = i / (BN / V), c = i % (BN / V) * V, m = m0 + r, n = n0 + c;
-    if (m >= rows || n >= N) continue;
-    float v[V];
+  OPERANDS
+  constexpr int VECTORS = BM * BN / V, STRIDE = SPLIT * THREADS, TURNS = (VECTORS + STRIDE - 1) / STRIDE;
+  constexpr int AT_ONCE = HAS_OPERANDS ? (TURNS < 8 ? TURNS : 8) : 1;
+  for (int begin = share * THREADS + threadIdx.x; begin < VECTORS; begin += AT_ONCE * STRIDE) {
+    Operands operands[AT_ONCE];
+#pragma unroll
+    for (int turn = 0; turn < AT_ONCE; ++turn) {
+      int i = begin + turn * STRIDE, m = m0 + i / (BN / V), n = n0 + i % (BN / V) * V;
+      if (i >= VECTORS || m >= rows || n >= N) continue;
+      long long at = ((long long)blockIdx.z * rows + m) * N + n;
+      Operands& o = operands[turn];
+      LOAD_OPERANDS
+    }
+#pragma unroll
+    for (int turn = 0; turn < AT_ONCE; ++turn) {
+      int i = begin + turn * STRIDE, r = i / (BN / V), c = i % (BN / V) * V, m = m0 + r, n = n0 + c;
+      if (i >= VECTORS || m >= rows || n >= N) continue;
+      float v[V];
 #if SPLIT > 1
 #pragma unroll
-    for (int e = 0; e < V; ++e) v[e] = 0.0f;
+      for (int e = 0; e < V; ++e) v[e] = 0.0f;
 #pragma unroll
-    for (int s = 0; s < SPLIT; ++s)
+      for (int s = 0; s < SPLIT; ++s)
 #pragma unroll
-      for (int e = 0; e < V; e += 4) {
-        float4 part = load_cluster(shared + (r * PITCH + c + e) * 4, s);
-        v[e] += part.x, v[e + 1] += part.y, v[e + 2] += part.z, v[e + 3] += part.w;
-      }
+        for (int e = 0; e < V; e += 4) {
+          float4 part = load_cluster(shared + (r * PITCH + c + e) * 4, s);
+          v[e] += part.x, v[e + 1] += part.y, v[e + 2] += part.z, v[e + 3] += part.w;
+        }
 #else
 #pragma unroll
-    for (int e = 0; e < V; ++e) v[e] = sums[r * PITCH + c + e];
+      for (int e = 0; e < V; ++e) v[e] = sums[r * PITCH + c + e];
 #endif
-    long long at = ((long long)blockIdx.z * rows + m) * N + n;
-    EPILOGUE
+      long long at = ((long long)blockIdx.z * rows + m) * N + n;
+      const Operands& o = operands[turn];
+      EPILOGUE
+    }
   }
 #if SPLIT > 1
   meet_cluster();  // nobody leaves while others read its sums

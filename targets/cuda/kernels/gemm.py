@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from relaxc.targets.cuda.kernels.elements import MODES, Mode, element_bytes, element_of, type_of
+from relaxc.targets.cuda.kernels.epilogue import EpilogueText
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import MatrixMap
@@ -70,7 +70,7 @@ def source(
     a: Operand,
     b: Operand,
     vector: int,
-    epilogue: Sequence[str],
+    epilogue: EpilogueText,
 ) -> str:
     """The translation unit."""
     element = element_of(mode)
@@ -102,6 +102,7 @@ def source(
         constants |= {"SHARE_M": tiling.share_rows, "SHARE_N": tiling.share_columns}
         constants |= dict(zip(("PRODUCER_REGISTERS", "CONSUMER_REGISTERS"), _registers(tiling, a)))
     name = "gemm_streamed.cu" if tiling.is_streamed else "gemm.cu"
+    text = epilogue.into((_HERE / name).read_text(encoding="utf-8"))
     return "\n".join(
         [
             *(f"#define {switch}" for switch in switches),
@@ -110,10 +111,7 @@ def source(
             f"typedef {type_of(a.element)} TA;",
             f"typedef {type_of(b.element)} TB;",
             *(f"constexpr int {name} = {value};" for name, value in constants.items()),
-            (_HERE / name)
-            .read_text(encoding="utf-8")
-            .replace("OPERAND_A\n", (_HERE / "operand_a.cuh").read_text(encoding="utf-8"))
-            .replace("EPILOGUE\n", "\n    ".join(epilogue) + "\n")
+            text.replace("OPERAND_A\n", (_HERE / "operand_a.cuh").read_text(encoding="utf-8"))
             .replace("TA* a = A +", f"TA* a = {a.pointer} +")
             .replace("TB* b = B +", f"TB* b = {b.pointer} +"),
         ]

@@ -208,12 +208,19 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
   } else {
     if constexpr (CONSUMER_REGISTERS > 0) take_registers<CONSUMER_REGISTERS>();
     wait_for_predecessor();
+    OPERANDS
+    constexpr int FETCH_ROWS = WM, FETCH_COLUMNS = BN, FETCH_THREADS = 128;
     int lane = threadIdx.x % 32, wm = threadIdx.x / 128 * WM;
     int rank = blockIdx.x % CLUSTER_SIZE;
     bool tells = lane < CLUSTER_SIZE && (lane % SHARE_M == rank % SHARE_M || lane / SHARE_M == rank / SHARE_M);
     Place place;
     for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
       Walk walk(step, rows);
+      int m0 = walk.m0 + wm, n0 = walk.n_tile * BN;
+      {
+        int worker = threadIdx.x % 128;
+        FETCH_OPERANDS
+      }
       Sum acc[MT][NT][4] = {};
       unsigned before = 0;
       for (int tile = 0; tile < TILES; ++tile, place.advance()) {
@@ -232,26 +239,40 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
 #pragma unroll
       for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
 
-      int n0 = walk.n_tile * BN, t = lane & 3;
+      int t = lane & 3;
 #pragma unroll
       for (int i = 0; i < MT; ++i)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          int m = walk.m0 + wm + threadIdx.x % 128 / 32 * 16 + i * 64 + (lane >> 2) + half * 8;
+          int m = m0 + threadIdx.x % 128 / 32 * 16 + i * 64 + (lane >> 2) + half * 8;
+          Operands operands[NT / 4][8 / V];
 #pragma unroll
-          for (int j = 0; j < NT; j += 4) {
+          for (int j = 0; j < NT / 4; ++j)
+#pragma unroll
+            for (int part = 0; part < 8 / V; ++part) {
+              int n = n0 + (j * 4 + t) * 8 + part * V;
+              long long at = (long long)m * N + n;
+              Operands& o = operands[j][part];
+              if (m < rows && n < N) {
+                LOAD_OPERANDS
+              }
+            }
+#pragma unroll
+          for (int j = 0; j < NT / 4; ++j) {
             float block[4][2];
 #pragma unroll
-            for (int q = 0; q < 4; ++q) block[q][0] = acc[i][j + q][half * 2], block[q][1] = acc[i][j + q][half * 2 + 1];
+            for (int q = 0; q < 4; ++q)
+              block[q][0] = acc[i][j * 4 + q][half * 2], block[q][1] = acc[i][j * 4 + q][half * 2 + 1];
             exchange(block);
 #pragma unroll
-            for (int part = 0; part < 8; part += V) {
-              int n = n0 + (j + t) * 8 + part;
+            for (int part = 0; part < 8 / V; ++part) {
+              int n = n0 + (j * 4 + t) * 8 + part * V;
               if (m >= rows || n >= N) continue;
               float v[V];
 #pragma unroll
-              for (int e = 0; e < V; ++e) v[e] = (&block[0][0])[part + e];
+              for (int e = 0; e < V; ++e) v[e] = (&block[0][0])[part * V + e];
               long long at = (long long)m * N + n;
+              const Operands& o = operands[j][part];
               EPILOGUE
             }
           }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from relaxc.targets.cuda.kernels import gemm
 from relaxc.targets.cuda.kernels.elements import element_width, type_of
+from relaxc.targets.cuda.kernels.epilogue import EpilogueText
 from relaxc.targets.cuda.kernels.tilings import Tiling
 
 # More rows are worth tensor cores.
@@ -23,7 +23,7 @@ def source(
     sizes: tuple[int, int, int],
     a: tuple[str, str],
     b: tuple[str, str],
-    epilogue: Sequence[str],
+    epilogue: EpilogueText,
 ) -> str:
     """The translation unit.
 
@@ -46,7 +46,7 @@ def source(
         f"typedef {type_of(element)} TA;",
         f"constexpr int M = {rows}, N = {columns}, K = {depth}, V = 1;",
         f"constexpr bool IN_SHARED = {int(shared_bytes(sizes, element) > 0)};",
-        text.replace("EPILOGUE\n", "\n  ".join(epilogue) + "\n"),
+        epilogue.alone(text),
     ]
     return "\n".join(lines)
 

@@ -55,6 +55,43 @@ template <int COUNT, typename Type> __device__ __forceinline__ void read_fresh(f
   }
 }
 
+// COUNT such neighbours as they are stored, so that few registers hold many.
+template <int COUNT, typename Type> struct Held {
+  static constexpr int BYTES = COUNT * sizeof(Type);
+  union {
+    unsigned words[(BYTES + 3) / 4];
+    Type at[COUNT];
+  };
+  __device__ __forceinline__ Held() {}
+  __device__ __forceinline__ void load(const Type* from) {
+    if constexpr (BYTES % 16 == 0) {
+#pragma unroll
+      for (int i = 0; i < BYTES / 16; ++i) {
+        uint4 v = load_fresh_128(from + i * (16 / sizeof(Type)));
+        words[i * 4] = v.x, words[i * 4 + 1] = v.y, words[i * 4 + 2] = v.z, words[i * 4 + 3] = v.w;
+      }
+    } else if constexpr (BYTES == 8) {
+      uint2 v = load_fresh_64(from);
+      words[0] = v.x, words[1] = v.y;
+    } else {
+#pragma unroll
+      for (int e = 0; e < COUNT; ++e) at[e] = load_fresh(from + e);
+    }
+  }
+  __device__ __forceinline__ float operator[](int e) const { return to_float(at[e]); }
+};
+
+// Calls a tile of ROWS x COLUMNS of a matrix into the second-level cache, line by line.
+template <int ROWS, int COLUMNS, int PITCH, int THREADS_, typename Type>
+__device__ __forceinline__ void fetch_ahead(const Type* from, int m0, int n0, int rows, int worker) {
+  constexpr int LINE = 128 / sizeof(Type), LINES = (COLUMNS + LINE - 1) / LINE;
+  from += (long long)blockIdx.z * rows * PITCH;
+  for (int i = worker; i < ROWS * LINES; i += THREADS_) {
+    int m = m0 + i / LINES, n = n0 + i % LINES * LINE;
+    if (m < rows && n < PITCH) prefetch(from + (long long)m * PITCH + n);
+  }
+}
+
 // COUNT neighbours as floats, and back: whole vectors where COUNT allows it.
 template <int COUNT, typename Type> __device__ __forceinline__ void read(float* to, const Type* from) {
   if constexpr (COUNT * sizeof(Type) >= 32 && COUNT % 2 == 0) {
