@@ -285,21 +285,33 @@ def interleaved(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
     return found
 
 
-def _profile(call: Callable[[], Any]) -> None:
-    """Print where one call's time on the GPU goes."""
+def _profile(call: Callable[[], Any], calls: int = 10) -> None:
+    """Print where one call's time on the GPU goes: what each kernel adds to those before it.
+
+    Kernels overlap: each one's time is counted from the end of the one before.
+    """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as watched:
-        for _ in range(10):
+        for _ in range(calls):
             call()
         torch.cuda.synchronize()
-    found = sorted(watched.key_averages(), key=lambda e: -e.self_device_time_total)
-    total = sum(e.self_device_time_total for e in found)
-    print(f"  kernels: {total / 10:.1f} us in {sum(e.count for e in found) / 10:.0f} launches")
-    for event in found[:18]:
-        microseconds, count = event.self_device_time_total / 10, event.count / 10
-        print(f"    {microseconds:8.1f} us {count:6.1f}x {event.key[:70]}")
+    launches = [
+        (event.time_range.end, event.time_range.start, event.name)
+        for event in watched.events()
+        if str(event.device_type).endswith("CUDA") and event.time_range.end > event.time_range.start
+    ]
+    found: dict[str, list[float]] = {}
+    last = 0.0
+    for end, start, name in sorted(launches):
+        found.setdefault(name, []).append(end - max(start, last))
+        last = max(last, end)
+    total = sum(map(sum, found.values()))
+    print(f"  kernels: {total / calls:.1f} us in {len(launches) / calls:.0f} launches")
+    for name, times in sorted(found.items(), key=lambda item: -sum(item[1]))[:40]:
+        count = len(times) / calls
+        print(f"    {sum(times) / calls:8.1f} us {count:6.1f}x {name[:90]}")
 
 
 def table(rows: list[dict[str, Any]], card: str) -> str:

@@ -95,6 +95,12 @@ static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)((con
 static uint32_t __float_as_uint(float x) { uint32_t v; std::memcpy(&v, &x, 4); return v; }
 static float __uint_as_float(uint32_t x) { float v; std::memcpy(&v, &x, 4); return v; }
 static float __int_as_float(int x) { return __uint_as_float((uint32_t)x); }
+static uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
+  uint64_t bytes = (uint64_t)high << 32 | low;
+  uint32_t v = 0;
+  for (int i = 0; i < 4; ++i) v |= (uint32_t)(bytes >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
+  return v;
+}
 static int min(int a, int b) { return a < b ? a : b; }
 static float __shfl_xor_sync(unsigned, float x, int mask) {
   slot(lane())[0] = __float_as_uint(x);

@@ -11,6 +11,10 @@ The anchor (here the convolution) decides the kernel; what follows becomes its e
 the result while it is in registers. A group keeps logical semantics: running its body is the
 reference for the kernel.
 
+A normalization before a product belongs to the product's group, if the library computes it as it
+reads rows, and nothing else reads it. Two products of the same rows are one group where what follows
+needs both: gate and up projections.
+
 Grows while: 1. the operator is elementwise and the library can compute it on the anchor's result;
              2. it depends on the anchor through the group only;
              3. in the end one value alone leaves the group (else the others would be lost).
@@ -43,6 +47,12 @@ class KernelLibrary(Protocol):
 
     def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
         """Whether `call` can be computed on the result of `anchor` in registers."""
+
+    def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
+        """Whether a product's kernel computes `call`, a normalization, on the rows that it reads."""
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
+        """Whether one kernel computes two products of the same rows, and what needs both."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +89,28 @@ class _Grouper:
         graph = BindingGraph(bindings, self.library.reads_integers)
         taken: set[int] = set()
         at: dict[int, tuple[str, list[int]]] = {}
-        for i, binding in enumerate(bindings):
-            if i in taken:
-                continue
-            call = operator_call(binding)
-            if call is None:
-                continue
+        postponed: list[int] = []
+
+        def group(i: int, waits: bool) -> None:
+            call = operator_call(bindings[i])
+            if i in taken or call is None:
+                return
             kernel = self.library.anchor(graph.inlined(call))
             if kernel is None:
-                continue
-            members = self._grow(graph, i, graph.inlined(call), kernel, taken)
+                return
+            if waits and self._readers_absorb(graph, i):
+                postponed.append(i)
+                return
+            members = self._grow_pair(graph, i, kernel, taken)
+            members = members or self._grow(graph, i, kernel, taken)
+            members = self._with_prologue(graph, i, members, taken)
             taken.update(m for m in members if not graph.is_constant(m))
             at[members[-1]] = kernel, members
+
+        for i in range(len(bindings)):
+            group(i, waits=True)
+        for i in postponed:
+            group(i, waits=False)
         # Groups hold copies of the quantized constants that they read; backward, as readers of
         # constants may be such constants, moved.
         for i in reversed(range(len(bindings))):
@@ -108,12 +128,64 @@ class _Grouper:
                 result.append(binding)
         return result
 
-    def _grow(
-        self, graph: BindingGraph, start: int, anchor: relax.Call, kernel: str, taken: set[int]
+    def _readers_absorb(self, graph: BindingGraph, index: int) -> bool:
+        """Whether whatever reads a value can compute it."""
+        call, users = operator_call(graph.bindings[index]), graph.users[index]
+        readers = [operator_call(graph.bindings[user]) for user in users]
+        return (
+            not graph.leaves[index]
+            and bool(users)
+            and all(r is not None and self.library.absorbs(graph.inlined(r), call) for r in readers)
+        )
+
+    def _with_prologue(
+        self, graph: BindingGraph, start: int, members: list[int], taken: set[int]
     ) -> list[int]:
-        """Indices of the group that starts at an anchor, in order."""
-        constants = graph.constants_of(operator_call(graph.bindings[start]))
-        members = best = [*sorted(constants), start]
+        """The group, and what computes its data, if that can be done on the way."""
+        call = operator_call(graph.bindings[start])
+        first = graph.index.get(call.args[0]) if isinstance(call.args[0], relax.Var) else None
+        if first is None or first in taken or not set(graph.users[first]) <= set(members):
+            return members
+        producer = operator_call(graph.bindings[first])
+        if producer is None or self.library.anchor(graph.inlined(producer)) is None:
+            return members
+        return sorted([first, *members]) if self._readers_absorb(graph, first) else members
+
+    def _grow_pair(
+        self, graph: BindingGraph, start: int, kernel: str, taken: set[int]
+    ) -> list[int] | None:
+        """A group of two products; None if nothing needs exactly both."""
+        call = operator_call(graph.bindings[start])
+        data = graph.index.get(call.args[0], -1) if isinstance(call.args[0], relax.Var) else None
+        if data is None:
+            return None
+        users = graph.users[data] if data >= 0 else range(start + 1, len(graph.bindings))
+        for i in users:
+            other = operator_call(graph.bindings[i])
+            if i <= start or i in taken or other is None or not len(other.args):
+                continue
+            if not other.args[0].same_as(call.args[0]):
+                continue
+            if self.library.is_pair(graph.inlined(call), graph.inlined(other)):
+                found = self._grow(graph, start, kernel, taken, i)
+                return found if i in found else None
+        return None
+
+    def _grow(
+        self,
+        graph: BindingGraph,
+        start: int,
+        kernel: str,
+        taken: set[int],
+        other: int | None = None,
+    ) -> list[int]:
+        """Indices of the group that starts at an anchor, in order; with `other`, at both."""
+        call = operator_call(graph.bindings[start])
+        anchor = graph.inlined(call)
+        members = best = [*sorted(graph.constants_of(call)), start]
+        if other is not None:
+            more = graph.constants_of(operator_call(graph.bindings[other]))
+            members = sorted({*members, *more, other})
         while True:
             inside = {graph.bindings[m].var for m in members}
             follower = next(

@@ -79,6 +79,16 @@ class CudaKernels:
         """Whether `call` can be computed on the result of `anchor` in registers."""
         return _BY_NAME[kernel].is_epilogue(call, anchor)
 
+    def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
+        """Whether a product's kernel computes `call`, a normalization, on the rows that it reads."""
+        kernel = self.anchor(anchor)
+        return kernel is not None and _BY_NAME[kernel].absorbs(anchor, call, self._context)
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
+        """Whether one kernel computes two products of the same rows, and what needs both."""
+        kernel = self.anchor(anchor)
+        return kernel is not None and _BY_NAME[kernel].is_pair(anchor, other, self._context)
+
     def has_attention(self, func: relax.Function) -> bool:
         """Whether an attention group has a kernel."""
         return self.gpu.has_async_copy and attention.has_attention(func, self._context)

@@ -27,6 +27,11 @@ class Gpu:
         return self.capability >= 80
 
     @property
+    def has_bulk_copies(self) -> bool:
+        """Whether a copy engine fetches whole stretches of memory."""
+        return self.capability >= 90
+
+    @property
     def has_clusters(self) -> bool:
         """Whether blocks can read each other's shared memory."""
         return self.capability in (90, 100, 103)

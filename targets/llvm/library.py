@@ -100,6 +100,14 @@ class LlvmKernels:
         found = next((k for k in _KERNELS if k.anchors(call, self.machine)), None)
         return None if found is None else found.name
 
+    def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
+        """No: rows are packed before they are multiplied."""
+        return False
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
+        """No: each weight is a kernel's."""
+        return False
+
     def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
         """Whether `call` can be computed on the result of `anchor` in registers."""
         if kernel in (CONCAT, VIEW):

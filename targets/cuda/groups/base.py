@@ -21,6 +21,13 @@ from relaxc.targets.llvm.kernels.domain import Broadcasting, Domain, MapDomain, 
 from relaxc.targets.llvm.kernels.elementwise import Epilogue, scalar_value
 
 
+NORMS = ("relax.nn.layer_norm", "relax.nn.rms_norm")
+
+
+def _is_product(call: relax.Call) -> bool:
+    return str(call.op.name) == "relax.matmul"
+
+
 @dataclass(frozen=True)
 class Group:
     """A private function made by `group-ops`, taken apart.
@@ -29,11 +36,15 @@ class Group:
         func: the function.
         anchor: its first call; a quantized constant that it takes is in place.
         epilogue: the elementwise calls after it.
+        prologue: the normalization before it, whose result is the anchor's data.
+        other: variable and call of a second product of the same data, which the epilogue reads.
     """
 
     func: relax.Function
     anchor: relax.Call
     epilogue: Epilogue
+    prologue: relax.Call | None = None
+    other: tuple[relax.Var, relax.Call] | None = None
 
     @staticmethod
     def of(func: relax.Function) -> Group:
@@ -42,12 +53,25 @@ class Group:
         constants: dict[relax.Var, relax.Expr] = {}
         for var, call in bindings:
             whole = inlined(call, constants)
-            if not is_constant(whole):
-                break
-            constants[var] = whole
-        anchor_var, anchor = bindings[len(constants)]
-        epilogue = Epilogue.of(anchor_var, bindings[len(constants) + 1 :])
-        return Group(func, inlined(anchor, constants), epilogue)
+            if is_constant(whole):
+                constants[var] = whole
+        rest = [(var, inlined(call, constants)) for var, call in bindings if var not in constants]
+        prologue = None
+        if len(rest) > 1 and str(rest[0][1].op.name) in NORMS and _is_product(rest[1][1]):
+            prologue = rest.pop(0)[1]
+        (anchor_var, anchor), *rest = rest
+        other = next((item for item in rest if _is_product(item[1])), None)
+        rest = [item for item in rest if not _is_product(item[1])]
+        epilogue = Epilogue.of(anchor_var, rest)
+        if other is not None:
+            operands = (o for o in epilogue.operands if not o.expr.same_as(other[0]))
+            epilogue = replace(epilogue, operands=tuple(operands))
+        return Group(func, anchor, epilogue, prologue, other)
+
+    @property
+    def data(self) -> relax.Expr:
+        """What the anchor, or the normalization before it, reads."""
+        return self.anchor.args[0] if self.prologue is None else self.prologue.args[0]
 
     def quantization(self, param: relax.Expr) -> Quantization | None:
         """How a parameter is quantized, if it is stored as bytes."""
@@ -127,6 +151,14 @@ class GroupKernel(abc.ABC):
     @abc.abstractmethod
     def is_epilogue(self, call: relax.Call, anchor: relax.Call) -> bool:
         """Whether `call` can be computed on the anchor's result in registers."""
+
+    def absorbs(self, anchor: relax.Call, call: relax.Call, context: Context) -> bool:
+        """Whether a normalization can be computed on the rows that the anchor's kernel reads."""
+        return False
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call, context: Context) -> bool:
+        """Whether one kernel computes both of two products of the same data."""
+        return False
 
     @abc.abstractmethod
     def demands(self, group: Group, data: Layout, context: Context) -> list[Demand]:

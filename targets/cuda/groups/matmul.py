@@ -11,13 +11,21 @@ import numpy as np
 from tvm import relax
 
 from relaxc.layout import PLAIN, Demand, Element, Layout
-from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
-from relaxc.targets.cuda.kernels import gemm, gemv, tilings
+from relaxc.targets.cuda.groups import few_rows
+from relaxc.targets.cuda.groups.base import (
+    NORMS,
+    Context,
+    Group,
+    GroupKernel,
+    is_float,
+    is_row_epilogue,
+)
+from relaxc.targets.cuda.kernels import gemm, tilings
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
-from relaxc.targets.llvm.kernels.constants import array_of, is_constant
+from relaxc.targets.llvm.kernels.constants import array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, same
 
 
@@ -45,6 +53,30 @@ class Matmul(GroupKernel):
         """Elementwise operators on rows."""
         return is_row_epilogue(call, RowDomain(tuple(anchor.ty.shape.values)))
 
+    def absorbs(self, anchor: relax.Call, call: relax.Call, context: Context) -> bool:
+        """Norms of whole rows, where the kernel of a few rows has them in registers."""
+        if str(call.op.name) not in NORMS or not all(map(is_constant, call.args[1:])):
+            return False
+        data, axes = call.args[0], [int(axis) % int(call.ty.ndim) for axis in call.attrs.axes]
+        if not isinstance(data, relax.Var) or axes != [int(call.ty.ndim) - 1]:
+            return False
+        return few_rows.split_of(anchor, context) is not None
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call, context: Context) -> bool:
+        """Equal shapes, and constant matrices of floats, or such whose integers stay so."""
+        if not self.anchors(other, context) or anchor.args[1].ty.ndim != 2:
+            return False
+        weights = (anchor.args[1], other.args[1])
+        columns = as_int(anchor.args[1].ty.shape.values[1])
+        if not all(map(is_constant, weights)) or columns is None or columns % 4:
+            return False
+        shapes = [[int(d) for d in weight.ty.shape.values] for weight in weights]
+        if shapes[0] != shapes[1]:
+            return False
+        if few_rows.count(anchor) is not None:
+            return few_rows.can_pair(anchor, other, context)
+        return all(quantized(weight, 1) is None for weight in weights)
+
     def demands(self, group: Group, data: Layout, context: Context) -> list[Demand]:
         """Row-major matrices."""
         return [Demand(("plain",)) for _ in group.func.params]
@@ -58,10 +90,14 @@ class Matmul(GroupKernel):
         wanted = element_of(context.mode)
         if group.integers(1) is not None:
             return {}
+        if group.prologue is not None:  # it reads rows as numbers
+            return {}
         return {arg: wanted for arg in group.anchor.args if isinstance(arg, relax.Var)}
 
     def lower(self, group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
         """Write the kernel."""
+        if few_rows.count(group.anchor) is not None:
+            return few_rows.lower(group, layouts, context)
         context = context.of(group, 1)
         left, right = group.anchor.args
         is_weight = is_constant(right)
@@ -71,8 +107,8 @@ class Matmul(GroupKernel):
         leading = shape[:-2] if is_batched else []
         batch = functools.reduce(operator.mul, leading, 1)
         rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
-        if is_weight and (as_int(rows) or gemv.MAX_ROWS + 1) <= gemv.MAX_ROWS:
-            return self._lower_few_rows(group, layouts, context, int(rows))
+        is_paired = group.other is not None
+        columns *= 2 if is_paired else 1
         tiling = tilings.choose_tiling(
             *(as_int(rows), columns, depth, as_int(batch) or 1),
             *(context.gpu, context.mode),
@@ -95,6 +131,8 @@ class Matmul(GroupKernel):
             weight = array_of(right) if integers is None else integers.weight.integers
             if integers is not None:
                 rescale = integers.rescale(frame, weight.sum(axis=0, dtype=np.int64))
+            if group.other is not None:
+                weight = gemm.paired(weight, array_of(group.other[1].args[1]))
             packed = gemm.pack_weights(weight, tiling, context.mode)
             element = element_of(context.mode)
             b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
@@ -118,34 +156,14 @@ class Matmul(GroupKernel):
             depth,
             a,
             b,
-            vector_width(columns, layouts[-1]),
-            epilogue_text(group.epilogue, domain, frame, rescale),
+            gemm.PAIRED if is_paired else vector_width(columns, layouts[-1]),
+            epilogue_text(
+                *(group.epilogue, domain, frame, rescale),
+                other=None if group.other is None else group.other[0],
+            ),
+            is_paired,
         )
         return gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
-
-    def _lower_few_rows(
-        self, group: Group, layouts: Sequence[Layout], context: Context, rows: int
-    ) -> Kernel:
-        left, right = group.anchor.args
-        depth, columns = (int(d) for d in right.ty.shape.values)
-        frame = Frame("matvec", group.func, layouts)
-        frame.label = tilings.label(rows, columns, depth)
-        integers, element = group.integers(1), element_of(context.mode)
-        weight, rescale = array_of(right), None
-        if integers is not None:  # the data are read as numbers: only weights are to be scaled
-            weight = integers.weight.integers
-            scale = np.broadcast_to(integers.weight.scale, (columns,))
-            rescale = frame.constant(scale), frame.constant(np.zeros(columns, np.float32))
-        packed = gemm.pack_weights(weight, gemv.TILING, context.mode)
-        domain = RowDomain(tuple(group.result_shape))
-        text = gemv.source(
-            (rows, columns, depth),
-            (frame.pointer(left), frame.elements[left]),
-            (frame.constant(packed, element), element),
-            epilogue_text(group.epilogue, domain, frame, rescale),
-        )
-        shared = gemv.shared_bytes((rows, columns, depth), frame.elements[left])
-        return frame.finish(text, gemv.grid(columns), gemv.THREADS, shared)
 
 
 def _simple(dim: Any) -> Any:

@@ -10,7 +10,14 @@ from pathlib import Path
 from tvm import relax
 
 from relaxc.layout import PLAIN, Demand, Layout
-from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel, is_float, is_row_epilogue
+from relaxc.targets.cuda.groups.base import (
+    NORMS,
+    Context,
+    Group,
+    GroupKernel,
+    is_float,
+    is_row_epilogue,
+)
 from relaxc.targets.cuda.kernels import expressions, gemm
 from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
@@ -18,7 +25,6 @@ from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, simple
 
 _HERE = Path(gemm.__file__).parent
-_NORMS = ("relax.nn.layer_norm", "relax.nn.rms_norm")
 _THREADS = 128
 # A thread holds 64 numbers at most; rows of up to 1024 are a warp's, others a block's.
 _MAX_WARP, _MAX_BLOCK = 1024, 8192
@@ -32,7 +38,7 @@ class Rows(GroupKernel):
     def anchors(self, call: relax.Call, context: Context) -> bool:
         """Whether the last dimension alone is normalized, and its size known."""
         op, data = str(call.op.name), call.args[0] if call.args else None
-        if op not in (*_NORMS, "relax.nn.softmax") or not isinstance(data, relax.Var):
+        if op not in (*NORMS, "relax.nn.softmax") or not isinstance(data, relax.Var):
             return False
         if not all(map(is_float, call.args)) or data.ty.ndim < 1:
             return False

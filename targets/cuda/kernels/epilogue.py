@@ -43,7 +43,7 @@ class EpilogueText:
     def into(self, text: str) -> str:
         """Put it where the text says OPERANDS, FETCH_OPERANDS, LOAD_OPERANDS and EPILOGUE.
 
-        Around FETCH_OPERANDS there are `m0`, `n0` and `worker`: see `fetch_ahead`.
+        Around FETCH_OPERANDS there are `m0`, `column` and `worker`: see `fetch_ahead`.
         """
         names = [name for name, _ in self.wide]
         fields = [f"Held<V, {type_}> {name};" for name, type_ in self.wide]
@@ -51,7 +51,10 @@ class EpilogueText:
         declared.append(f"constexpr bool HAS_OPERANDS = {int(bool(names))};")
         fetch = "fetch_ahead<FETCH_ROWS, FETCH_COLUMNS, N, FETCH_THREADS>"
         for word, lines in (
-            ("FETCH_OPERANDS", [f"{fetch}({name}, m0, n0, rows, worker);" for name in names]),
+            (
+                "FETCH_OPERANDS",
+                [f"{fetch}({name}, m0, column / (S / V), rows, worker);" for name in names],
+            ),
             ("LOAD_OPERANDS", [f"o.{name}.load({name} + at);" for name in names]),
             ("OPERANDS", declared),
             ("EPILOGUE", self.body),
@@ -66,7 +69,11 @@ class EpilogueText:
 
 
 def epilogue_text(
-    epilogue: Epilogue, domain: Domain, frame: Frame, rescale: tuple[str, str] | None = None
+    epilogue: Epilogue,
+    domain: Domain,
+    frame: Frame,
+    rescale: tuple[str, str] | None = None,
+    other: relax.Var | None = None,
 ) -> EpilogueText:
     """Write it. Operands have the result's shape, or differ by column alone.
 
@@ -75,6 +82,7 @@ def epilogue_text(
         domain: the result's shape.
         frame: declares operands.
         rescale: pointers of a factor and an offset per column, which make sums of integers real.
+        other: the result of a second product, whose values are in `float w[V]`.
     """
     lines, wide = [], []
     if rescale is not None:
@@ -94,8 +102,9 @@ def epilogue_text(
             continue
         lines.append(f"float o{i}[V]; read<V>(o{i}, {pointer} + {'at' if is_wide else 'n'});")
         values[operand.expr] = f"o{i}[e]"
+    known: dict[relax.Expr, str] = {} if other is None else {other: "w[e]"}
     body, result = statements(
-        epilogue.bindings, {epilogue.start: "v[e]"}, lambda arg, _call: _find(values, arg)
+        epilogue.bindings, known | {epilogue.start: "v[e]"}, lambda arg, _call: _find(values, arg)
     )
     lines += ["#pragma unroll", "for (int e = 0; e < V; ++e) {"]
     lines += [f"  {line}" for line in body]

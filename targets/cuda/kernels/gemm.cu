@@ -120,7 +120,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
   unsigned char* memory = shared_memory();
   unsigned shared = (unsigned)__cvta_generic_to_shared(memory);
   // Neighbouring blocks share tiles of B or of A: walk in groups of eight rows of tiles.
-  constexpr int N_TILES = (N + BN - 1) / BN;
+  constexpr int N_TILES = (NB + BN - 1) / BN;
   // The blocks of a cluster share a tile of the result; each takes a part of the depth.
   int place = blockIdx.x / SPLIT, share = blockIdx.x % SPLIT;
   int m_tiles = (rows + BM - 1) / BM, group = place / (8 * N_TILES) * 8;
@@ -149,9 +149,9 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
     if (s < tiles) load_b(shared + s * STAGE_BYTES + A_BYTES, b, n0, first + s);
 #endif
   wait_for_predecessor();
-  constexpr int FETCH_ROWS = BM, FETCH_COLUMNS = BN, FETCH_THREADS = THREADS;
+  constexpr int FETCH_ROWS = BM, FETCH_COLUMNS = BN / (S / V), FETCH_THREADS = THREADS;
   if (share == 0) {
-    int worker = threadIdx.x;
+    int worker = threadIdx.x, column = n0;
     FETCH_OPERANDS
   }
 #pragma unroll
@@ -222,13 +222,13 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
   __syncthreads();
 #endif
   OPERANDS
-  constexpr int VECTORS = BM * BN / V, STRIDE = SPLIT * THREADS, TURNS = (VECTORS + STRIDE - 1) / STRIDE;
+  constexpr int VECTORS = BM * BN / S, STRIDE = SPLIT * THREADS, TURNS = (VECTORS + STRIDE - 1) / STRIDE;
   constexpr int AT_ONCE = HAS_OPERANDS ? (TURNS < 8 ? TURNS : 8) : 1;
   for (int begin = share * THREADS + threadIdx.x; begin < VECTORS; begin += AT_ONCE * STRIDE) {
     Operands operands[AT_ONCE];
 #pragma unroll
     for (int turn = 0; turn < AT_ONCE; ++turn) {
-      int i = begin + turn * STRIDE, m = m0 + i / (BN / V), n = n0 + i % (BN / V) * V;
+      int i = begin + turn * STRIDE, m = m0 + i / (BN / S), n = (n0 + i % (BN / S) * S) / (S / V);
       if (i >= VECTORS || m >= rows || n >= N) continue;
       long long at = ((long long)blockIdx.z * rows + m) * N + n;
       Operands& o = operands[turn];
@@ -236,25 +236,26 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
     }
 #pragma unroll
     for (int turn = 0; turn < AT_ONCE; ++turn) {
-      int i = begin + turn * STRIDE, r = i / (BN / V), c = i % (BN / V) * V, m = m0 + r, n = n0 + c;
+      int i = begin + turn * STRIDE, r = i / (BN / S), c = i % (BN / S) * S, m = m0 + r, n = (n0 + c) / (S / V);
       if (i >= VECTORS || m >= rows || n >= N) continue;
-      float v[V];
+      float v[S];
 #if SPLIT > 1
 #pragma unroll
-      for (int e = 0; e < V; ++e) v[e] = 0.0f;
+      for (int e = 0; e < S; ++e) v[e] = 0.0f;
 #pragma unroll
       for (int s = 0; s < SPLIT; ++s)
 #pragma unroll
-        for (int e = 0; e < V; e += 4) {
+        for (int e = 0; e < S; e += 4) {
           float4 part = load_cluster(shared + (r * PITCH + c + e) * 4, s);
           v[e] += part.x, v[e + 1] += part.y, v[e + 2] += part.z, v[e + 3] += part.w;
         }
 #else
 #pragma unroll
-      for (int e = 0; e < V; ++e) v[e] = sums[r * PITCH + c + e];
+      for (int e = 0; e < S; ++e) v[e] = sums[r * PITCH + c + e];
 #endif
       long long at = ((long long)blockIdx.z * rows + m) * N + n;
       const Operands& o = operands[turn];
+      const float* w = v + V;  // of pairs, the second ones
       EPILOGUE
     }
   }

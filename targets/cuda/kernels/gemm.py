@@ -18,6 +18,8 @@ from relaxc.targets.cuda.kernels.tilings import Tiling, resident_clusters
 from relaxc.targets.cuda.machine import Gpu
 
 _HERE = Path(__file__).parent
+# Columns of each of two matrices that lie side by side.
+PAIRED = 4
 
 
 def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
@@ -35,6 +37,12 @@ def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
     tiles = chunks.transpose(0, 2, 1, 3, 4)
     row, chunk = np.ogrid[: tiling.columns, :8]
     return np.ascontiguousarray(tiles[:, :, row, chunk ^ (row % 8)]).reshape(packed.shape)
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Columns of two matrices, four of each in turn: so many of both a thread has of its sums."""
+    parts = [w.reshape(len(w), -1, PAIRED) for w in (first, second)]
+    return np.ascontiguousarray(np.stack(parts, axis=2).reshape(len(first), -1))
 
 
 def _up(value: int, multiple: int) -> int:
@@ -71,8 +79,12 @@ def source(
     b: Operand,
     vector: int,
     epilogue: EpilogueText,
+    is_paired: bool = False,
 ) -> str:
-    """The translation unit."""
+    """The translation unit.
+
+    Where the result has pairs of columns (see `paired`), `vector` is that of one of these.
+    """
     element = element_of(mode)
     switches = [f"MODE {MODES.index(mode)}", f"SPLIT {tiling.cluster}", *b.switches]
     switches += ["STREAMED"] if tiling.is_streamed else []
@@ -92,9 +104,11 @@ def source(
         "WM": tiling.warp_rows,
         "WN": tiling.warp_columns,
         "STAGES": tiling.stages,
-        "N": columns,
+        "N": columns // 2 if is_paired else columns,
+        "NB": columns,
         "K": depth,
         "V": vector,
+        "S": 2 * vector if is_paired else vector,
         **a.constants,
         **b.constants,
     }

@@ -15,7 +15,7 @@
 constexpr int E = 16 / sizeof(T), BK = 8 * E, TILES = (K + BK - 1) / BK;
 constexpr int TEAMS = BM / WM, MT = WM / 64, NT = BN / 8, CLUSTER_SIZE = SHARE_M * SHARE_N;
 constexpr int A_BYTES = BM * 128, B_BYTES = BN * 128, STAGE_BYTES = A_BYTES + B_BYTES;
-constexpr int N_TILES = (N + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
+constexpr int N_TILES = (NB + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
 constexpr int ROWS_PER_PASS = 16, A_ROWS = BM / ROWS_PER_PASS;
 // Copies by threads are announced two tiles late, when they have surely arrived. A place is free
 // when the tile behind it is being multiplied: with fewer stages, each side waits for the other.
@@ -209,7 +209,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
     if constexpr (CONSUMER_REGISTERS > 0) take_registers<CONSUMER_REGISTERS>();
     wait_for_predecessor();
     OPERANDS
-    constexpr int FETCH_ROWS = WM, FETCH_COLUMNS = BN, FETCH_THREADS = 128;
+    constexpr int FETCH_ROWS = WM, FETCH_COLUMNS = BN / (S / V), FETCH_THREADS = 128;
     int lane = threadIdx.x % 32, wm = threadIdx.x / 128 * WM;
     int rank = blockIdx.x % CLUSTER_SIZE;
     bool tells = lane < CLUSTER_SIZE && (lane % SHARE_M == rank % SHARE_M || lane / SHARE_M == rank / SHARE_M);
@@ -218,7 +218,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
       Walk walk(step, rows);
       int m0 = walk.m0 + wm, n0 = walk.n_tile * BN;
       {
-        int worker = threadIdx.x % 128;
+        int worker = threadIdx.x % 128, column = n0;
         FETCH_OPERANDS
       }
       Sum acc[MT][NT][4] = {};
@@ -245,12 +245,12 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           int m = m0 + threadIdx.x % 128 / 32 * 16 + i * 64 + (lane >> 2) + half * 8;
-          Operands operands[NT / 4][8 / V];
+          Operands operands[NT / 4][8 / S];
 #pragma unroll
           for (int j = 0; j < NT / 4; ++j)
 #pragma unroll
-            for (int part = 0; part < 8 / V; ++part) {
-              int n = n0 + (j * 4 + t) * 8 + part * V;
+            for (int part = 0; part < 8 / S; ++part) {
+              int n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
               long long at = (long long)m * N + n;
               Operands& o = operands[j][part];
               if (m < rows && n < N) {
@@ -265,14 +265,15 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
               block[q][0] = acc[i][j * 4 + q][half * 2], block[q][1] = acc[i][j * 4 + q][half * 2 + 1];
             exchange(block);
 #pragma unroll
-            for (int part = 0; part < 8 / V; ++part) {
-              int n = n0 + (j * 4 + t) * 8 + part * V;
+            for (int part = 0; part < 8 / S; ++part) {
+              int n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
               if (m >= rows || n >= N) continue;
-              float v[V];
+              float v[S];
 #pragma unroll
-              for (int e = 0; e < V; ++e) v[e] = (&block[0][0])[part * V + e];
+              for (int e = 0; e < S; ++e) v[e] = (&block[0][0])[part * S + e];
               long long at = (long long)m * N + n;
               const Operands& o = operands[j][part];
+              const float* w = v + V;  // of pairs, the second ones
               EPILOGUE
             }
           }

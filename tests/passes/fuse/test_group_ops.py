@@ -31,6 +31,12 @@ class Library:
     def is_epilogue(self, call: relax.Call, anchor: relax.Call, kernel: str) -> bool:
         return call.op.name in ("relax.add", "relax.multiply", "relax.nn.relu", "relax.sigmoid")
 
+    def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
+        return False
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
+        return False
+
 
 @I.ir_module
 class Before:
