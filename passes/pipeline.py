@@ -27,6 +27,7 @@ from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
 from relaxc.passes.fuse.group_attention import AttentionLibrary, GroupAttention
 from relaxc.passes.fuse.group_ops import GroupOps, KernelLibrary
+from relaxc.passes.fuse.group_rotary import GroupRotary, RotaryLibrary
 from relaxc.passes.fuse.merge_parallel_products import MergeParallelProducts
 from relaxc.passes.fuse.sort_symbols import SortSymbols
 from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
@@ -54,6 +55,7 @@ class Library(
     LoweringLibrary,
     PrecisionLibrary,
     RecurrentLibrary,
+    RotaryLibrary,
     RoundingLibrary,
     Protocol,
 ):
@@ -131,6 +133,8 @@ def default_passes(
         # Kernels: operators that the target computes well, each with the epilogue it can take.
         # Attention first: the next pass would take its softmax alone.
         GroupAttention(kernels),
+        # Nor the multiplications of rotary embeddings; behind attention, whose views it may share.
+        GroupRotary(kernels),
         GroupOps(kernels),
         RealizeQuantization(),
         *([RoundRows(kernels)] if rounds_rows else []),

@@ -49,7 +49,7 @@ class KernelLibrary(Protocol):
         """Whether `call` can be computed on the result of `anchor` in registers."""
 
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
-        """Whether a product's kernel computes `call`, a normalization, on the rows that it reads."""
+        """Whether a product's kernel computes `call`, a normalization, on its rows."""
 
     def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
         """Whether one kernel computes two products of the same rows, and what needs both."""
@@ -130,7 +130,7 @@ class _Grouper:
 
     def _readers_absorb(self, graph: BindingGraph, index: int) -> bool:
         """Whether whatever reads a value can compute it."""
-        call, users = operator_call(graph.bindings[index]), graph.users[index]
+        call, users = graph.bindings[index].value, graph.users[index]
         readers = [operator_call(graph.bindings[user]) for user in users]
         return (
             not graph.leaves[index]
@@ -142,7 +142,7 @@ class _Grouper:
         self, graph: BindingGraph, start: int, members: list[int], taken: set[int]
     ) -> list[int]:
         """The group, and what computes its data, if that can be done on the way."""
-        call = operator_call(graph.bindings[start])
+        call = graph.bindings[start].value
         first = graph.index.get(call.args[0]) if isinstance(call.args[0], relax.Var) else None
         if first is None or first in taken or not set(graph.users[first]) <= set(members):
             return members
@@ -155,7 +155,7 @@ class _Grouper:
         self, graph: BindingGraph, start: int, kernel: str, taken: set[int]
     ) -> list[int] | None:
         """A group of two products; None if nothing needs exactly both."""
-        call = operator_call(graph.bindings[start])
+        call = graph.bindings[start].value
         data = graph.index.get(call.args[0], -1) if isinstance(call.args[0], relax.Var) else None
         if data is None:
             return None
@@ -180,11 +180,11 @@ class _Grouper:
         other: int | None = None,
     ) -> list[int]:
         """Indices of the group that starts at an anchor, in order; with `other`, at both."""
-        call = operator_call(graph.bindings[start])
+        call = graph.bindings[start].value
         anchor = graph.inlined(call)
         members = best = [*sorted(graph.constants_of(call)), start]
         if other is not None:
-            more = graph.constants_of(operator_call(graph.bindings[other]))
+            more = graph.constants_of(graph.bindings[other].value)
             members = sorted({*members, *more, other})
         while True:
             inside = {graph.bindings[m].var for m in members}

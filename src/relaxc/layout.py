@@ -187,6 +187,8 @@ CONCAT = "concat"
 VIEW = "view"
 # Two products around a softmax.
 ATTENTION = "attention"
+# The same of rotary position embeddings.
+ROTATE = "rotate"
 # Operators that move elements without looking at them: their result is stored as the argument is.
 MOVES = frozenset(
     f"relax.{name}"

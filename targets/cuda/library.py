@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from relaxc.layout import ATTENTION, KERNEL, PLAIN, Demand, Element, Layout, Precision
-from relaxc.targets.cuda.groups import attention
+from relaxc.layout import (
+    ATTENTION,
+    KERNEL,
+    PLAIN,
+    ROTATE,
+    Demand,
+    Element,
+    Layout,
+    Precision,
+)
+from relaxc.targets.cuda.groups import attention, rotate
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel
 from relaxc.targets.cuda.groups.conv2d import Conv2d
 from relaxc.targets.cuda.groups.loops import LOOPS
@@ -24,6 +33,8 @@ from relaxc.targets.cuda.machine import Gpu
 
 # The first that applies wins.
 _KERNELS: tuple[GroupKernel, ...] = (Conv2d(), Matmul(), Pool2d(), Mean2d(), Rows(), *LOOPS)
+# These read plain tensors of any element, through views.
+_VIEWING = (ATTENTION, ROTATE)
 _BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
 
 
@@ -80,7 +91,7 @@ class CudaKernels:
         return _BY_NAME[kernel].is_epilogue(call, anchor)
 
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
-        """Whether a product's kernel computes `call`, a normalization, on the rows that it reads."""
+        """Whether a product's kernel computes `call`, a normalization, on its rows."""
         kernel = self.anchor(anchor)
         return kernel is not None and _BY_NAME[kernel].absorbs(anchor, call, self._context)
 
@@ -93,25 +104,29 @@ class CudaKernels:
         """Whether an attention group has a kernel."""
         return self.gpu.has_async_copy and attention.has_attention(func, self._context)
 
+    def has_rotary(self, func: relax.Function) -> bool:
+        """Whether a group that turns halves of rows has a kernel."""
+        return self.gpu.has_async_copy and rotate.has_rotary(func)
+
     def is_score_operator(self, call: relax.Call) -> bool:
         """Whether an operator can be computed on attention scores in registers."""
         return attention.is_score_operator(call)
 
     def demands(self, func: relax.Function, data: Layout) -> list[Demand]:
         """What a group asks of each parameter, if the first has the layout `data` now."""
-        if func.attrs[KERNEL] == ATTENTION:
+        if func.attrs[KERNEL] in _VIEWING:
             return [Demand(("plain",)) for _ in func.params]
         return _kernel(func).demands(Group.of(func), data, self._context)
 
     def result_layout(self, func: relax.Function, params: Sequence[Layout]) -> Layout:
         """How a group writes its result, given how its parameters lie."""
-        if func.attrs[KERNEL] == ATTENTION:
+        if func.attrs[KERNEL] in _VIEWING:
             return PLAIN
         return _kernel(func).result_layout(Group.of(func), params)
 
     def elements(self, func: relax.Function) -> list[Element | None]:
         """How a group must have each parameter stored; None where it reads either."""
-        if func.attrs[KERNEL] == ATTENTION:
+        if func.attrs[KERNEL] in _VIEWING:
             return [None] * len(func.params)
         wanted = _kernel(func).elements(Group.of(func), self._context)
         return [wanted.get(param) for param in func.params]
@@ -122,7 +137,9 @@ class CudaKernels:
 
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""
-        return func.attrs[KERNEL] == ATTENTION or _kernel(func).is_product
+        if func.attrs[KERNEL] in _VIEWING:
+            return bool(func.attrs[KERNEL] == ATTENTION)
+        return _kernel(func).is_product
 
     def keeps_residuals(self, func: relax.Function) -> bool:
         """No: what is not float32 is stored so throughout."""
@@ -138,6 +155,8 @@ class CudaKernels:
         """Write a group's kernel."""
         if name == "relayout":
             return lower_interleave(func, layouts) or lower_loops(name, func, layouts)
+        if name == ROTATE:
+            return rotate.lower(func, layouts)
         if name == ATTENTION:
             return attention.lower(func, layouts, self._context)
         return _BY_NAME[name].lower(Group.of(func), layouts, self._context)

@@ -100,6 +100,10 @@ class LlvmKernels:
         found = next((k for k in _KERNELS if k.anchors(call, self.machine)), None)
         return None if found is None else found.name
 
+    def has_rotary(self, func: relax.Function) -> bool:
+        """No: one loop nest does it."""
+        return False
+
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
         """No: rows are packed before they are multiplied."""
         return False

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tvm import relax
 
-from relaxc.layout import PLAIN, Layout
+from relaxc.layout import PLAIN, Element, Layout
 from relaxc.targets.cuda.groups.base import Context
 from relaxc.targets.cuda.kernels import expressions, gemm
-from relaxc.targets.cuda.kernels.elements import MODES, element_bytes, element_of, type_of
+from relaxc.targets.cuda.kernels.elements import (
+    MODES,
+    element_bytes,
+    element_of,
+    element_width,
+    type_of,
+)
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.llvm.groups.attention import AttentionGroup
@@ -20,6 +27,8 @@ from relaxc.targets.llvm.kernels.strided import Strided, resolve, row_major, sta
 _HERE = Path(gemm.__file__).parent
 _KEYS = 64
 _MAX_DEPTH = 128
+# Rows of scores that tensor cores would be idle with.
+_FEW_QUERIES, _FEW_WARPS = 4, 4
 
 
 def is_score_operator(call: relax.Call) -> bool:
@@ -49,25 +58,27 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     assert views is not None
     pointers = {side: frame.pointer(view.base) for side, view in views.items()}
     elements = {side: frame.elements[view.base] for side, view in views.items()}
-    chain = _chain(group, frame)
+    is_few = _are_few(group, views, elements)
+    chain, preload = _chain(group, frame, is_ahead=not is_few)
     problems = spec.batch * spec.heads
     warps = 4
-    while warps > 1 and -(-spec.queries // (warps * 16)) * problems < context.gpu.multiprocessors:
+    while not is_few and warps > 1 and _blocks(spec, warps) < context.gpu.multiprocessors:
         warps //= 2
-    blocks = -(-spec.queries // (warps * 16)) * problems
+    blocks = problems if is_few else _blocks(spec, warps)
     split = _split(spec.keys, blocks, context)
     element = element_of(context.mode)
-    padded, value_padded = _padded(spec.depth, context), _padded(spec.width, context)
     constants: dict[str, int | str] = {
         "WARPS": warps,
-        "DQ": padded,
-        "DV": value_padded,
+        "DQ": _padded(spec.depth, context),
+        "DV": _padded(spec.width, context),
         "HEADS": spec.heads,
         "QUERY_COUNT": spec.queries,
         "KEY_COUNT": spec.keys,
         "DEPTH": spec.depth,
         "V_DEPTH": spec.width,
     }
+    if is_few:  # it has its own number of warps
+        del constants["WARPS"]
     for side, view in views.items():
         constants |= {f"{side}_OFFSET": view.offset, f"{side}_COUNT": view.shape[2]}
         constants |= {f"{side}_S{axis}": stride for axis, stride in enumerate(view.strides)}
@@ -80,6 +91,10 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
             kind = "COPIED" if stored == {element} else "CONVERTED"
         constants[f"{side}_LOAD"] = kind
     constants |= {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
+    constants["Y_PAIRS"] = int(all(v % 2 == 0 for v in (spec.width, *group.out_strides[:3])))
+    body = (_HERE / ("attention_few.cu" if is_few else "attention.cu")).read_text(encoding="utf-8")
+    for word, lines in (("CHAIN", chain), ("PRELOAD", preload)):
+        body = body.replace(f" {word}\n", " " + "\n".join(lines) + "\n")
     text = "\n".join(
         [
             f"#define MODE {MODES.index(context.mode)}",
@@ -93,13 +108,39 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
             f"typedef {type_of(layouts[-1].element)} TY;",
             *(f"constexpr long long {name} = {value};" for name, value in constants.items()),
             f"constexpr float SCALE = {expressions.number(group.q.scale * group.k.scale)};",
-            (_HERE / "attention.cu")
-            .read_text(encoding="utf-8")
-            .replace("          CHAIN\n", "".join(f"          {line}\n" for line in chain)),
+            body,
         ]
     )
+    if is_few:
+        shared = (_FEW_WARPS + 1) * spec.queries * (spec.depth + 4) * 4
+        return frame.finish(text, [split, problems], _FEW_WARPS * 32, shared)
     grid = [-(-spec.queries // (warps * 16)) * split, problems]
     return frame.finish(text, grid, warps * 32, _shared_bytes(group, warps, context))
+
+
+def _blocks(spec: Any, warps: int) -> int:
+    return -(-spec.queries // (warps * 16)) * int(spec.batch * spec.heads)
+
+
+def _are_few(
+    group: AttentionGroup, views: dict[str, Strided], elements: dict[str, Element]
+) -> bool:
+    """Whether the kernel for a few queries applies: rows whose chunks divide a warp."""
+    spec = group.spec
+    if spec.queries > _FEW_QUERIES or spec.depth != spec.width:
+        return False
+    if elements["K"] != elements["K2"] or elements["V"] != elements["V2"]:
+        return False
+    sizes = {side: element_width(element) for side, element in elements.items()}
+    per_chunk = 16 // sizes["K"]
+    lanes = spec.depth // per_chunk
+    if spec.depth % per_chunk or lanes not in (4, 8, 16, 32) or sizes["K"] != sizes["V"]:
+        return False
+    return sizes["K"] > 1 and all(
+        view.strides[3] == 1
+        and all(v % max(8, per_chunk) == 0 for v in (view.offset, *view.strides[:3]))
+        for view in views.values()
+    )
 
 
 def _parts(group: AttentionGroup, func: relax.Function) -> dict[str, Strided] | None:
@@ -161,10 +202,17 @@ def _has_vectors(view: Strided, depth: int, context: Context) -> bool:
     return view.strides[3] == 1 and all(value % per_chunk == 0 for value in aligned)
 
 
-def _chain(group: AttentionGroup, frame: Frame) -> list[str]:
-    """C++ on `score`, of one `query` and one `key`."""
+def _chain(group: AttentionGroup, frame: Frame, is_ahead: bool) -> tuple[list[str], list[str]]:
+    """C++ on `score`, of one `query` and one `key`; and what reads masks before scores are there.
+
+    Args:
+        group: has the operators.
+        frame: declares masks and biases.
+        is_ahead: whether those of a whole tile are read at once.
+    """
     if not group.chain:
-        return []
+        return [], []
+    preload: list[str] = []
 
     def read(arg: relax.Expr, call: relax.Call) -> str:
         """A mask or bias, broadcast to the scores."""
@@ -179,8 +227,37 @@ def _chain(group: AttentionGroup, frame: Frame) -> list[str]:
                 position = f"({rest} % {shape[axis]})" if axis else f"({rest})"
                 terms.append(f"{position} * {strides[axis]}")
             rest = f"({rest} / {shape[axis]})"
-        place = f"{frame.pointer(arg)} + {' + '.join(terms)}"
-        return f"to_float(load_fresh({place}))"
+        pointer = frame.pointer(arg)
+        place = f"{pointer} + {' + '.join(terms)}"
+        if not is_ahead:
+            return f"to_float(load_fresh({place}))"
+        name = f"ahead{len(preload)}"
+        # Pairs of neighbouring keys, where rows are whole pairs.
+        is_paired = strides[-1] == 1 and all(s % 2 == 0 for s in (shape[-1], *strides[:-1]))
+        type_ = type_of(frame.elements[next(e for e in frame.elements if e.same_as(arg))])
+        loads = [
+            f"Held<2, {type_}> pair;",
+            f"if (query < QUERY_COUNT && key < KEY_COUNT) pair.load({place});",
+            f"{name}[j][half * 2] = pair[0], {name}[j][half * 2 + 1] = pair[1];",
+        ]
+        if not is_paired:
+            loads = [
+                "for (int e = 0; e < 2; ++e, ++key) if (query < QUERY_COUNT && key < KEY_COUNT) "
+                f"{name}[j][half * 2 + e] = to_float(load_fresh({place}));"
+            ]
+        preload.extend(
+            [
+                f"float {name}[8][4];",
+                "#pragma unroll",
+                "for (int j = 0; j < 8; ++j)",
+                "#pragma unroll",
+                "for (int half = 0; half < 2; ++half) {",
+                "int query = q0 + row + g + half * 8, key = tile * KEYS + j * 8 + t * 2;",
+                *loads,
+                "}",
+            ]
+        )
+        return f"{name}[j][e]"
 
     lines, result = expressions.statements(group.chain, {group.scores: "score"}, read)
-    return [*lines, f"score = {result};"]
+    return [*lines, f"score = {result};"], preload

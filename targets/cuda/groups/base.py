@@ -20,7 +20,6 @@ from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_co
 from relaxc.targets.llvm.kernels.domain import Broadcasting, Domain, MapDomain, same
 from relaxc.targets.llvm.kernels.elementwise import Epilogue, scalar_value
 
-
 NORMS = ("relax.nn.layer_norm", "relax.nn.rms_norm")
 
 

@@ -99,7 +99,9 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS)
 
   float out[1][DV / 8][4] = {}, largest[2] = {-INFINITY_, -INFINITY_}, total[2] = {0.0f, 0.0f};
   constexpr int TILES = (KEY_COUNT + KEYS - 1) / KEYS;
+  unsigned fq[DQ / STEP][1][4];
   for (int tile = share; tile < TILES; tile += SPLIT) {
+    PRELOAD
     if (tile + SPLIT < TILES) {
       fetch(tile + SPLIT);
       wait<1>();
@@ -109,11 +111,17 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS)
     __syncthreads();
     unsigned k_tile = kv_tiles + tile / SPLIT % 2 * (K_BYTES + V_BYTES), v_tile = k_tile + K_BYTES;
 
+    // Halves of queries stay in registers.
+    constexpr bool KEEPS = MODE < 2;
     float s[1][8][4] = {};
 #pragma unroll
     for (int step = 0; step < DQ / STEP; ++step) {
-      unsigned fa[1][4], fb[8][2];
-      load_matrix(fa[0], q_tile + (row + (lane & 15)) * Q_PITCH + (step * 2 + (lane >> 4)) * 16);
+      unsigned fb[8][2], fa[1][4];
+      if (!KEEPS || tile == share) {
+        load_matrix(fq[step][0], q_tile + (row + (lane & 15)) * Q_PITCH + (step * 2 + (lane >> 4)) * 16);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) fa[0][i] = fq[step][0][i];
 #pragma unroll
       for (int j = 0; j < 8; j += 2) {
         unsigned pair[4];
@@ -197,13 +205,16 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS)
     int query = q0 + row + g + half * 8;
     if (query >= QUERY_COUNT) continue;
     TY* to = y + batch * Y_S0 + head * Y_S1 + query * Y_S2;
+    float part = 1.0f / total[half];
 #pragma unroll
-    for (int n = 0; n < DV / 8; ++n)
+    for (int n = 0; n < DV / 8; ++n) {
+      int d = n * 8 + t * 2;
+      float pair[2] = {out[0][n][half * 2] * part, out[0][n][half * 2 + 1] * part};
+      if (Y_PAIRS && d < V_DEPTH) write<2>(to + d, pair);
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        int d = n * 8 + t * 2 + e;
-        if (d < V_DEPTH) to[d] = convert<TY>(out[0][n][half * 2 + e] / total[half]);
-      }
+      for (int e = 0; e < 2; ++e)
+        if (!Y_PAIRS && d + e < V_DEPTH) to[d + e] = convert<TY>(pair[e]);
+    }
 #endif
   }
 #if SPLIT > 1

@@ -1,4 +1,4 @@
-"""Write the product of gemv_streamed.cu: how a few rows and their weights are divided, and packed."""
+"""Write the product of gemv_streamed.cu: how rows and weights are divided, and packed."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def pack_grouped(weight: GroupedWeight, split: Split) -> np.ndarray:
     """The same of integers, and their scales and zero points behind them."""
     depth, columns = weight.integers.shape
     shape = (split.all_groups * split.columns, _depth(split))
-    padded = np.zeros(shape, np.uint8)
+    padded: np.ndarray = np.zeros(shape, np.uint8)
     padded[:columns, :depth] = weight.integers.T
     if weight.bits == 4:
         eights = padded.reshape(shape[0], -1, 8)

@@ -73,6 +73,8 @@ template <int COUNT, typename Type> struct Held {
     } else if constexpr (BYTES == 8) {
       uint2 v = load_fresh_64(from);
       words[0] = v.x, words[1] = v.y;
+    } else if constexpr (BYTES == 4 && COUNT == 2) {
+      words[0] = load_fresh_32(from);
     } else {
 #pragma unroll
       for (int e = 0; e < COUNT; ++e) at[e] = load_fresh(from + e);
@@ -126,6 +128,10 @@ template <int COUNT, typename Type> __device__ __forceinline__ void write(Type* 
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) chunk.at[e] = convert<Type>(from[e]);
     *reinterpret_cast<uint2*>(to) = *reinterpret_cast<uint2*>(chunk.at);
+  } else if constexpr (COUNT * sizeof(Type) == 4 && COUNT == 2) {
+    Chunk<Type> chunk;
+    chunk.at[0] = convert<Type>(from[0]), chunk.at[1] = convert<Type>(from[1]);
+    *reinterpret_cast<unsigned*>(to) = chunk.bits.x;
   } else {
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) to[e] = convert<Type>(from[e]);
