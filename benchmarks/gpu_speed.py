@@ -197,6 +197,14 @@ def _measure_one(
             fast(cast, weights)
             print(f"  torch.compile took {time.perf_counter() - began:.0f} s", flush=True)
             contenders["inductor graph"] = _graph(lambda: fast(cast, weights))
+        if precision == "int8" and name.startswith("gemm"):
+            integers = [
+                torch.randint(-127, 128, (4096, 4096), dtype=torch.int8, device="cuda")
+                for _ in range(2)
+            ]
+            contenders["torch _int_mm"] = _graph(
+                lambda: torch._int_mm(integers[0], integers[1].t())
+            )
         times = interleaved(contenders)
     row["ms"] = {key: [min(t) * 1e3, statistics.median(t) * 1e3] for key, t in times.items()}
     print(f"  {row['ms']}", flush=True)

@@ -37,6 +37,8 @@ class Backend(abc.ABC):
     target: tvm.target.Target
     # Whether the kernels multiply quantized tensors.
     has_integer_kernels: ClassVar[bool] = True
+    # Quantization schemes that a backend with such kernels has none for.
+    missing_schemes: ClassVar[frozenset[str]] = frozenset()
     # Whether code runs on a device that this machine may lack: what is measured, is on the CPU.
     needs_device: ClassVar[bool] = False
 

@@ -95,6 +95,8 @@ static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)((con
 static uint32_t __float_as_uint(float x) { uint32_t v; std::memcpy(&v, &x, 4); return v; }
 static float __uint_as_float(uint32_t x) { float v; std::memcpy(&v, &x, 4); return v; }
 static float __int_as_float(int x) { return __uint_as_float((uint32_t)x); }
+static float nearly_exp(float x) { return std::exp(x); }
+static float nearly_divide(float x, float y) { return x / y; }
 static uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
   uint64_t bytes = (uint64_t)high << 32 | low;
   uint32_t v = 0;
@@ -208,10 +210,11 @@ static void commit_wgmma() {
   fibers[running].open_products.clear();
 }
 static Sum element_of_tile(unsigned tile, int row, int k, bool is_signed) {
-  constexpr int PER_WORD = MODE == 4 ? 4 : 2;
+  constexpr int PER_WORD = MODE == 4 ? 4 : MODE == 2 ? 1 : 2;
   unsigned place = tile + row * 128 + k * (4 / PER_WORD), word;
   place ^= (place >> 7 & 7) << 4;
   std::memcpy(&word, at(place & ~3u, 4), 4);
+  if (MODE == 2) return __uint_as_float(word & 0xffffe000u);
   uint8_t byte = word >> 8 * (k & 3);
   if (MODE == 4) return is_signed ? (int8_t)byte : byte;
   return half_of(word, k & 1);
@@ -223,7 +226,7 @@ template <int PENDING> static void wait_wgmma() {
       for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
         int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
         int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
-        for (int k = 0; k < (MODE == 4 ? 32 : 16); ++k)
+        for (int k = 0; k < (MODE == 4 ? 32 : MODE == 2 ? 8 : 16); ++k)
           p.c[i] += element_of_tile(p.a, row, k, false) * element_of_tile(p.b, column, k, true);
       }
   meet_warp();  // the instruction is a warp's: no lane goes on before the others' sums are there
@@ -283,7 +286,7 @@ template <bool ALONE> static void fetch(unsigned to, const void* from, int bytes
 template <bool ALONE>
 static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
-  constexpr int SIZE = MODE == 4 ? 1 : 2;
+  constexpr int SIZE = MODE == 4 ? 1 : MODE == 2 ? 4 : 2;
   if (map.box_columns != 128 / SIZE) fail("boxes are 128 bytes wide");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   static std::deque<std::vector<unsigned char>> edges;

@@ -12,8 +12,8 @@ the result while it is in registers. A group keeps logical semantics: running it
 reference for the kernel.
 
 A normalization before a product belongs to the product's group, if the library computes it as it
-reads rows, and nothing else reads it. Two products of the same rows are one group where what follows
-needs both: gate and up projections.
+reads rows, and nothing else reads it. Two products of the same rows are one group where what
+follows needs both: gate and up projections.
 
 Grows while: 1. the operator is elementwise and the library can compute it on the anchor's result;
              2. it depends on the anchor through the group only;

@@ -182,10 +182,10 @@ def _require_kernels(options: CompileOptions, backend: Backend) -> None:
     if options.quantize is None:
         return
     scheme = options.quantize.scheme
-    if not backend.has_integer_kernels or (backend.needs_device and scheme != "int8"):
+    if not backend.has_integer_kernels or scheme in backend.missing_schemes:
         raise OptionError(
-            f"quantization scheme `{scheme}` is for CPUs, not for target `{options.target}`, so "
-            "far; GPUs have `int8`"
+            f"quantization scheme `{scheme}` is not for target `{options.target}`: GPUs have "
+            "`int8`, and from sm_90 on `int8-weights` and `int4-weights`; CPUs have all"
         )
 
 

@@ -45,6 +45,14 @@ class CudaBackend(Backend):
     needs_device: ClassVar[bool] = True
 
     @property
+    def missing_schemes(self) -> frozenset[str]:  # type: ignore[override]
+        """Rows are not rounded as a model runs; weights of few bits need the copy engine."""
+        has_engine = self.gpu_target.gpu.has_bulk_copies
+        return frozenset(
+            {"int8-dynamic"} | (set() if has_engine else {"int8-weights", "int4-weights"})
+        )
+
+    @property
     def target(self) -> tvm.target.Target:  # type: ignore[override]
         """As TVM has it."""
         return self.gpu_target.tvm

@@ -26,6 +26,7 @@ from relaxc.targets.cuda.groups.loops import LOOPS
 from relaxc.targets.cuda.groups.matmul import Matmul
 from relaxc.targets.cuda.groups.pool2d import Mean2d, Pool2d
 from relaxc.targets.cuda.groups.rows import Rows
+from relaxc.targets.cuda.kernels.convert import lower_convert
 from relaxc.targets.cuda.kernels.interleave import CHANNELS, lower_interleave
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.loops import lower_loops
@@ -154,7 +155,8 @@ class CudaKernels:
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
         if name == "relayout":
-            return lower_interleave(func, layouts) or lower_loops(name, func, layouts)
+            special = lower_interleave(func, layouts) or lower_convert(func, layouts)
+            return special or lower_loops(name, func, layouts)
         if name == ROTATE:
             return rotate.lower(func, layouts)
         if name == ATTENTION:

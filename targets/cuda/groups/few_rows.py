@@ -51,7 +51,9 @@ def split_of(anchor: relax.Call, context: Context, is_paired: bool = False) -> S
     bits = 8 * element_bytes(context.mode) if weight is None else weight.bits
     extra = 0 if weight is None else gemv_streamed.extra_bytes(weight)
     columns *= 2 if is_paired else 1
-    return gemv_streamed.choose_split(rows, columns, depth, bits, context.gpu, extra)
+    return gemv_streamed.choose_split(
+        *(rows, columns, depth, bits, context.gpu, extra), is_paired=is_paired
+    )
 
 
 def can_pair(anchor: relax.Call, other: relax.Call, context: Context) -> bool:

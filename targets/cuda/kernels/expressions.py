@@ -16,14 +16,14 @@ _UNARY = {
     "relax.floor": "floorf({0})",
     "relax.log": "logf({0})",
     "relax.negative": "-{0}",
-    "relax.nn.gelu": "(0.5f * {0} * (1.0f + erff({0} * 0.7071067811865476f)))",
+    "relax.nn.gelu": "gelu({0})",
     "relax.nn.gelu_tanh": "(0.5f * {0} * (1.0f + tanhf(0.7978845608028654f * "
     "({0} + 0.044715f * {0} * {0} * {0}))))",
     # As written: a comparison, unlike fmaxf, lets NaN through.
     "relax.nn.relu": "({0} < 0.0f ? 0.0f : {0})",
-    "relax.nn.silu": "({0} / (1.0f + expf(-{0})))",
+    "relax.nn.silu": "({0} * sigmoid({0}))",
     "relax.rsqrt": "(1.0f / sqrtf({0}))",
-    "relax.sigmoid": "(1.0f / (1.0f + expf(-{0})))",
+    "relax.sigmoid": "sigmoid({0})",
     "relax.sqrt": "sqrtf({0})",
     "relax.square": "({0} * {0})",
     "relax.tanh": "tanhf({0})",

@@ -129,9 +129,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
   const TA* a = A + (long long)blockIdx.z * A_BATCH;
   const TB* b = B + (long long)blockIdx.z * B_BATCH;
 
-  Row mine[A_ROWS];
-#pragma unroll
-  for (int i = 0; i < A_ROWS; ++i) mine[i] = row_of(a, m0 + threadIdx.x / 8 + i * ROWS_PER_PASS, rows);
+  Rows mine = rows_of(a, m0, rows, threadIdx.x);
   int team = threadIdx.x / TEAM, wm = team % (BM / WM) * WM, wn = team / (BM / WM) * WN;
   Sum acc[MT][NT][4] = {};
 

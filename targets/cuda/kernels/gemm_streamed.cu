@@ -17,12 +17,12 @@ constexpr int TEAMS = BM / WM, MT = WM / 64, NT = BN / 8, CLUSTER_SIZE = SHARE_M
 constexpr int A_BYTES = BM * 128, B_BYTES = BN * 128, STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr int N_TILES = (NB + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
 constexpr int ROWS_PER_PASS = 16, A_ROWS = BM / ROWS_PER_PASS;
-// Copies by threads are announced two tiles late, when they have surely arrived. A place is free
+// Copies by threads are announced some tiles late, when they have surely arrived. A place is free
 // when the tile behind it is being multiplied: with fewer stages, each side waits for the other.
 #ifdef A_IS_MATRIX
 constexpr int LATE = 0;
 #else
-constexpr int LATE = 2;
+constexpr int LATE = STAGES < 8 ? STAGES - 2 : 6;
 #endif
 static_assert(NT % 4 == 0 && WM % 64 == 0 && STAGES >= LATE + 2 && BN % SHARE_M == 0 && BM % (8 * SHARE_N) == 0, "tiling");
 
@@ -43,7 +43,7 @@ struct Walk {
 };
 
 // A place among the stages: where to read or write next, and how often all of them were used.
-struct Place {
+struct Turn {
   int stage = 0;
   unsigned turn = 0;
   __device__ __forceinline__ void advance() {
@@ -77,7 +77,7 @@ __device__ __forceinline__ void begin_with_weights(unsigned shared, unsigned ful
 
 __device__ __forceinline__ void produce(
     unsigned shared, unsigned full, unsigned empty, const TA* a, const TA* fill, const TB* b, const TensorMap* a_map, int rows) {
-  Place place;
+  Turn place;
 #ifdef A_IS_MATRIX
   if (threadIdx.x % 128 != 0) return;
   int part = blockIdx.x % CLUSTER_SIZE / SHARE_M;
@@ -100,7 +100,7 @@ __device__ __forceinline__ void produce(
     }
   }
 #else
-  Place late;
+  Turn late;
   int pending = 0;
   auto announce = [&] {
     show_to_wgmma();
@@ -111,9 +111,7 @@ __device__ __forceinline__ void produce(
   wait_for_predecessor();
   for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
     Walk at(step, rows);
-    Row mine[A_ROWS];
-#pragma unroll
-    for (int i = 0; i < A_ROWS; ++i) mine[i] = row_of(a, at.m0 + threadIdx.x % 128 / 8 + i * ROWS_PER_PASS, rows);
+    Rows mine = rows_of(a, at.m0, rows, threadIdx.x % 128);
     for (int tile = 0; tile < TILES; ++tile, place.advance()) {
       unsigned to = shared + place.stage * STAGE_BYTES;
       wait_barrier(empty + place.stage * 8, place.turn ^ 1);
@@ -213,7 +211,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
     int lane = threadIdx.x % 32, wm = threadIdx.x / 128 * WM;
     int rank = blockIdx.x % CLUSTER_SIZE;
     bool tells = lane < CLUSTER_SIZE && (lane % SHARE_M == rank % SHARE_M || lane / SHARE_M == rank / SHARE_M);
-    Place place;
+    Turn place;
     for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
       Walk walk(step, rows);
       int m0 = walk.m0 + wm, n0 = walk.n_tile * BN;

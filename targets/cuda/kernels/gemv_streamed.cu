@@ -61,13 +61,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) KERNEL(PARAMETERS) {
   unsigned bars = (unsigned)__cvta_generic_to_shared(memory) + RING_BYTES + warp * (STAGES * 8);
   float* place = reinterpret_cast<float*>(memory + RING_BYTES + WARPS * STAGES * 8);
   float* parts = place + WARPS;
-  int begin = blockIdx.x * GROUPS, count = min(GROUPS, ALL_GROUPS - begin);
-  int mine = (count - team + COLUMN_WARPS - 1) / COLUMN_WARPS;
-  const signed char* from = B_POINTER + ((long long)(begin + team) * DEPTH_WARPS + part) * STAGE_BYTES;
+  // Blocks read side by side: what all of them want at a time is one stretch of memory.
+  int begin = blockIdx.x * COLUMN_WARPS + team, stride = gridDim.x * COLUMN_WARPS;
+  int mine = (ALL_GROUPS - begin + stride - 1) / stride;
+  const signed char* from = B_POINTER + ((long long)begin * DEPTH_WARPS + part) * STAGE_BYTES;
   auto ask = [&](int group) {
     int stage = group % STAGES;
     arrive_and_expect(bars + stage * 8, STAGE_BYTES);
-    fetch<true>(ring + stage * STAGE_BYTES, from + (long long)group * (COLUMN_WARPS * DEPTH_WARPS * STAGE_BYTES), STAGE_BYTES, bars + stage * 8, 0);
+    fetch<true>(ring + stage * STAGE_BYTES, from + (long long)group * stride * (DEPTH_WARPS * STAGE_BYTES), STAGE_BYTES, bars + stage * 8, 0);
   };
   if (lane == 0) {
     for (int s = 0; s < STAGES; ++s) init_barrier(bars + s * 8, 1);
@@ -150,9 +151,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) KERNEL(PARAMETERS) {
     for (int p = 0; p < DEPTH_WARPS; ++p) sum += parts[(column * M + m) * DEPTH_WARPS + p];
     return sum;
   };
-  [[maybe_unused]] constexpr int RESULTS = GROUPS * COLUMNS / (PAIRS ? 2 : 1), V = 1;
+  constexpr int EACH = COLUMNS / (PAIRS ? 2 : 1), RESULTS = GROUPS * EACH, V = 1;
   for (int i = threadIdx.x; i < RESULTS * M; i += WARPS * 32) {
-    int m = i / RESULTS, column = i % RESULTS, n = blockIdx.x * RESULTS + column;
+    int m = i / RESULTS, column = i % RESULTS, group = column / EACH;
+    int first = blockIdx.x * COLUMN_WARPS + group % COLUMN_WARPS;
+    int n = (first + group / COLUMN_WARPS * stride) * EACH + column % EACH;
     if (n >= N) continue;
     float v[V] = {sum_of(PAIRS ? column * 2 : column, m)};
 #if PAIRS

@@ -19,7 +19,7 @@ _CHUNK = 16
 # Numbers of its rows that a thread holds.
 _MOST_HELD = 96
 # Half of a multiprocessor's shared memory, less what the sums take: the next kernel has as much.
-_RING_BYTES, _STAGE_BYTES, _MOST_STAGES = 96 << 10, 2048, 16
+_RING_BYTES, _STAGE_BYTES, _FEWEST_STAGES, _MOST_STAGES = 96 << 10, 2048, 3, 16
 _MOST_COLUMNS = 256
 
 
@@ -69,7 +69,13 @@ class Split:
 
 
 def choose_split(
-    rows: int, columns: int, depth: int, bits: int, gpu: Gpu, extra: int = 0
+    rows: int,
+    columns: int,
+    depth: int,
+    bits: int,
+    gpu: Gpu,
+    extra: int = 0,
+    is_paired: bool = False,
 ) -> Split | None:
     """The division that wastes least; None where rows are too long to be held in registers.
 
@@ -78,6 +84,7 @@ def choose_split(
         bits: of a weight.
         gpu: the architecture.
         extra: bytes of scales per chunk.
+        is_paired: whether columns come in pairs, which are never torn apart.
     """
     per_chunk = 128 // bits
     chunks = -(-depth // per_chunk)
@@ -88,15 +95,17 @@ def choose_split(
         if rows * turns * per_chunk > _MOST_HELD:
             continue
         waste = turns * 32 * depth_warps / chunks
-        # More than eight warps leave no room for the next kernel.
-        found.append((waste * (1.3 if depth_warps > 8 else 1.0), -depth_warps, part))
+        warps = max(8, depth_warps)
+        fewest = part * (_CHUNK + extra) * (2 if is_paired else 1) * warps * _FEWEST_STAGES
+        # More than eight warps, or long rings, leave no room for the next kernel.
+        crowded = depth_warps > 8 or fewest > _RING_BYTES
+        found.append((waste * (1.3 if crowded else 1.0), -depth_warps, part))
     if not found:
         return None
     _, negative, part = min(found)
     depth_warps = -negative
     warps = max(8, depth_warps)
-    # Two at least: pairs are never torn apart.
-    count = 2
+    count = 2 if is_paired else 1
     while count < 8 and count * part * _CHUNK < _STAGE_BYTES:
         count *= 2
     all_groups = -(-columns // count)

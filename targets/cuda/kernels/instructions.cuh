@@ -71,6 +71,10 @@ __device__ __forceinline__ void mma(Sum* c, const unsigned* a, const unsigned* b
 #endif
 }
 
+// By the hardware's exponential and reciprocal.
+__device__ __forceinline__ float nearly_exp(float x) { return __expf(x); }
+__device__ __forceinline__ float nearly_divide(float x, float y) { return __fdividef(x, y); }
+
 // A kernel begins while the one before it ends (programmatic dependent launch). Until this, nothing
 // but weights may be read, and nothing written. From here on the next kernel may begin: not before,
 // or it could begin while the last but one is running, and find in its cache what that had read.

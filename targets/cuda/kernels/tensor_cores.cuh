@@ -10,6 +10,18 @@ template <typename Bytes> __device__ __forceinline__ auto to_float(Bytes x) -> d
   return ((float)x.bits - Bytes::ZERO) * Bytes::SCALE;
 }
 
+// Activations by the hardware's exponential and reciprocal, which are exact to within 2^-21 of the
+// result here: sums of ones and exponentials are never denormal, and infinite ones give zero.
+__device__ __forceinline__ float sigmoid(float x) { return nearly_divide(1.0f, 1.0f + nearly_exp(-x)); }
+// The error function to within 1.5e-7, which is added to one.
+// Reference: Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 7.1.26.
+__device__ __forceinline__ float gelu(float x) {
+  float z = x * 0.7071067811865476f, a = fabsf(z), t = nearly_divide(1.0f, 1.0f + 0.3275911f * a);
+  float sum = 1.421413741f + t * (-1.453152027f + t * 1.061405429f);
+  sum = t * (0.254829592f + t * (-0.284496736f + t * sum));
+  return 0.5f * x * (1.0f + copysignf(1.0f - sum * nearly_exp(-a * a), z));
+}
+
 template <typename Type> __device__ __forceinline__ Type convert(float x) {
   float nearest = rintf(x * Type::INVERSE) + Type::ZERO;
   return Type{(unsigned char)fminf(255.0f, fmaxf(0.0f, nearest))};

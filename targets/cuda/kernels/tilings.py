@@ -154,11 +154,30 @@ def choose_tiling(
         is_fetched = found is not None and _needs_matrix(found)
         if found and element_bytes(mode) == 2 and (is_matrix or not is_fetched):
             return found
+    return ranked_tilings(rows, columns, depth, batch, gpu, mode, packed, is_matrix)[0]
+
+
+def ranked_tilings(
+    rows: int | None,
+    columns: int,
+    depth: int,
+    batch: int,
+    gpu: Gpu,
+    mode: Mode,
+    packed: bool,
+    is_matrix: bool = False,
+) -> list[Tiling]:
+    """All that are possible, the fastest first, as the model of the time has it.
+
+    Args:
+        rows, columns, depth, batch, gpu, mode, packed, is_matrix: as of `choose_tiling`.
+    """
     rows = _UNKNOWN_ROWS if rows is None else rows
-    is_narrow = element_bytes(mode) <= 2
+    # Of TF32, a tile has half as many numbers, multiplied at half the speed.
+    has_joint = element_bytes(mode) <= 2 or mode == "tf32"
     tiles = -(-depth * element_bytes(mode) // 128)
     # Two, or six times as many instructions, for two TF32 numbers and for products of pairs.
-    slowness = {"float32": 6.0, "tf32": 2.0}.get(mode, 1.0)
+    slowness = {"float32": 6.0, "tf32": 1.5}.get(mode, 1.0)
 
     def nanoseconds(t: Tiling) -> float:
         if t.is_streamed:
@@ -167,9 +186,9 @@ def choose_tiling(
         busy = -(-blocks // gpu.multiprocessors)
         threads = min(2048 // t.threads, 65536 // (t.threads * 128))
         beside = max(1, min(threads, gpu.shared_bytes // t.shared_bytes))
-        products = t.rows * t.columns * (64 if is_narrow else 32)
-        rate = _JOINT_PRODUCTS if t.is_joint else _WARP_PRODUCTS
-        step = max((t.rows + t.columns) * 128 / _BYTES, slowness * products / rate)
+        products = t.rows * t.columns * (64 if has_joint else 32)
+        rate = _JOINT_PRODUCTS if t.is_joint else _WARP_PRODUCTS / slowness
+        step = max((t.rows + t.columns) * 128 / _BYTES, products / rate)
         share = -(-tiles // t.split)
         ends = t.rows * t.columns / _SUMS
         alone = _BLOCK_NS + ends + share * max(step, _TILE_NS)
@@ -177,7 +196,7 @@ def choose_tiling(
             alone += _CLUSTER_NS + _SHARE_NS * (t.split - 1) * t.rows * t.columns / 4096
         return max(-(-busy // beside) * alone, busy * (share * step + ends) + _BLOCK_NS)
 
-    joint = _JOINT if is_narrow and packed and gpu.has_joint_products else ()
+    joint = _JOINT if has_joint and packed and gpu.has_joint_products else ()
     candidates = [*joint, *_TILINGS]
     if gpu.has_clusters and columns % 4 == 0:
         splits = [s for s in _SPLITS if s <= tiles]
@@ -185,7 +204,7 @@ def choose_tiling(
     if joint and batch == 1 and columns % 8 == 0:
         candidates += _streamed(is_matrix)
     usable: list[Tiling] = [t for t in candidates if t.shared_bytes <= gpu.shared_bytes]
-    return min(usable, key=nanoseconds)
+    return sorted(usable, key=nanoseconds)
 
 
 def label(rows: Any, columns: int, depth: int) -> str:

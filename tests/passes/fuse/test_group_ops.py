@@ -151,3 +151,70 @@ def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
     x, w = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (4, 4)))
     after = GroupOps(Library()).apply(ReadTwice)
     np.testing.assert_allclose(execute(after, x, w), execute(ReadTwice, x, w), rtol=1e-6)
+
+
+class Gates(Library):
+    """Products take norms of their rows, and come in pairs."""
+
+    def anchor(self, call: relax.Call) -> str | None:
+        known = {"relax.matmul": "matmul", "relax.nn.rms_norm": "norm"}
+        return known.get(call.op.name)
+
+    def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
+        return anchor.op.name == "relax.matmul" and call.op.name == "relax.nn.rms_norm"
+
+    def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
+        return other.op.name == "relax.matmul"
+
+
+@I.ir_module
+class Gated:
+    @R.function
+    def main(
+        x: R.Tensor((3, 4), "float32"),
+        g: R.Tensor((4,), "float32"),
+        w1: R.Tensor((4, 4), "float32"),
+        w2: R.Tensor((4, 4), "float32"),
+    ) -> R.Tensor((3, 4), "float32"):
+        with R.dataflow():
+            h = R.nn.rms_norm(x, g, axes=[-1])
+            a = R.matmul(h, w1)
+            s = R.sigmoid(a)
+            b = R.matmul(h, w2)
+            y = R.multiply(s, b)
+            R.output(y)
+        return y
+
+
+@I.ir_module
+class ReadByOthers:
+    @R.function
+    def main(
+        x: R.Tensor((3, 4), "float32"),
+        g: R.Tensor((4,), "float32"),
+        w1: R.Tensor((4, 4), "float32"),
+        w2: R.Tensor((4, 4), "float32"),
+    ) -> R.Tuple(R.Tensor((3, 4), "float32"), R.Tensor((3, 4), "float32")):
+        with R.dataflow():
+            h = R.nn.rms_norm(x, g, axes=[-1])
+            a = R.matmul(h, w1)
+            b = R.matmul(h, w2)
+            R.output(a, b)
+        return (a, b)
+
+
+def test_a_norm_and_two_products_are_one_group() -> None:
+    after = GroupOps(Gates()).apply(Gated)
+    assert _groups(after) == [["nn.rms_norm", "matmul", "sigmoid", "matmul", "multiply"]]
+
+
+def test_products_that_nothing_joins_stay_apart() -> None:
+    after = GroupOps(Gates()).apply(ReadByOthers)
+    assert sorted(_groups(after)) == [["matmul"], ["matmul"], ["nn.rms_norm"]]
+
+
+def test_pairs_compute_the_same(execute: Callable[..., np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    args = [rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (4,), (4, 4), (4, 4))]
+    after = GroupOps(Gates()).apply(Gated)
+    np.testing.assert_allclose(execute(after, *args), execute(Gated, *args), rtol=1e-6)

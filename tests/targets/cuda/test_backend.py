@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import conv_model
@@ -62,10 +63,11 @@ def test_the_dump_shows_the_source(tmp_path: Path) -> None:
     assert "__global__" in (tmp_path / "dump" / "assembly.s").read_text()
 
 
-def test_weights_alone_are_quantized_for_cpus_only(tmp_path: Path) -> None:
-    quantize = QuantizeOptions(scheme="int4-weights")
-    options = relaxc.CompileOptions(target=TARGET, quantize=quantize)
-    with pytest.raises(OptionError, match="`int4-weights` is for CPUs, not for target `cuda"):
+@pytest.mark.parametrize(("arch", "scheme"), [("sm_80", "int4-weights"), ("sm_90", "int8-dynamic")])
+def test_schemes_without_kernels_are_refused(tmp_path: Path, arch: str, scheme: Any) -> None:
+    quantize = QuantizeOptions(scheme=scheme)
+    options = relaxc.CompileOptions(target=f"cuda -arch={arch}", quantize=quantize)
+    with pytest.raises(OptionError, match=f"`{scheme}` is not for target `cuda -arch={arch}`"):
         relaxc.compile(conv_model(), tmp_path / "x.rxc", options)
 
 
