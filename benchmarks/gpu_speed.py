@@ -33,6 +33,8 @@ from gpu_models import CASES, NETS, example
 
 # What is an error, relative to the norm.
 PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2, "int8": 0.3}
+# Weights of few bits: of the same scheme's name.
+WEIGHTS = {"int8-weights": 2e-2, "int4-weights": 0.3}
 SECONDS = 0.2
 ROUNDS = 5
 
@@ -40,14 +42,17 @@ ROUNDS = 5
 def prepare(folder: Path, only: list[str], arch: str, chosen: list[str]) -> None:
     """Compile, and collect what must travel."""
     from relaxc.compiler import compile
-    from relaxc.options import CompileOptions
+    from relaxc.options import CompileOptions, QuantizeOptions
 
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     floats = tuple(name for name in PRECISIONS if name != "int8")
+    quantized: dict[str, Any] = {name: QuantizeOptions(scheme=name) for name in WEIGHTS}  # type: ignore[arg-type]
     wanted = dict.fromkeys(NETS, ("float16",)) | dict.fromkeys(CASES, floats)
     wanted["gemm4096"] = tuple(PRECISIONS)
     wanted["resnet50_b32"] = ("float16", "int8")
     wanted["convolutions"] = tuple(PRECISIONS)
+    wanted["decoder_step"] += tuple(WEIGHTS)
+    wanted["llama_decode1024"] += tuple(WEIGHTS)
     for name, precisions in wanted.items():
         if only and name not in only:
             continue
@@ -56,10 +61,15 @@ def prepare(folder: Path, only: list[str], arch: str, chosen: list[str]) -> None
                 continue
             net = QuantizedNet() if precision == "int8" else OnnxNet()
             model = net.model((NETS | CASES)[name](net))
-            named: Any = "float16" if precision == "int8" else precision
+            named: Any = "float16" if precision.startswith("int") else precision
             # As torch has it: half networks take and give halves.
             io: Any = "float16" if named == "float16" and name in NETS else "model"
-            options = CompileOptions(target=f"cuda -arch={arch}", precision=named, io=io)
+            options = CompileOptions(
+                target=f"cuda -arch={arch}",
+                precision=named,
+                io=io,
+                quantize=quantized.get(precision),
+            )
             compile(model, folder / "artifacts" / f"{name}.{precision}.rxc", options)
             if precision == "int8" and name in CASES:
                 _expect(folder / "artifacts" / f"{name}.npz", model, example(net.inputs))
@@ -129,7 +139,8 @@ def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) 
                 wrong += 1
                 continue
             rows.append(row)
-            wrong += row["error"] > PRECISIONS[precision] or row["error"] != row["error"]
+            bound = (PRECISIONS | WEIGHTS)[precision]
+            wrong += row["error"] > bound or row["error"] != row["error"]
             torch.cuda.empty_cache()
             if report is not None:
                 report.write_text(json.dumps(rows, indent=1))
@@ -178,8 +189,9 @@ def _measure_one(
         return row
     taken = _as_taken(model, feed)
     contenders: dict[str, Callable[[], Any]] = {"relaxc": lambda: model.run(taken)}
-    halves = {"float16": torch.float16, "int8": torch.float16, "bfloat16": torch.bfloat16}
-    dtype = halves.get(precision, torch.float32)
+    is_wide = precision in ("float32", "tf32")
+    dtype = torch.float32 if is_wide else torch.float16
+    dtype = torch.bfloat16 if precision == "bfloat16" else dtype
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     cast = {k: v if v.dtype == torch.int64 else v.to(dtype) for k, v in feed.items()}
     cast = {
@@ -346,7 +358,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--arch", default="sm_90")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=[])
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS | WEIGHTS, default=[])
     parser.add_argument("--report", type=Path)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     args = parser.parse_args()

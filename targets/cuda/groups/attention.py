@@ -127,7 +127,7 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
 
 
 def _blocks(spec: Any, warps: int) -> int:
-    return -(-spec.queries // (warps * 16)) * int(spec.batch * spec.heads)
+    return int(-(-spec.queries // (warps * 16)) * spec.batch * spec.heads)
 
 
 def _are_few(

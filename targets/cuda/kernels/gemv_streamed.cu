@@ -1,6 +1,6 @@
 // Products of a few rows with packed weights, as fast as memory gives these: the copy engine fetches
 // them to shared memory, a ring of stages ahead, and begins before the kernel's predecessor has
-// ended. One block per multiprocessor leaves room for the next kernel's ring.
+// ended. Two blocks fit on a multiprocessor, so that one may be the next kernel's.
 //
 // The warps of a block share a row's depth (DEPTH_WARPS) and, where that is short, the columns. A
 // warp holds its part of the rows in registers, as floats; its stages are its own, so that warps

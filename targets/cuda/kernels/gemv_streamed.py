@@ -21,6 +21,9 @@ _MOST_HELD = 96
 # Half of a multiprocessor's shared memory, less what the sums take: the next kernel has as much.
 _RING_BYTES, _STAGE_BYTES, _FEWEST_STAGES, _MOST_STAGES = 96 << 10, 2048, 3, 16
 _MOST_COLUMNS = 256
+# Twice as many blocks as fit on a multiprocessor: those that are full of the kernel before get
+# theirs later.
+_BLOCKS_EACH = 4
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def choose_split(
         count *= 2
     all_groups = -(-columns // count)
     teams = warps // depth_warps
-    groups = _up(-(-all_groups // gpu.multiprocessors), teams)
+    groups = _up(-(-all_groups // (gpu.multiprocessors * _BLOCKS_EACH)), teams)
     groups = max(teams, min(groups, _MOST_COLUMNS // rows // count // teams * teams))
     return Split(per_chunk, depth_warps, warps, part, count, groups, all_groups, extra)
 
