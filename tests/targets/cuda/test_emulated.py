@@ -179,7 +179,7 @@ def test_gated_products_of_many_rows(precision: Precision, rows: int) -> None:
     )
     feed = {"x": random(rows, 72, seed=2), "z": random(rows, 36, seed=3)}
     _, used = run_on_cpu(model, feed, precision)
-    assert used == {"matmul"}
+    assert used - {"convert"} == {"matmul"}  # and no product of its own, nor loops
     check_on_cpu(model, feed, precision, kernels=used, rtol=2 * BOUNDS[precision])
 
 
