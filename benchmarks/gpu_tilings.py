@@ -21,6 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
     from relaxc.passes.pipeline import default_passes
     from relaxc.passes.precision.convert_io import ConvertIo
     from relaxc.targets.cuda.kernels import frame, gemm, tilings
+    from relaxc.targets.cuda.kernels.launch import launch
     from relaxc.targets.registry import backend_for
 
-    nets = {
+    nets: dict[str, Callable[[Any], Any]] = {
         "resnet50_b32": lambda net: resnet50(net, 32),
         "resnet50_b1": lambda net: resnet50(net, 1),
         "bert_b8": lambda net: bert(net, 8, layers=1),
@@ -79,10 +81,10 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
         recorded.append(entry)
         return launch(name, source, buffers, *rest)
 
-    usual, launch = tilings.choose_tiling, frame.launch
-    tilings.choose_tiling = choose  # type: ignore[assignment]
-    frame.launch = record  # type: ignore[assignment]
-    gemm.pack_weights = _unpacked  # type: ignore[assignment]
+    usual = tilings.choose_tiling
+    tilings.choose_tiling = choose
+    frame.launch = record
+    gemm.pack_weights = _unpacked
     gemm.paired = lambda a, _b: np.broadcast_to(a[:, :1], (len(a), 2 * a.shape[1]))
     for name, build in nets.items():
         if only and name not in only:
@@ -255,7 +257,7 @@ def _timed(driver: Any, entry: dict[str, Any], cubin: bytes) -> float:
         times.append(begin.elapsed_time(end) * 1e3 / LAUNCHES)
     del graph
     call("cuModuleUnload", module)
-    return statistics.median(times[1:])
+    return float(statistics.median(times[1:]))
 
 
 def take(path: Path) -> None:

@@ -200,7 +200,7 @@ def test_weights_of_few_bits(bits: int, zero: int) -> None:
     )
     feed = {"x": random(2, 160, seed=2)}
     (actual,), used = run_on_cpu(model, feed, "float16")
-    assert used == {"matvec"}
+    assert used - {"convert"} == {"matvec"}
     # ONNX Runtime rounds the data as well: no reference.
     real = (weight - np.repeat(zeros, 32, 0).astype(np.float32)) * np.repeat(scale, 32, 0)
     expected = np.maximum(feed["x"] @ real, 0)
