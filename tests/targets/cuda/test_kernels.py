@@ -107,7 +107,17 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         "g (float[4096,512] x) => (float[4096,2048] y) { a = MatMul(x, w)  y = Relu(a) }",
         w=random(512, 2048),
     )
-    sources = [s for m in (wide, attention_model()) for s in take_sources(lowered(m, precision))[1]]
+    few = onnx_model(
+        """g (float[1,512] x) => (float[1,512] y) {
+            h = LayerNormalization<axis=-1>(x, v)  a = MatMul(h, w1)  s = Sigmoid(a)
+            b = MatMul(h, w2)  y = Mul(s, b)
+        }""",
+        v=random(512),
+        w1=random(512, 512),
+        w2=random(512, 512),
+    )
+    models = (wide, attention_model(), few)
+    sources = [s for m in models for s in take_sources(lowered(m, precision))[1]]
     assert len(sources) >= 3
     for source in sources:
         Path(tmp_path, "kernel.cu").write_text(source.source)
@@ -122,6 +132,8 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         )
         spills = re.findall(r"(\d+) bytes spill", done.stderr)
         assert spills and set(spills) == {"0"}, f"{source.name}: {done.stderr}"
+        if source.name.split("_")[0] in ("convert", "matvec"):  # nothing for tensor cores
+            continue
         assert "mma.sync" in source.source
         subprocess.run(
             ["nvcc", "-ptx", f"-arch={arch}", "-std=c++17", "-o", "kernel.ptx", "kernel.cu"],
@@ -130,7 +142,7 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         )
         check_instructions(Path(tmp_path, "kernel.ptx").read_text(), arch == "sm_90a")
     joint = [source for source in sources if source.architecture("sm_90") == "sm_90a"]
-    assert bool(joint) == (precision in ("float16", "bfloat16"))
+    assert bool(joint) == (precision != "float32")
 
 
 def check_instructions(ptx: str, is_joint: bool) -> None:
