@@ -46,6 +46,24 @@ needs_emulation = pytest.mark.skipif(
 )
 
 
+# Relative to the largest element.
+BOUNDS: dict[Precision, float] = {
+    "float32": 5e-6,
+    "tf32": 2e-3,
+    "float16": 2e-3,
+    "bfloat16": 1.5e-2,
+}
+
+
+def more(*values: object) -> object:
+    """Another case for `make test-long`: an emulated kernel takes seconds to build."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
 def check_on_cpu(
     model: onnx.ModelProto,
     feed: Mapping[str, np.ndarray],
