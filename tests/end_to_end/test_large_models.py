@@ -50,15 +50,9 @@ def test_external_data_above_two_gigabytes(large: Path, tmp_path: Path) -> None:
         ["inspect"],
         ["check"],
         ["check", "--per-layer"],
-        ["export", "--quantize", "int8-weights"],
-        ["tune", "--dry-run"],
-        ["bench", "--duration", "0.1", "--warmup", "1"],
     ],
     ids=" ".join,
 )
-def test_commands_on_more_than_two_gigabytes(
-    large: Path, tmp_path: Path, command: list[str]
-) -> None:
+def test_commands_on_more_than_two_gigabytes(large: Path, command: list[str]) -> None:
     verb, *flags = command
-    more = ["-o", str(tmp_path / "out.onnx")] if verb == "export" else []
-    assert main([verb, str(large), *flags, *more]) == 0
+    assert main([verb, str(large), *flags]) == 0
