@@ -88,6 +88,9 @@ def cases(scheme: Scheme) -> dict[str, CompileOptions]:
     if scheme == "int8":
         for method in CALIBRATION_METHODS:
             found[f"bare, {method}"] = case(correct=(), calibration=method)
+        # More layers in float, for models that lose too much.
+        found["38 dB"] = case(least_sqnr_db=38.0)
+        found["1 % noise"] = case(most_noise=0.01)
     if "weights" not in scheme:
         found["with speed gate"] = CompileOptions(quantize=QuantizeOptions(scheme=scheme))
     return found
