@@ -164,5 +164,5 @@ def test_recovery_refuses_branches() -> None:
     weights = {"w": weight(4, 6), "v": weight(6, 2)}
     mod = from_onnx(onnx_model(graph, 18, **weights)).mod
     pass_ = PruneChannels(Budget("channels", 0.5, "uniform", 1), recover=True, run=run)
-    with pytest.raises(OptionError, match="recovery is for models without branches"):
+    with pytest.raises(OptionError, match="recovery and `obs` are for models without branches"):
         pass_.apply(mod)

@@ -195,3 +195,17 @@ def test_a_model_without_weights_is_refused() -> None:
     mod = from_onnx(onnx_model("g (float[2] x) => (float[2] y) { y = Relu(x) }")).mod
     with pytest.raises(OptionError, match="no weight can be pruned"):
         PruneWeights(Unstructured(0.5)).apply(mod)
+
+
+def test_obs_refuses_branches() -> None:
+    graph = """g (bool c, float[1,6] x) => (float[1,5] y) {
+        a = If (c) <
+            then_branch = t () => (float[1,6] p) { p = Relu(x) },
+            else_branch = e () => (float[1,6] q) { q = Neg(x) }
+        >
+        y = MatMul(a, v)
+    }"""
+    mod = from_onnx(onnx_model(graph, 18, v=V)).mod
+    pass_ = PruneWeights(Unstructured(0.5), "obs", run=run, samples=samples)
+    with pytest.raises(OptionError, match="recovery and `obs` are for models without branches"):
+        pass_.apply(mod)
