@@ -11,10 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LEAVES = {"errors", "cpu", "layout", "replacing", "cache"}
 MAY_IMPORT = {
-    "frontend": {"frontend", *LEAVES},
-    "passes": {"passes", *LEAVES},
+    "frontend": {"frontend", "recurrent", *LEAVES},
+    "passes": {"passes", "recurrent", *LEAVES},
     "targets": {"targets", *LEAVES},
     "src/relaxc/runtime": {"runtime", "artifact", *LEAVES},
+    "src/relaxc/recurrent": {"recurrent"},
     "src/relaxc/artifact.py": LEAVES,
     "src/relaxc/errors.py": set(),
     "src/relaxc/cpu.py": {"errors"},

@@ -1,7 +1,8 @@
 """Recurrent layers: the projection of the inputs is one matrix product, the recurrence one kernel.
 
 The recurrence is emitted as a plain loop nest that any target can build. Its attribute
-`relaxc.recurrent` says what it computes, so that a target may put a faster kernel in its place.
+`relaxc.recurrent` says what it computes, so that a target may put a faster kernel in its place,
+and pruning one of fewer units.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ from tvm import relax, te, tirx
 from tvm.ir import GenericConst
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
-from relaxc.frontend.operators.recurrent_cells import (
+from relaxc.recurrent.cells import (
     PARAMETERS,
     Activation,
     Cell,
-    activation,
     gru_loops,
     lstm_cell_loops,
     rnn_loops,
 )
-from relaxc.frontend.operators.recurrent_loops import lstm_loops
+from relaxc.recurrent.plain_lstm import lstm_loops
 
 _ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
 
@@ -121,7 +121,7 @@ class _Layer:
             hidden,
             direction == "reverse",
             kind,
-            self._activations(ctx.attrs, directions, kind),
+            self._activations(ctx.attrs, directions),
             float(ctx.attrs["clip"]) if "clip" in ctx.attrs else None,
             bool(self.flag and ctx.attrs.get(self.flag, 0)),
         )
@@ -146,21 +146,26 @@ class _Layer:
         hidden: int,
     ) -> tuple[relax.Expr, list[relax.Expr]]:
         """The gates with both biases, but for what a GRU must add elsewhere."""
-        emit, width = ctx.bb.emit, self.gates * hidden
-        parts = emit(relax.op.split(ctx.input(3), 2, 1))
-        inputs, recurrent = (emit(relax.TupleGetItem(parts, i)) for i in (0, 1))
+        emit, width, bias = ctx.bb.emit, self.gates * hidden, ctx.input(3)
+
+        def columns(begin: int, end: int) -> relax.Expr:
+            if isinstance(bias, GenericConst):
+                array = np.ascontiguousarray(bias.value.numpy()[:, begin:end])
+                return relax.const(array, dtype(bias))
+            return emit(relax.op.strided_slice(bias, [1], [begin], [end]))
+
+        inputs = columns(0, width)
         if self.gates == 3:
-            both = emit(relax.op.split(recurrent, [2 * hidden], 1))
-            recurrent, last = (emit(relax.TupleGetItem(both, i)) for i in (0, 1))
             pad = self._zeros(ctx, [directions, hidden], dtype(gates))
-            recurrent, extra = emit(relax.op.concat([recurrent, pad], 1)), [last]
+            extra = [columns(width + 2 * hidden, 2 * width)]
+            recurrent = emit(relax.op.concat([columns(width, width + 2 * hidden), pad], 1))
+        else:
+            recurrent = columns(width, 2 * width)
         total = emit(relax.op.add(inputs, recurrent))
         flat = emit(relax.op.reshape(total, [directions * width]))
         return emit(relax.op.add(gates, flat)), extra
 
-    def _activations(
-        self, attrs: dict[str, Any], directions: int, kind: str
-    ) -> list[list[Activation]]:
+    def _activations(self, attrs: dict[str, Any], directions: int) -> list[list[Activation]]:
         names = [_text(n) for n in attrs.get("activations") or self.activations * directions]
         alphas, betas = (list(attrs.get(f"activation_{n}") or []) for n in ("alpha", "beta"))
         made = []
@@ -168,12 +173,14 @@ class _Layer:
             takes_alpha, takes_beta = PARAMETERS.get(name.lower(), (0, 0))
             alpha = alphas.pop(0) if takes_alpha and alphas else None
             beta = betas.pop(0) if takes_beta and betas else None
-            made.append(activation(name, alpha, beta, kind))
+            made.append(Activation(name, alpha, beta))
         count = len(self.activations)
         return [made[i * count : (i + 1) * count] for i in range(directions)]
 
     @staticmethod
     def _zeros(ctx: NodeContext, shape: list[Any], kind: str) -> relax.Expr:
+        if all(isinstance(dim, int | tirx.IntImm) for dim in shape):
+            return relax.const(np.zeros([int(dim) for dim in shape], kind), kind)
         zero = relax.const(np.zeros((), kind), kind)
         return ctx.bb.emit(relax.op.full(relax.ShapeExpr(shape), zero, kind))
 

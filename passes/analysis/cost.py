@@ -10,6 +10,8 @@ from tvm import IRModule, relax, tirx
 from tvm.ir import GenericConst
 from tvm.sym import Analyzer
 
+from relaxc.recurrent.described import description
+
 
 def layer_costs(mod: IRModule) -> list[dict[str, Any]]:
     """Return one entry per operator of `main`: name, op, output shape, macs, params and bytes.
@@ -55,7 +57,7 @@ def macs(mod: IRModule, expr: relax.Expr) -> Any:
     if not isinstance(expr, relax.Call) or not isinstance(expr.op, tvm.ir.Op):
         return 0
     if expr.op.name == "relax.call_tir":
-        return _recurrent_macs(expr) if _RECURRENT in (mod[expr.args[0]].attrs or {}) else 0
+        return 0 if description(mod[expr.args[0]]) is None else _recurrent_macs(expr)
     return _MACS.get(str(expr.op.name).removeprefix("relax."), _no_macs)(expr)
 
 
@@ -81,7 +83,6 @@ def _no_macs(_call: relax.Call) -> Any:
     return 0
 
 
-_RECURRENT = "relaxc.recurrent"
 _MACS: dict[str, Callable[[relax.Call], Any]] = {
     "nn.conv1d": _conv_macs,
     "nn.conv2d": _conv_macs,

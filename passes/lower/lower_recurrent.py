@@ -20,8 +20,7 @@ from tvm.ir import GenericConst
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.layout.lower_groups import LoweredKernel
-
-_RECURRENT = "relaxc.recurrent"
+from relaxc.recurrent.described import description
 
 
 class RecurrentLibrary(Protocol):
@@ -61,10 +60,11 @@ class LowerRecurrent(Pass):
         if not isinstance(call, relax.Call) or call.op.name != "relax.call_tir":
             return binding
         func = mod[call.args[0]]
-        if _RECURRENT not in func.attrs or not isinstance(call.args[1].fields[1], GenericConst):
+        said = description(func)
+        if said is None or not isinstance(call.args[1].fields[1], GenericConst):
             return binding
         gates, weight, *states = call.args[1].fields
-        kernel = self.library.lower_recurrent(func, func.attrs[_RECURRENT], weight.value.numpy())
+        kernel = self.library.lower_recurrent(func, said, weight.value.numpy())
         if kernel is None:
             return binding
         gvar = builder.add_func(kernel.func, kernel.name)

@@ -172,7 +172,7 @@ def _worths(
 def _step(group: Group, multiple: int) -> int:
     """How many channels come or go at once."""
     step = max(1, multiple // group.width)
-    while step > 1 and 4 * step > len(group.channels):
+    while step > 1 and 4 * step > len(group.channels) and not group.are_units:
         step //= 2
     return step
 

@@ -24,6 +24,8 @@ from tvm.ir import GenericConst
 from relaxc.passes.prune.channels import Axes, Channels
 from relaxc.passes.prune.dependency_rules import RULES, Site, refuse
 from relaxc.passes.prune.operands import shape_of, static_dim, tensor_operands
+from relaxc.passes.prune.recurrent_links import recurrence
+from relaxc.recurrent.described import described
 
 # A weight where it is used: the variable that its operator binds, and which of the operands it is.
 Use = tuple[relax.Var, int]
@@ -38,12 +40,14 @@ class Group:
         channels: their numbers.
         width: indices of an axis that one channel takes: 64 for a head of 64.
         nodes: the ONNX nodes whose weights have them, in order.
+        are_units: whether they are units of an LSTM whose kernel takes whole vectors of them.
     """
 
     name: str
     channels: tuple[int, ...]
     width: int
     nodes: tuple[str, ...]
+    are_units: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ class _Round:
         self.values: dict[relax.Var, tuple[Axes, ...]] = {}
         self.weights: dict[Use, Axes] = {}
         self.contractions: list[tuple[Use, int]] = []
+        self._in_vectors: set[relax.Var] = set()
         self._before = before
+        self._mod = mod
         main = mod["main"]
         for var in main.params:
             self.values[var] = _unknown(var)
@@ -105,7 +111,8 @@ class _Round:
         if name == "relax.split":
             self._split(var, call)
             return
-        if name not in RULES:
+        recurs = described(self._mod, call)
+        if name not in RULES and recurs is None:
             self._fix(call)
             self.values[var] = _unknown(var)
             return
@@ -117,7 +124,12 @@ class _Round:
         found: list[tuple[int, int]] = []
         site = Site(self.channels, call, operands, axes, prefer, found)
         known = all(len(a) == len(shape_of(o)) for a, o in zip(axes, operands))
-        self.values[var] = ((RULES[name] if known else refuse)(site),)
+        if recurs is not None:
+            self.values[var] = recurrence(site)
+            if recurs["cell"] == "lstm":
+                self._in_vectors.add(var)
+        else:
+            self.values[var] = ((RULES[name] if known else refuse)(site),)
         self.contractions.extend(((var, operand), axis) for operand, axis in found)
 
     def _axes(self, var: relax.Var, position: int, operand: relax.Expr) -> Axes:
@@ -179,9 +191,12 @@ class _Round:
             tuple(dict.fromkeys(_PART.sub("", uses[number][0].name) for number, _ in seen))
             for seen in members
         ]
+        are_units = [any(uses[number][0] in self._in_vectors for number, _ in s) for s in members]
         return tuple(
-            Group(name, tuple(sorted(channels)), widths[channels[0]], where)
-            for name, where, channels in zip(_names(nodes), nodes, members.values())
+            Group(name, tuple(sorted(channels)), widths[channels[0]], where, units)
+            for name, where, channels, units in zip(
+                _names(nodes), nodes, members.values(), are_units
+            )
         )
 
 

@@ -227,11 +227,14 @@ def reshape(site: Site) -> Axes:
     if site.prefer is None:  # The first round asks what either side would allow by itself.
         ones = [static_dim(dim) == 1 for dim in site.shape(0)]
         site.channels.fix_all(a for a, is_one in zip(site.axes[0], ones) if is_one)
-        return tuple(
-            site.channels.new(n) if (n := static_dim(dim)) is not None and n > 1 else None
-            for dim in after
-        )
+        return full(site)
     return link(site.channels, site.shape(0), site.axes[0], after, site.prefer)
+
+
+def full(site: Site) -> Axes:
+    """One number everywhere, along any number of indices."""
+    dims = map(static_dim, shape_of(site.call))
+    return tuple(site.channels.new(n) if n is not None and n > 1 else None for n in dims)
 
 
 def concat(site: Site) -> Axes:
@@ -351,6 +354,7 @@ RULES: dict[str, Rule] = {
         (_POOLS, spatial),
         (["permute_dims"], permute),
         (["reshape", "flatten", "expand_dims", "squeeze", "nn.batch_flatten"], reshape),
+        (["full"], full),
         (["concat"], concat),
         (["strided_slice"], strided_slice),
         (["take"], take),

@@ -93,19 +93,23 @@ class _Masking:
             if channels is None:
                 continue
             operands = tensor_operands(call)
-            data = operands[1 - weight]
+            # The state of a recurrence is inside: zeros are in the weights that read it.
+            is_inside = call.op.name == "relax.call_tir"
+            target = weight if is_inside else 1 - weight
+            data = operands[target]
             key = (data, weight, channels.tobytes())
             if key not in self._done:
-                before.append(self._masked(data, _position(call, weight), channels))
+                position = axis if is_inside else _position(call, weight)
+                before.append(self._masked(data, position, channels))
                 self._done[key] = before[-1].var
-            operands[1 - weight] = self._done[key]
+            operands[target] = self._done[key]
             call = relax.Call(call.op, with_operands(call, operands), call.attrs, call.ty_args)
         if call is binding.value:
             return [binding]
         return [*before, relax.VarBinding(binding.var, self._builder.normalize(call))]
 
     def _masked(
-        self, data: relax.Var, position: int, channels: npt.NDArray[np.int64]
+        self, data: relax.Expr, position: int, channels: npt.NDArray[np.int64]
     ) -> relax.Binding:
         shape = [1] * data.ty.ndim
         shape[position] = len(channels)
@@ -116,7 +120,8 @@ class _Masking:
         self.shapes.append(tuple(shape))
         factor = mask if dtype == "float32" else relax.op.astype(mask, dtype)
         value = self._builder.normalize(relax.op.multiply(data, self._builder.normalize(factor)))
-        return relax.VarBinding(relax.DataflowVar(f"{data.name}.masked", value.ty), value)
+        name = data.name if isinstance(data, relax.Var) else mask.name
+        return relax.VarBinding(relax.DataflowVar(f"{name}.masked", value.ty), value)
 
 
 def _position(call: relax.Call, weight: int) -> int:

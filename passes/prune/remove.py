@@ -22,6 +22,8 @@ from tvm.ir import GenericConst
 from relaxc.passes.prune.channels import Axes, Axis
 from relaxc.passes.prune.dependency import Dependencies
 from relaxc.passes.prune.operands import prims, shape_of, tensor_operands, with_operands
+from relaxc.passes.prune.recurrent_links import narrowed
+from relaxc.recurrent.described import with_units
 
 
 def remove_channels(mod: IRModule, found: Dependencies, removed: Collection[int]) -> IRModule:
@@ -35,12 +37,12 @@ def remove_channels(mod: IRModule, found: Dependencies, removed: Collection[int]
     if not removed:
         return mod
     main = mod["main"]
-    removal = _Removal(found, np.array(sorted(removed), np.int64))
+    removal = _Removal(mod, found, np.array(sorted(removed), np.int64))
     blocks = [
         type(block)([removal.binding(b) for b in block.bindings]) for block in main.body.blocks
     ]
     body = removal.builder.normalize(relax.SeqExpr(blocks, removal.substituted(main.body.body)))
-    out = mod.clone()
+    out = removal.builder.get()
     out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
     return out
 
@@ -48,8 +50,8 @@ def remove_channels(mod: IRModule, found: Dependencies, removed: Collection[int]
 class _Removal:
     """Rewrites bindings one by one."""
 
-    def __init__(self, found: Dependencies, removed: npt.NDArray[np.int64]) -> None:
-        self.builder = relax.BlockBuilder()
+    def __init__(self, mod: IRModule, found: Dependencies, removed: npt.NDArray[np.int64]) -> None:
+        self.builder = relax.BlockBuilder(mod.clone())
         self._found = found
         self._removed = removed
         self._replaced: dict[relax.Var, relax.Expr] = {}
@@ -217,6 +219,26 @@ def _split(
     return relax.op.split(args[0], cuts, axis)
 
 
+def _full(
+    removal: _Removal, call: relax.Call, args: list[Any], _axes: list[Axes], results: Sequence[Axes]
+) -> relax.Call:
+    dims = [_count(removal, axis, dim) for axis, dim in zip(results[0], shape_of(call))]
+    return relax.Call(call.op, [relax.ShapeExpr(dims), *args[1:]], call.attrs, call.ty_args)
+
+
+def _recurrence(
+    removal: _Removal, call: relax.Call, args: list[Any], _axes: list[Axes], results: Sequence[Axes]
+) -> relax.Call:
+    """The same loops, of the units that are left."""
+    mask = removal.kept(results[0][-1])
+    if mask is None:
+        return relax.Call(call.op, args, call.attrs, call.ty_args)
+    hidden, gvar = int(mask.sum()), call.args[0]
+    func = with_units(removal.builder.get()[gvar], hidden)
+    fewer = removal.builder.add_func(func, gvar.name_hint)
+    return relax.call_tir(fewer, list(args[1].fields), narrowed(call, hidden))
+
+
 _ADAPTED: dict[str, Callable[..., relax.Call]] = {
     **dict.fromkeys(_CONVOLUTIONS, _conv),
     "relax.nn.pad": _pad,
@@ -224,4 +246,6 @@ _ADAPTED: dict[str, Callable[..., relax.Call]] = {
     "relax.broadcast_to": _reshape,
     "relax.strided_slice": _slice,
     "relax.split": _split,
+    "relax.full": _full,
+    "relax.call_tir": _recurrence,  # nothing else that it calls loses channels
 }

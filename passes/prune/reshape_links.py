@@ -20,30 +20,28 @@ Block = tuple[list[int], list[int]]
 
 
 def blocks(before: Sequence[Any], after: Sequence[Any]) -> list[Block] | None:
-    """Pairs of axis lists with equal products, in order; None where that cannot be told."""
+    """Pairs of axis lists with equal products, in order; None where that cannot be told.
+
+    Axes of length one belong to none: beside a symbol they could not be told apart from it.
+    """
     analyzer = Analyzer()
     result: list[Block] = []
-    i = j = 0
-    while i < len(before) and j < len(after):
-        taken: Block = ([i], [j])
-        left, right = before[i], after[j]
-        i, j = i + 1, j + 1
+    sources = [a for a, dim in enumerate(before) if _static(dim) != 1]
+    targets = [a for a, dim in enumerate(after) if _static(dim) != 1]
+    while sources and targets:
+        taken: Block = ([sources.pop(0)], [targets.pop(0)])
+        left, right = before[taken[0][0]], after[taken[1][0]]
         while not analyzer.can_prove_equal(left, right):
-            if analyzer.can_prove(_expr(left) < right) and i < len(before):
-                taken[0].append(i)
-                left = left * before[i]
-                i += 1
-            elif analyzer.can_prove(_expr(right) < left) and j < len(after):
-                taken[1].append(j)
-                right = right * after[j]
-                j += 1
+            if analyzer.can_prove(_expr(left) < right) and sources:
+                taken[0].append(sources.pop(0))
+                left = left * before[taken[0][-1]]
+            elif analyzer.can_prove(_expr(right) < left) and targets:
+                taken[1].append(targets.pop(0))
+                right = right * after[taken[1][-1]]
             else:
                 return None
         result.append(taken)
-    if result:  # what is left over are ones
-        result[-1][0].extend(range(i, len(before)))
-        result[-1][1].extend(range(j, len(after)))
-    return result
+    return None if sources or targets else result
 
 
 def _expr(value: Any) -> Any:
@@ -72,10 +70,8 @@ def link(
         channels.fix_all(axes)
         return (None,) * len(after)
     result: list[Axis] = [None] * len(after)
-    for sources, targets in split:
-        ins = [a for a in sources if _static(before[a]) != 1]
-        outs = [a for a in targets if _static(after[a]) != 1]
-        channels.fix_all(axes[a] for a in sources if a not in ins)
+    channels.fix_all(axis for axis, dim in zip(axes, before) if _static(dim) == 1)
+    for ins, outs in split:
         sizes = [_static(before[a]) for a in ins], [_static(after[a]) for a in outs]
         if len(ins) == len(outs) == 1:
             result[outs[0]] = axes[ins[0]]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from relaxc.passes.prune.budget import Budget, Scope, choose
+from relaxc.passes.prune.budget import Budget, Scope, choose, rounded
 from relaxc.passes.prune.dependency import Group
 
 # One group that many layers read, and others that hardly count.
@@ -64,3 +64,10 @@ def test_the_excess_is_less_than_what_any_group_could_give_back(
             back = sorted(gone, key=scores.__getitem__)[:-step]
             fewer = [c for c in removed if c not in gone] + back
             assert 1 - cost.macs(fewer) / total < share
+
+
+def test_units_of_an_lstm_come_in_whole_vectors() -> None:
+    plain = Group("conv", tuple(range(32)), 1, ("conv",))
+    units = Group("lstm", tuple(range(32)), 1, ("lstm",), are_units=True)
+    assert [rounded(group, 0.25, 16) for group in (plain, units)] == [8, 0]
+    assert rounded(units, 0.5, 16) == 16

@@ -9,14 +9,23 @@ the end of each sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tvm import tirx
 from tvm.script import tirx as T
 
-Activation = Callable[[Any], Any]
+# Attribute that says what a loop nest computes.
+RECURRENT = "relaxc.recurrent"
+
+
+class Activation(NamedTuple):
+    """A function by ONNX's name, in any case, and its parameters; None where they are usual."""
+
+    name: str
+    alpha: float | None = None
+    beta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,25 @@ class Cell:
     clip: float | None
     flag: bool
 
+    def description(self, name: str) -> dict[str, Any]:
+        """All but the sizes, as an attribute."""
+        return {
+            "cell": name,
+            "directions": self.directions,
+            "backward": int(self.backward),
+            "activations": [[list(a) for a in those] for those in self.activations],
+            "clip": self.clip,
+            "flag": int(self.flag),
+        }
+
+    @staticmethod
+    def described(said: Mapping[str, Any], size: Sequence[Any], hidden: int, kind: str) -> Cell:
+        """The cell behind such an attribute."""
+        activations = [[Activation(*a) for a in those] for those in said["activations"]]
+        directions, backward, flag = int(said["directions"]), said["backward"], said["flag"]
+        clip = None if said["clip"] is None else float(said["clip"])
+        return Cell(size, directions, hidden, bool(backward), kind, activations, clip, bool(flag))
+
     def at(self, d: Any, s: Any, length: Any) -> Any:
         """The position that a direction visits at a step."""
         if self.directions == 1:
@@ -58,14 +86,12 @@ class Cell:
 
     def plain(self, which: int, d: Any, value: Any) -> Any:
         """An activation of the direction, without clipping; of cells, as in ONNX Runtime."""
-        first = self.activations[0][which](value)
-        if self.directions == 1:
-            return first
-        return tirx.Select(d < 1, first, self.activations[1][which](value))
+        first, *rest = (activated(those[which], value, self.kind) for those in self.activations)
+        return tirx.Select(d < 1, first, rest[0]) if rest else first
 
 
-def activation(name: str, alpha: float | None, beta: float | None, kind: str) -> Activation:
-    """An activation by ONNX's name, in any case.
+def activated(activation: Activation, value: Any, kind: str) -> Any:
+    """An activation of a value.
 
     Raises:
         ValueError: there is none of this name.
@@ -75,14 +101,14 @@ def activation(name: str, alpha: float | None, beta: float | None, kind: str) ->
         return tirx.const(value, kind)
 
     def parameters(default_alpha: float, default_beta: float = 0.0) -> tuple[Any, Any]:
-        given = ((alpha, default_alpha), (beta, default_beta))
+        given = ((activation.alpha, default_alpha), (activation.beta, default_beta))
         a, b = (const(default if value is None else value) for value, default in given)
         return a, b
 
     zero, one = const(0.0), const(1.0)
     leaky, scaled, hard = parameters(0.01), parameters(1.0, 1.0), parameters(0.2, 0.5)
     single = parameters(1.0)
-    table: dict[str, Activation] = {
+    table: dict[str, Callable[[Any], Any]] = {
         "affine": lambda x: single[0] * x + single[1],
         "elu": lambda x: tirx.Select(x > zero, x, single[0] * (tirx.exp(x) - one)),
         "hardsigmoid": lambda x: tirx.max(tirx.min(hard[0] * x + hard[1], one), zero),
@@ -95,9 +121,10 @@ def activation(name: str, alpha: float | None, beta: float | None, kind: str) ->
         "tanh": tirx.tanh,
         "thresholdedrelu": lambda x: tirx.Select(x > single[0], x, zero),
     }
-    if name.lower() not in table:
-        raise ValueError(f"activation `{name}` is not supported")
-    return table[name.lower()]
+    name = activation.name.lower()
+    if name not in table:
+        raise ValueError(f"activation `{activation.name}` is not supported")
+    return table[name](value)
 
 
 # How many parameters of `activation_alpha` and `activation_beta` an activation takes.
@@ -142,7 +169,7 @@ def rnn_loops(cell: Cell) -> tirx.PrimFunc:
                         h[d, n, u] = cell.act(0, d, gate[u])
                         y[cell.at(d, s, lengths[n]), d, n, u] = h[d, n, u]
 
-    return loops
+    return loops.with_attr(RECURRENT, cell.description("rnn"))
 
 
 def gru_loops(cell: Cell) -> tirx.PrimFunc:
@@ -203,7 +230,7 @@ def gru_loops(cell: Cell) -> tirx.PrimFunc:
                         ] * h[d, n, u]
                         y[cell.at(d, s, lengths[n]), d, n, u] = h[d, n, u]
 
-    return loops
+    return loops.with_attr(RECURRENT, cell.description("gru"))
 
 
 def lstm_cell_loops(cell: Cell) -> tirx.PrimFunc:
@@ -259,4 +286,12 @@ def lstm_cell_loops(cell: Cell) -> tirx.PrimFunc:
                         h[d, n, u] = gate[hidden + u] * cell.plain(2, d, c[d, n, u])
                         y[cell.at(d, s, lengths[n]), d, n, u] = h[d, n, u]
 
-    return loops
+    return loops.with_attr(RECURRENT, cell.description("lstm_cell"))
+
+
+# By the name in the description.
+CELL_LOOPS: dict[str, Callable[[Cell], tirx.PrimFunc]] = {
+    "rnn": rnn_loops,
+    "gru": gru_loops,
+    "lstm_cell": lstm_cell_loops,
+}

@@ -1,4 +1,4 @@
-"""Recurrent layers as plain loop nests, which any target can build."""
+"""The LSTM that most models have, as a plain loop nest: the one that targets have kernels for."""
 
 # TVMScript's annotations are values, which mypy cannot read.
 # mypy: disable-error-code="valid-type, no-untyped-def"
@@ -11,8 +11,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-# Attribute that says what a loop nest computes, so that a target may replace it.
-RECURRENT = "relaxc.recurrent"
+from relaxc.recurrent.cells import RECURRENT
 
 
 def lstm_loops(size: Sequence[Any], directions: int, hidden: int, backward: bool) -> tirx.PrimFunc:

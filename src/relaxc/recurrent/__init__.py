@@ -1,0 +1,1 @@
+"""Recurrent layers as loop nests that say what they compute."""
