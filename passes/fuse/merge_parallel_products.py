@@ -93,11 +93,11 @@ def _rewrite(builder: relax.BlockBuilder, block: relax.BindingBlock) -> Sequence
         if len(products) < 2 or len({p.bias is None for p in products}) > 1:
             continue
         if all(p.reaches_attention for p in products):
-            replaced |= _merge(builder, bindings, data, products)
+            replaced |= _merge(builder, bindings, data, products, in_heads=False)
         elif len({_depth(bindings, p) for p in products} | {None}) == 2 and all(
             p.split is not None for p in products
         ):
-            replaced |= _merge_heads(builder, bindings, data, products)
+            replaced |= _merge(builder, bindings, data, products, in_heads=True)
     found: list[relax.Binding] = []
     for i, binding in enumerate(bindings):
         found += replaced.get(i, [binding])
@@ -167,49 +167,38 @@ def _merge(
     bindings: Sequence[relax.Binding],
     data: relax.Var,
     products: Sequence[_Product],
+    in_heads: bool,
 ) -> dict[int, list[relax.Binding]]:
-    """The whole product where the first one was, and slices of it where the others ended."""
+    """The whole product where the first one was, and slices of it where the others ended.
+
+    Args:
+        builder: normalizes what is new.
+        bindings: of the block.
+        data: what all multiply.
+        products: by constant matrices.
+        in_heads: whether the whole is divided into heads, and slices take the place of reshapes.
+    """
     new, whole = _whole(builder, bindings, data, products)
+    ends = [p.split if in_heads and p.split is not None else p.last for p in products]
+    axis = whole.ty.ndim - 1
+    # Of columns; or of heads, whose depth comes behind.
+    counts = [int(bindings[end].var.ty.shape.values[axis]) for end in ends]
+    if in_heads:
+        shape = [*whole.ty.shape.values[:-1], sum(counts), _depth(bindings, products[0])]
+        heads = builder.normalize(relax.op.reshape(whole, shape))
+        var = relax.DataflowVar(f"{whole.name}_heads", heads.ty)
+        new.append(relax.VarBinding(var, heads))
+        whole = var
     replaced: dict[int, list[relax.Binding]] = {}
-    start, axis = 0, int(whole.ty.ndim) - 1
-    for product in products:
-        end = start + product.weight.shape[1]
-        sliced = relax.op.strided_slice(whole, [axis], [start], [end], [1], assume_inbound=True)
-        part = builder.normalize(sliced)
-        if product.last != product.index:
-            replaced[product.index] = []
-        replaced[product.last] = [relax.VarBinding(bindings[product.last].var, part)]
-        start = end
+    start = 0
+    for product, end, count in zip(products, ends, counts):
+        stop = start + count
+        sliced = relax.op.strided_slice(whole, [axis], [start], [stop], [1], assume_inbound=True)
+        part = relax.VarBinding(bindings[end].var, builder.normalize(sliced))
+        replaced |= {product.index: [], product.last: []} | {end: [part]}
+        start = stop
     at = products[0].index
     replaced[at] = [*new, *replaced[at]]
-    return replaced
-
-
-def _merge_heads(
-    builder: relax.BlockBuilder,
-    bindings: Sequence[relax.Binding],
-    data: relax.Var,
-    products: Sequence[_Product],
-) -> dict[int, list[relax.Binding]]:
-    """The whole product in heads where the first one was, and slices of it where reshapes were."""
-    new, whole = _whole(builder, bindings, data, products)
-    counts = [int(bindings[p.split].var.ty.shape.values[-2]) for p in products if p.split]
-    depth = _depth(bindings, products[0])
-    shape = [*whole.ty.shape.values[:-1], sum(counts), depth]
-    heads = builder.normalize(relax.op.reshape(whole, shape))
-    var = relax.DataflowVar(f"{whole.name}_heads", heads.ty)
-    new.append(relax.VarBinding(var, heads))
-    replaced: dict[int, list[relax.Binding]] = {}
-    start, axis = 0, len(shape) - 2
-    for product, count in zip(products, counts):
-        assert product.split is not None
-        end = start + count
-        sliced = relax.op.strided_slice(var, [axis], [start], [end], [1], assume_inbound=True)
-        replaced |= {product.index: [], product.last: []}
-        part = builder.normalize(sliced)
-        replaced[product.split] = [relax.VarBinding(bindings[product.split].var, part)]
-        start = end
-    replaced[products[0].index] = new
     return replaced
 
 

@@ -32,8 +32,7 @@ from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph
 from relaxc.passes.prune.products import Matrix, Product, products_of
-from relaxc.passes.prune.segments import Arrays, Run
-from relaxc.passes.quantize.one_shape import at_one_shape
+from relaxc.passes.prune.segments import Arrays, Run, common_shapes, of_shapes
 from relaxc.passes.quantize.quantize_weights import round_groups
 from relaxc.passes.quantize.rescale import Edits, applied, divided, multiplied
 from relaxc.passes.quantize.second_moments import Layer, second_moments
@@ -69,7 +68,9 @@ class ScaleRows(Pass):
         samples = self.samples() if names else []
         if not samples:
             return mod
-        fixed, alike = at_one_shape(mod, samples)
+        sizes = common_shapes(mod, samples)
+        alike = of_shapes(mod, sizes, samples)
+        fixed = relax.transform.BindSymbolicVars(sizes, "main")(mod) if sizes else mod
         layers: dict[str, Layer] = {}
         for product in products_of(fixed):
             if str(product.var.name) in names:
