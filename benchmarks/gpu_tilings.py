@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,15 @@ TABLE = Path("src/relaxc/targets/cuda/kernels/measured_tilings.json")
 def prepare(folder: Path, only: list[str], arch: str) -> None:
     """Write sources of candidates, and how to launch them."""
     import numpy as np
-    from gpu_builders import OnnxNet
-    from gpu_models import bert, llama, resnet50
+    from gpu_builders import OnnxNet, QuantizedNet
+    from gpu_models import bert, gemm, llama, resnet50
 
     from relaxc.frontend.importer import from_onnx
     from relaxc.passes.layout.lower_groups import LowerGroups
     from relaxc.passes.pipeline import default_passes
     from relaxc.passes.precision.convert_io import ConvertIo
-    from relaxc.targets.cuda.kernels import frame, gemm, tilings
+    from relaxc.targets.cuda.kernels import frame, tilings
+    from relaxc.targets.cuda.kernels import gemm as products_of
     from relaxc.targets.cuda.kernels.launch import launch
     from relaxc.targets.registry import backend_for
 
@@ -54,6 +56,8 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
         "bert_b8": lambda net: bert(net, 8, layers=1),
         "bert_b1": lambda net: bert(net, 1, layers=1),
         "llama_prefill512": lambda net: llama(net, 512),
+        "resnet50_b32_int8": lambda net: resnet50(net, 32),
+        "gemm_int8": lambda net: gemm(net, 4096),
     }
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
@@ -69,7 +73,8 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
         every = [known, *(t for t in ranked if t != known)]
         more = more or place < len(every)
         tiling = every[min(place, len(every) - 1)]
-        chosen.append((f"{rows}x{columns}x{depth}", tiling))
+        mode = tilings.table_of(rest[2])
+        chosen.append((f"{mode} {rows}x{columns}x{depth}", tiling))
         return tiling
 
     def record(name: str, source: str, buffers: Any, *rest: Any, **_options: Any) -> Any:
@@ -77,7 +82,7 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
         shapes = [[[int(d) for d in shape], dtype] for shape, dtype in buffers]
         entry = {"name": name, "source": source, "buffers": shapes, "threads": threads}
         entry |= {"grid": [int(g) for g in grid], "shared": shared, "scalars": list(scalars)}
-        entry["maps"] = [[m.buffer, int(m.rows), m.columns, m.box_rows] for m in maps]
+        entry["maps"] = [asdict(m) for m in maps]
         recorded.append(entry)
         return launch(name, source, buffers, *rest)
 
@@ -89,15 +94,15 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
     stand_ins = (
         (tilings, "choose_tiling", choose),
         (frame, "launch", record),
-        (gemm, "pack_weights", _unpacked),
-        (gemm, "paired", paired),
+        (products_of, "pack_weights", _unpacked),
+        (products_of, "paired", paired),
     )
     for module, function, stand_in in stand_ins:
         setattr(module, function, stand_in)
     for name, build in nets.items():
         if only and name not in only:
             continue
-        net = OnnxNet()
+        net = QuantizedNet() if name.endswith("int8") else OnnxNet()
         backend = backend_for(f"cuda -arch={arch}").with_precision("float16")
         mod = ConvertIo("float16").apply(from_onnx(net.model(build(net))).mod)
         for item in default_passes(backend.kernels, precision="float16"):
@@ -112,7 +117,7 @@ def prepare(folder: Path, only: list[str], arch: str) -> None:
             LowerGroups(backend.kernels).apply(mod)
             products = [r for r in recorded if r["name"].split("_")[0] in ("conv2d", "matmul")]
             for (sizes, tiling), entry in zip(chosen, products, strict=True):
-                assert sizes in entry["name"], (sizes, entry["name"])
+                assert sizes.split()[1] in entry["name"], (sizes, entry["name"])
                 numbers = _numbers(tiling)
                 key = f"{entry['name'].split('_')[0]} {sizes}"
                 found.setdefault(f"{key} {numbers}", entry | {"key": key, "tiling": numbers})
@@ -193,11 +198,13 @@ def _timed(driver: Any, entry: dict[str, Any], cubin: bytes) -> float:
     call("cuModuleLoadData", ctypes.byref(module), cubin)
     call("cuModuleGetFunction", ctypes.byref(function), module, b"kernel")
     call("cuFuncSetAttribute", function, 8, entry["shared"])
-    kinds = {"float16": torch.float16, "float32": torch.float32, "int8": torch.int8}
+    kinds = {"float16": torch.float16, "float32": torch.float32}
+    kinds |= {"int8": torch.int8, "uint8": torch.uint8}
 
     def buffer(shape: list[int], dtype: str) -> Any:
-        if dtype == "int8":
-            return torch.randint(-127, 128, shape, dtype=torch.int8, device="cuda")
+        if dtype.endswith("int8"):
+            low, high = (-127, 128) if dtype == "int8" else (0, 256)
+            return torch.randint(low, high, shape, dtype=kinds[dtype], device="cuda")
         return (torch.randn(shape, device="cuda") * 0.05).to(kinds[dtype])
 
     sizes = [torch.Size(shape).numel() * kinds[dtype].itemsize for shape, dtype in entry["buffers"]]
@@ -208,20 +215,34 @@ def _timed(driver: Any, entry: dict[str, Any], cubin: bytes) -> float:
     def arguments(buffers: list[Any]) -> Any:
         values: list[Any] = [ctypes.c_void_p(b.data_ptr()) for b in buffers]
         values += [ctypes.c_int(s) for s in entry["scalars"]]
-        for place, rows, columns, box_rows in entry["maps"]:
+        for m in entry["maps"]:
             raw = ctypes.create_string_buffer(192)
             at = (ctypes.addressof(raw) + 63) // 64 * 64
-            size = buffers[place].element_size()
+            described = buffers[m["buffer"]]
+            size, base = described.element_size(), ctypes.c_void_p(described.data_ptr())
             kept.append(raw)
-            call(
-                "cuTensorMapEncodeTiled",
-                *(ctypes.c_void_p(at), {1: 0, 2: 6, 4: 7}[size], 2),
-                ctypes.c_void_p(buffers[place].data_ptr()),
-                (ctypes.c_uint64 * 2)(columns, rows),
-                (ctypes.c_uint64 * 1)(columns * size),
-                (ctypes.c_uint32 * 2)(128 // size, box_rows),
-                *((ctypes.c_uint32 * 2)(1, 1), 0, 3, 3, 0),
-            )
+            head = (ctypes.c_void_p(at), {1: 0, 2: 6, 4: 7}[size])
+            numbers, longs = ctypes.c_uint32, ctypes.c_uint64
+            if "pixels" in m:
+                pixel, row = m["channels"] * size, m["channels"] * m["width"] * size
+                call(
+                    "cuTensorMapEncodeIm2col",
+                    *(*head, 4, base),
+                    (longs * 4)(m["channels"], m["width"], m["height"], m["images"]),
+                    (longs * 3)(pixel, row, row * m["height"]),
+                    *((ctypes.c_int * 2)(*m[end]) for end in ("lower", "upper")),
+                    *(128 // size, m["pixels"], (numbers * 4)(1, *m["strides"], 1)),
+                    *(0, 3, 3, 0),
+                )
+            else:
+                call(
+                    "cuTensorMapEncodeTiled",
+                    *(*head, 2, base),
+                    (longs * 2)(m["columns"], m["rows"]),
+                    (longs * 1)(m["columns"] * size),
+                    (numbers * 2)(128 // size, m["box_rows"]),
+                    *((numbers * 2)(1, 1), 0, 3, 3, 0),
+                )
             values.append((ctypes.c_ubyte * 128).from_address(at))
         kept.append(values)
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
@@ -271,21 +292,25 @@ def _timed(driver: Any, entry: dict[str, Any], cubin: bytes) -> float:
 def take(path: Path) -> None:
     """Write the fastest into the compiler's table; what is no faster by a hundredth stays."""
     table = json.loads(TABLE.read_text())
-    *_, known = table.values()
     best: dict[str, tuple[float, float, list[int]]] = {}
     for key, times in json.loads(path.read_text()).items():
-        sizes = key.split()[1]
+        _, sizes = key.split(maxsplit=1)
         fastest = min(times)
         tiling = fastest[1] if fastest[0] < 0.99 * times[0][0] else times[0][1]
         if sizes not in best or times[0][0] > best[sizes][0]:
             best[sizes] = (times[0][0], fastest[0], tiling)
-    known.update({sizes: tiling for sizes, (_, _, tiling) in best.items()})
-    ordered = sorted(known.items(), key=lambda item: [int(n) for n in item[0].split("x")])
-    lines = ",\n".join(f'  "{sizes}": {json.dumps(tiling)}' for sizes, tiling in ordered)
-    *heads, _ = table.items()
-    names = "".join(f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in heads)
-    last = json.dumps(list(table)[-1])
-    TABLE.write_text(f"{{\n{names} {last}: {{\n{lines}\n }}\n}}\n")
+    for key, (_, _, tiling) in best.items():
+        mode, sizes = key.split()
+        table.setdefault(mode, {})[sizes] = tiling
+    parts = []
+    for name, value in table.items():
+        text = json.dumps(value)
+        if isinstance(value, dict):
+            ordered = sorted(value.items(), key=lambda item: [int(n) for n in item[0].split("x")])
+            lines = ",\n".join(f'  "{sizes}": {json.dumps(t)}' for sizes, t in ordered)
+            text = f"{{\n{lines}\n }}"
+        parts.append(f" {json.dumps(name)}: {text}")
+    TABLE.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def main() -> int:

@@ -243,7 +243,13 @@ static void tell(int rank, unsigned bar, int arrived, long bytes) {
   if (!b.missing && !b.bytes) b.missing = b.count, b.turn ^= 1;
 }
 #ifdef STREAMED
-struct TensorMap { const unsigned char* base; int64_t columns, rows, stride, box_columns, box_rows; };
+struct TensorMap {
+  const unsigned char* base;
+  union {
+    struct { int64_t columns, rows, stride, box_columns, box_rows; };
+    struct { int64_t channels, width, height, images, step_w, step_h, first_w, first_h, last_w, last_h, pixels; };
+  };
+};
 struct Row128 { unsigned to; const unsigned char* from; };  // null: zeros
 struct Fetch { unsigned bar, mask; std::vector<Row128> rows; unsigned to; const void* from; int bytes; };
 static std::deque<Fetch> fetches;
@@ -301,6 +307,25 @@ static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row,
       }
     }
     f.rows.push_back({at(to + r * 128, 16) - memories[rank()] + 0u, from});
+  }
+  fetches.push_back(std::move(f));
+}
+struct Pixel { int w, h, image; };
+template <bool ALONE>
+static void fetch_patches(unsigned to, const TensorMap& map, int channel, Pixel p, int across, int down, unsigned bar, unsigned mask) {
+  if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
+  constexpr int SIZE = MODE == 4 ? 1 : MODE == 2 ? 4 : 2;
+  if (channel + 128 / SIZE > map.channels) fail("tiles are 128 bytes of one pixel");
+  Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
+  for (int r = 0; r < map.pixels; ++r) {
+    int w = p.w + across, h = p.h + down;
+    bool exists = w >= 0 && w < map.width && h >= 0 && h < map.height && p.image < map.images;
+    const unsigned char* from = map.base + ((((int64_t)p.image * map.height + h) * map.width + w) * map.channels + channel) * SIZE;
+    f.rows.push_back({at(to + r * 128, 16) - memories[rank()] + 0u, exists ? from : nullptr});
+    if ((p.w += map.step_w) < map.width + map.last_w) continue;
+    p.w = map.first_w;
+    if ((p.h += map.step_h) < map.height + map.last_h) continue;
+    p.h = map.first_h, ++p.image;
   }
   fetches.push_back(std::move(f));
 }

@@ -26,7 +26,7 @@ from relaxc.layout import Precision
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.cuda.kernels import gemm
-from relaxc.targets.cuda.kernels.launch import KernelSource, take_sources
+from relaxc.targets.cuda.kernels.launch import DESCRIBE_PATCHES, KernelSource, take_sources
 from relaxc.targets.cuda.toolchain import find_wheel_file
 from relaxc.targets.registry import backend_for
 
@@ -96,6 +96,7 @@ def run_on_cpu(
     for source in sources:
         tvm_ffi.register_global_func(source.name, _emulated(source), override=True)
     tvm_ffi.register_global_func("runtime.cuTensorMapEncodeTiled", _describe_matrix, override=True)
+    tvm_ffi.register_global_func(DESCRIBE_PATCHES, _describe_patches, override=True)
     cpu = backend_for("llvm")
     with cpu.target:
         for _, transform in cpu.lowering_passes():
@@ -116,6 +117,12 @@ def _describe_matrix(to: Any, _dtype: str, rank: int, base: Any, *sizes: int) ->
     columns, rows, stride, box_columns, box_rows = sizes[:5]
     assert stride % 16 == 0 and box_rows <= 256
     described = (ctypes.c_int64 * 6)(base.value, columns, rows, stride, box_columns, box_rows)
+    ctypes.memmove(to.value, described, ctypes.sizeof(described))
+
+
+def _describe_patches(to: Any, base: Any, _size: int, *numbers: int) -> None:
+    """The same of patches."""
+    described = (ctypes.c_int64 * 12)(base.value, *numbers)
     ctypes.memmove(to.value, described, ctypes.sizeof(described))
 
 

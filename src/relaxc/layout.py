@@ -26,7 +26,7 @@ Element = str
 # eleven bits.
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 # Float type of inputs and outputs; `model`: as the file has it.
-Io = Literal["model", "float32", "float16"]
+Io = Literal["model", "float32", "float16", "bfloat16"]
 IO: tuple[Io, ...] = get_args(Io)
 Border = tuple[int, int, int, int]
 

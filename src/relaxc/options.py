@@ -219,7 +219,8 @@ class CompileOptions:
         precision: what tensors are stored and multiplied as between inputs and outputs, which
             keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
             `float16` and `tf32` (products of float32 tensors read eleven bits) a GPU.
-        io: float type of inputs and outputs: the `model`'s, `float32` or `float16`.
+        io: float type of inputs and outputs: the `model`'s, `float32`, `float16` or
+            `bfloat16`.
         preprocess: what the model does to its images first, as `--preprocess` takes it.
         postprocess: what it does to its outputs at last, as `--postprocess` takes it.
         tuning_records: where `relaxc tune` has written what it measured: a file, or a folder that

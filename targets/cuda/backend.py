@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import tvm
@@ -17,7 +18,7 @@ from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.cuda.check_indices import check_indices
 from relaxc.targets.cuda.driver_stub import load_cuda_support
-from relaxc.targets.cuda.kernels.launch import take_sources
+from relaxc.targets.cuda.kernels.launch import DESCRIBE_PATCHES, take_sources
 from relaxc.targets.cuda.library import CudaKernels
 from relaxc.targets.cuda.plan_graphs import REPLAYABLE, plan_graphs
 from relaxc.targets.cuda.target import CudaTarget
@@ -28,6 +29,7 @@ from relaxc.targets.shape_functions import sort_shape_functions
 # The CUDA version of TVM's own library, and so the oldest driver that it runs on.
 _DRIVER_VERSION = "13.0"
 _RUNTIME = "libtvm_runtime_cuda.so"
+_PATCHES = Path(__file__).with_name("patches.c")
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,12 @@ class CudaBackend(Backend):
         requirements = host.requirements | {
             "cuda": {"arch": arch, "driver": _DRIVER_VERSION, "replayable": is_replayable},
         }
+        libraries = dict(host.libraries)
+        if DESCRIBE_PATCHES.encode() in libraries["model.so"]:
+            libraries[_PATCHES.with_suffix(".so").name] = self._host.compiled(_PATCHES)
         texts = [source.source for source in sources] + collector.sources
         shown = "\n".join(texts) if listing else ""
-        return CompiledModule(host.libraries, requirements, listing=shown)
+        return CompiledModule(libraries, requirements, listing=shown)
 
 
 class _Collector:

@@ -187,6 +187,10 @@ class LlvmBackend(Backend):
         """The thread pool that parallel loops of kernels use."""
         return _compiled(_SOURCES[0], self.triple)
 
+    def compiled(self, code: Path) -> bytes:
+        """A library of C that artifacts carry, the same for every model."""
+        return _compiled(code, self.triple)
+
     def link(self, executable: relax.VMExecutable, more: Sequence[str] = ()) -> CompiledModule:
         """Link a built module for this CPU.
 

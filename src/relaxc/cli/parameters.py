@@ -35,7 +35,7 @@ PRECISION_NAMES: dict[str, Precision] = {
     "bf16": "bfloat16",
 }
 
-IO_NAMES: dict[str, Io] = {"model": "model", "f32": "float32", "f16": "float16"}
+IO_NAMES: dict[str, Io] = {"model": "model", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])

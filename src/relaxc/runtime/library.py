@@ -73,6 +73,10 @@ def load_model(artifact: Artifact, cache_dir: Path | None) -> tuple[ffi.Object, 
         for name in artifact.manifest["requirements"]["runtime"]:
             _load_runtime(artifact, name, cache)
         register_host_functions()
+        if "lib/patches.so" in artifact.spans:
+            patches = _load(artifact, "patches.so", cache).relaxc_describe_patches
+            code = ctypes.cast(patches, ctypes.c_void_p)
+            ffi.set_global_function("relaxc.describe_patches", ffi.c_function(code, 0))
         pool = _load(artifact, "threadpool.so", cache)
         path = _extract(artifact, "model.so", cache)
         try:

@@ -22,6 +22,7 @@ from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.interleave import CHANNELS
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.kernels.launch import PatchMap
 from relaxc.targets.llvm.kernels.constants import array_of, is_constant
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.domain import as_int
@@ -100,7 +101,7 @@ class Conv2d(GroupKernel):
         tiling = tilings.choose_tiling(
             *(as_int(rows), columns, depth, 1, context.gpu, context.mode),
             packed=True,
-            is_matrix=a.is_matrix,
+            is_fetched=a.is_fetched,
         )
         element = element_of(context.mode)
         packed = gemm.pack_weights(matrix, tiling, context.mode)
@@ -212,7 +213,34 @@ def _patches(
     if vectors and stored is not None and stored.zero_point and any(spec.padding):
         fill = np.full(16, stored.zero_point, np.uint8).view(np.int8)
         switches.append(f"A_FILL ((const TA*){frame.constant(fill, 'int8')})")
-    return gemm.Operand(pointer, layout.element, vectors, constants, tuple(switches), is_matrix)
+    patches = None
+    if is_stored and vectors and not is_matrix and not any("A_FILL" in s for s in switches):
+        patches = _fetched_patches(spec, context)
+    return gemm.Operand(
+        pointer, layout.element, vectors, constants, tuple(switches), is_matrix, patches
+    )
+
+
+def _fetched_patches(spec: ConvSpec, context: Context) -> PatchMap | None:
+    """Patches as the copy engine takes them; None where it can't.
+
+    A tile is of one pixel each of many patches: its depth must be a part of the channels.
+    """
+    if spec.in_channels % (128 // element_bytes(context.mode)):
+        return None
+    down, across = spec.stride
+    top, left = spec.padding[:2]
+    lower, strides = (-left, -top), (across, down)
+    upper = (
+        (spec.out_width - 1) * across - left - (spec.in_width - 1),
+        (spec.out_height - 1) * down - top - (spec.in_height - 1),
+    )
+    reach = [(k - 1) * d for k, d in zip(spec.kernel, spec.dilation)]
+    if max(strides) > 8 or max(reach) > 255 or any(not -128 <= c <= 127 for c in lower + upper):
+        return None
+    return PatchMap(
+        -1, spec.batch, spec.in_height, spec.in_width, spec.in_channels, strides, lower, upper
+    )
 
 
 def _per_chunk(context: Context) -> int:

@@ -113,7 +113,7 @@ class Matmul(GroupKernel):
             *(as_int(rows), columns, depth, as_int(batch) or 1),
             *(context.gpu, context.mode),
             packed=is_weight,
-            is_matrix=not is_batched and depth % (16 // element_bytes(context.mode)) == 0,
+            is_fetched=not is_batched and depth % (16 // element_bytes(context.mode)) == 0,
         )
         frame = Frame("matmul", group.func, layouts)
         frame.label = tilings.label(rows, columns, depth)

@@ -11,7 +11,7 @@ from tvm import relax
 from relaxc.layout import Element, Layout
 from relaxc.targets.cuda.kernels.elements import declaration, type_of
 from relaxc.targets.cuda.kernels.kernel import Kernel
-from relaxc.targets.cuda.kernels.launch import MatrixMap, launch
+from relaxc.targets.cuda.kernels.launch import MatrixMap, PatchMap, launch
 from relaxc.targets.llvm.kernels.constants import array_of, is_constant
 
 
@@ -83,7 +83,7 @@ class Frame:
         threads: int,
         shared_bytes: int,
         scalars: Sequence[Any] = (),
-        maps: Sequence[MatrixMap] = (),
+        maps: Sequence[MatrixMap | PatchMap] = (),
     ) -> Kernel:
         """Declare the result, `y`; `PARAMETERS` in the source becomes what was declared."""
         self._declare("y", self._result_shape, self._result, "")

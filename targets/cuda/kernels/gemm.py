@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from relaxc.targets.cuda.kernels.elements import MODES, Mode, element_bytes, ele
 from relaxc.targets.cuda.kernels.epilogue import EpilogueText
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
-from relaxc.targets.cuda.kernels.launch import MatrixMap
+from relaxc.targets.cuda.kernels.launch import MatrixMap, PatchMap
 from relaxc.targets.cuda.kernels.tilings import Tiling, resident_clusters
 from relaxc.targets.cuda.machine import Gpu
 
@@ -64,6 +64,8 @@ class Operand:
         constants: what gemm.cu must know of its layout.
         switches: macros to define.
         is_matrix: whether its rows lie one behind the other, in whole vectors.
+        patches: if its rows are patches that the copy engine can fetch: of what map. Which buffer
+            that is, and how many pixels are fetched at once, is still open.
     """
 
     pointer: str
@@ -72,6 +74,12 @@ class Operand:
     constants: dict[str, int]
     switches: tuple[str, ...] = ()
     is_matrix: bool = False
+    patches: PatchMap | None = None
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the copy engine can fetch it."""
+        return self.is_matrix or self.patches is not None
 
 
 def source(
@@ -93,8 +101,9 @@ def source(
     switches = [f"MODE {MODES.index(mode)}", f"SPLIT {tiling.cluster}", *b.switches]
     switches += ["STREAMED"] if tiling.is_streamed else []
     # The copy engine takes what lies like a matrix for one, whatever it is.
-    is_fetched = tiling.is_streamed and a.is_matrix
-    switches += ["A_IS_MATRIX"] if is_fetched else a.switches
+    is_fetched = tiling.is_streamed and a.is_fetched
+    switches += ["A_IS_FETCHED"] if is_fetched else a.switches
+    switches += ["A_IS_PATCHES"] if is_fetched and a.patches else []
     if tiling.is_joint:
         switches += [f"WGMMA_COLUMNS {tiling.warp_columns}", _wgmma(mode, tiling.warp_columns)]
     # Tiles hold the mode's elements: what is stored otherwise is converted one by one.
@@ -180,10 +189,12 @@ def finish(
     steps = steps * -(-columns // (tiling.columns * tiling.share_columns))
     most = resident_clusters(tiling, gpu)
     clusters = min(steps, most) if isinstance(steps, int) else tirx.min(steps, most)
-    maps = []
+    maps: list[MatrixMap | PatchMap] = []
+    box_rows = tiling.rows // tiling.share_columns
     if a.is_matrix:
-        box_rows = tiling.rows // tiling.share_columns
         maps = [MatrixMap(frame.place(a.pointer), rows, a.constants["A_ROW"], box_rows)]
+    elif a.patches:
+        maps = [replace(a.patches, buffer=frame.place(a.pointer), pixels=box_rows)]
     return frame.finish(text, [clusters * tiling.cluster], *sizes, maps)
 
 
@@ -201,4 +212,4 @@ def _registers(tiling: Tiling, a: Operand) -> tuple[int, int]:
         return 0, 0
     if tiling.teams == 3:
         return 40, 152
-    return (40, 232) if a.is_matrix else (88, 208)
+    return (40, 232) if a.is_fetched else (88, 208)

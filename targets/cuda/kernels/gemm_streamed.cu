@@ -3,8 +3,9 @@
 // What limits large products is the second-level cache, so that the blocks of a cluster share what
 // they fetch: SHARE_M blocks lie below each other and share tiles of B, SHARE_N beside each other
 // and share tiles of A. Each fetches its part and hands it to all who need it (multicast). B lies
-// in memory tile by tile, permuted as wgmma wants it; A is fetched by the copy engine where it is a
-// matrix (A_IS_MATRIX), else patch by patch, as in gemm.cu.
+// in memory tile by tile, permuted as wgmma wants it; A is fetched by the copy engine (A_IS_FETCHED)
+// where it is a matrix, or patches of so many channels that a tile is of one pixel each
+// (A_IS_PATCHES); else threads copy patch by patch, as in gemm.cu.
 //
 // Every stage has two barriers: `full` opens when its tiles have arrived, `empty` when all blocks
 // that get the next tiles have multiplied these. A block computes several tiles of the result, and
@@ -19,7 +20,7 @@ constexpr int N_TILES = (NB + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / 
 constexpr int ROWS_PER_PASS = 16, A_ROWS = BM / ROWS_PER_PASS;
 // Copies by threads are announced some tiles late, when they have surely arrived. A place is free
 // when the tile behind it is being multiplied: with fewer stages, each side waits for the other.
-#ifdef A_IS_MATRIX
+#ifdef A_IS_FETCHED
 constexpr int LATE = 0;
 #else
 constexpr int LATE = STAGES < 8 ? STAGES - 2 : 6;
@@ -60,6 +61,14 @@ __device__ __forceinline__ void fetch_b(unsigned to, const TB* b, int n_tile, in
   fetch<SHARE_M == 1>(to + part * PART, from, PART, full, ((1u << SHARE_M) - 1) << (rank - part));
 }
 
+#ifdef A_IS_PATCHES
+// Where patch m begins.
+__device__ __forceinline__ Pixel beginning_of(int m) {
+  int image = m / (OH * OW), pixel = m % (OH * OW);
+  return {pixel % OW * STRIDE_W - PAD_W, pixel / OW * STRIDE_H - PAD_H, image};
+}
+#endif
+
 // Weights are there before the data is: the first stages begin with them. BYTES are all that will
 // come to a stage by the copy engine.
 constexpr int EARLY = TILES < STAGES ? TILES : STAGES;
@@ -78,7 +87,7 @@ __device__ __forceinline__ void begin_with_weights(unsigned shared, unsigned ful
 __device__ __forceinline__ void produce(
     unsigned shared, unsigned full, unsigned empty, const TA* a, const TA* fill, const TB* b, const TensorMap* a_map, int rows) {
   Turn place;
-#ifdef A_IS_MATRIX
+#ifdef A_IS_FETCHED
   if (threadIdx.x % 128 != 0) return;
   int part = blockIdx.x % CLUSTER_SIZE / SHARE_M;
   unsigned mask = 0;
@@ -89,13 +98,22 @@ __device__ __forceinline__ void produce(
   wait_for_predecessor();
   for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
     Walk at(step, rows);
+#ifdef A_IS_PATCHES
+    Pixel pixel = beginning_of(at.m0 + part * (BM / SHARE_N));
+#endif
     for (int tile = 0; tile < TILES; ++tile, place.advance()) {
       unsigned to = shared + place.stage * STAGE_BYTES, opens = full + place.stage * 8;
       wait_barrier(empty + place.stage * 8, place.turn ^ 1);
       bool begun = tile < EARLY && step == blockIdx.x / CLUSTER_SIZE;
       if (!begun) arrive_and_expect(opens, STAGE_BYTES);
+#ifdef A_IS_PATCHES
+      int tap = tile * BK / C;
+      fetch_patches<SHARE_N == 1>(
+          to + part * (A_BYTES / SHARE_N), *a_map, tile * BK % C, pixel, tap % KW * DIL_W, tap / KW * DIL_H, opens, mask);
+#else
       fetch_matrix<SHARE_N == 1>(
           to + part * (A_BYTES / SHARE_N), *a_map, tile * BK, at.m0 + part * (BM / SHARE_N), opens, mask);
+#endif
       if (!begun) fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
     }
   }
@@ -166,7 +184,7 @@ __device__ __forceinline__ void exchange(float v[4][2]) {
 #else
 #define CLUSTER
 #endif
-#ifdef A_IS_MATRIX
+#ifdef A_IS_FETCHED
 #define A_MAP , const __grid_constant__ TensorMap a_map
 #else
 #define A_MAP
@@ -180,7 +198,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
   const TB* b = B + 0;
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; ++s) {
-#ifdef A_IS_MATRIX
+#ifdef A_IS_FETCHED
       init_barrier(full + s * 8, 1);
 #else
       init_barrier(full + s * 8, 128);
@@ -197,7 +215,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
 
   if (threadIdx.x >= TEAMS * 128) {
     if constexpr (PRODUCER_REGISTERS > 0) give_registers<PRODUCER_REGISTERS>();
-#ifdef A_IS_MATRIX
+#ifdef A_IS_FETCHED
     produce(shared, full, empty, a, A_FILL, b, &a_map, rows);
 #else
     produce(shared, full, empty, a, A_FILL, b, nullptr, rows);

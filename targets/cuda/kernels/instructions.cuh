@@ -196,6 +196,22 @@ __device__ __forceinline__ void fetch_matrix(unsigned to, const TensorMap& map, 
     asm volatile(FETCH_MATRIX ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(bar), "h"((unsigned short)mask)
                  : "memory");
 }
+// The same of patches, one after the other from the one that begins at `at`: of each, the pixel that
+// lies so far across and down. Where there is none, it is zeros.
+struct Pixel {
+  int w, h, image;
+};
+#define FETCH_PATCHES "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+template <bool ALONE>
+__device__ __forceinline__ void fetch_patches(
+    unsigned to, const TensorMap& map, int channel, Pixel at, int across, int down, unsigned bar, unsigned mask) {
+  if (ALONE)
+    asm volatile(FETCH_PATCHES " [%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8};" ::"r"(to), "l"(&map), "r"(channel), "r"(at.w), "r"(at.h), "r"(at.image), "r"(bar), "h"((unsigned short)across), "h"((unsigned short)down)
+                 : "memory");
+  else
+    asm volatile(FETCH_PATCHES ".multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8}, %9;" ::"r"(to), "l"(&map), "r"(channel), "r"(at.w), "r"(at.h), "r"(at.image), "r"(bar), "h"((unsigned short)across), "h"((unsigned short)down), "h"((unsigned short)mask)
+                 : "memory");
+}
 template <int COUNT> __device__ __forceinline__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
 }

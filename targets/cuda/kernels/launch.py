@@ -19,6 +19,8 @@ from tvm import IRModule, tirx
 
 _SOURCE = "relaxc.cuda"
 _MAP = "tensormap"
+# TVM asks the driver for descriptions of matrices only: patches.c does for patches.
+DESCRIBE_PATCHES = "relaxc.describe_patches"
 _TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x")
 # TVM's spelling. Kernels that begin early wait for their predecessors; see instructions.cuh.
 _OVERLAPS = "tirx.use_programtic_dependent_launch"
@@ -78,6 +80,32 @@ class MatrixMap:
     box_rows: int
 
 
+@dataclass(frozen=True)
+class PatchMap:
+    """What the copy engine must know of a channels-last map, to fetch pixels of many patches.
+
+    Pairs are of columns, then rows.
+
+    Attributes:
+        buffer: which of the kernel's buffers it is.
+        images, height, width, channels: of the map; images may be symbolic.
+        strides: from one patch to the next.
+        lower: where the first patch of an image begins.
+        upper: where the last one does, counted from the last pixel.
+        pixels: of so many patches one is fetched at once; channels are 128 bytes.
+    """
+
+    buffer: int
+    images: Any
+    height: int
+    width: int
+    channels: int
+    strides: tuple[int, int]
+    lower: tuple[int, int]
+    upper: tuple[int, int]
+    pixels: int = 0
+
+
 def launch(
     name: str,
     source: str,
@@ -86,7 +114,7 @@ def launch(
     threads: int,
     shared_bytes: int = 0,
     scalars: Sequence[Any] = (),
-    maps: Sequence[MatrixMap] = (),
+    maps: Sequence[MatrixMap | PatchMap] = (),
 ) -> tirx.PrimFunc:
     """A PrimFunc that launches a kernel.
 
@@ -128,11 +156,17 @@ def launch(
 _SWIZZLE_128, _FETCH_256 = 3, 3
 
 
-def _describe(m: MatrixMap, buffer: Any, dtype: str) -> tuple[Any, list[Any]]:
-    """A variable for a matrix's description, and the statements that make it."""
+def _describe(m: MatrixMap | PatchMap, buffer: Any, dtype: str) -> tuple[Any, list[Any]]:
+    """A variable for a description, and the statements that make it."""
     ty = tvm.ir.PointerType(tirx.TensorMapType())
     var = tirx.Var("map", ty)
     size = np.dtype("uint16" if dtype == "uint16" else dtype).itemsize
+    made = tirx.Bind(var, tirx.tvm_stack_alloca("tensormap", 1))
+    if isinstance(m, PatchMap):
+        numbers: list[Any] = [size, m.channels, m.width, m.height, m.images]
+        numbers += [*m.strides, *m.lower, *m.upper, m.pixels]
+        call = tirx.call_packed(DESCRIBE_PATCHES, var, buffer.data, *map(_long, numbers))
+        return var, [made, tirx.Evaluate(call)]
     encode = tirx.tensormap_encode_tiled(
         *(var, buffer.data, *map(_long, (m.columns, m.rows, m.columns * size))),
         *map(_long, (128 // size, m.box_rows, 1, 1)),
@@ -141,7 +175,6 @@ def _describe(m: MatrixMap, buffer: Any, dtype: str) -> tuple[Any, list[Any]]:
         swizzle=_SWIZZLE_128,
         l2_promotion=_FETCH_256,
     )
-    made = tirx.Bind(var, tirx.tvm_stack_alloca("tensormap", 1))
     return var, [made, tirx.Evaluate(encode)]
 
 

@@ -103,6 +103,9 @@ _STREAMED = (
     Tiling(192, 128, 64, 128, 5, True),
     Tiling(128, 128, 64, 128, 7, True),
     Tiling(128, 96, 64, 96, 8, True),
+    Tiling(256, 64, 128, 64, 5, True),
+    Tiling(256, 64, 64, 64, 5, True),
+    Tiling(192, 64, 64, 64, 7, True),
     Tiling(128, 64, 64, 64, 9, True),
     Tiling(64, 256, 64, 256, 5, True),
     Tiling(64, 192, 64, 192, 7, True),
@@ -136,7 +139,7 @@ def choose_tiling(
     gpu: Gpu,
     mode: Mode,
     packed: bool,
-    is_matrix: bool = False,
+    is_fetched: bool = False,
 ) -> Tiling:
     """The tiling with which the busiest multiprocessor is done first.
 
@@ -146,15 +149,15 @@ def choose_tiling(
         gpu: the architecture.
         mode: how products are computed.
         packed: whether the right operand is packed, as `pack_weights` does.
-        is_matrix: whether the left one lies in memory as a matrix, in whole vectors.
+        is_fetched: whether the copy engine can fetch the left one: a matrix of whole vectors, or
+            patches of many channels.
     """
     if rows is not None and packed and batch == 1 and gpu.has_joint_products:
-        found = _measured().get((rows, columns, depth))
+        found = _measured().get((table_of(mode), rows, columns, depth))
         # A product and a convolution may have the same sizes.
-        is_fetched = found is not None and _needs_matrix(found)
-        if found and element_bytes(mode) == 2 and (is_matrix or not is_fetched):
+        if found and (is_fetched or not _needs_engine(found)):
             return found
-    return ranked_tilings(rows, columns, depth, batch, gpu, mode, packed, is_matrix)[0]
+    return ranked_tilings(rows, columns, depth, batch, gpu, mode, packed, is_fetched)[0]
 
 
 def ranked_tilings(
@@ -165,12 +168,12 @@ def ranked_tilings(
     gpu: Gpu,
     mode: Mode,
     packed: bool,
-    is_matrix: bool = False,
+    is_fetched: bool = False,
 ) -> list[Tiling]:
     """All that are possible, the fastest first, as the model of the time has it.
 
     Args:
-        rows, columns, depth, batch, gpu, mode, packed, is_matrix: as of `choose_tiling`.
+        rows, columns, depth, batch, gpu, mode, packed, is_fetched: as of `choose_tiling`.
     """
     rows = _UNKNOWN_ROWS if rows is None else rows
     # Of TF32, a tile has half as many numbers, multiplied at half the speed.
@@ -181,7 +184,7 @@ def ranked_tilings(
 
     def nanoseconds(t: Tiling) -> float:
         if t.is_streamed:
-            return _streamed_nanoseconds(t, rows, columns, tiles, gpu, is_matrix)
+            return _streamed_nanoseconds(t, rows, columns, tiles, gpu, is_fetched)
         blocks = -(-rows // t.rows) * -(-columns // t.columns) * batch * t.split
         busy = -(-blocks // gpu.multiprocessors)
         threads = min(2048 // t.threads, 65536 // (t.threads * 128))
@@ -202,9 +205,14 @@ def ranked_tilings(
         splits = [s for s in _SPLITS if s <= tiles]
         candidates = [replace(t, split=s) for t in candidates for s in splits]
     if joint and batch == 1 and columns % 8 == 0:
-        candidates += _streamed(is_matrix)
+        candidates += _streamed(is_fetched)
     usable: list[Tiling] = [t for t in candidates if t.shared_bytes <= gpu.shared_bytes]
     return sorted(usable, key=nanoseconds)
+
+
+def table_of(mode: Mode) -> str:
+    """Under which name a mode's tilings are kept: halves of both kinds have the same."""
+    return {1: "int8", 2: "float16"}.get(element_bytes(mode), "float32")
 
 
 def label(rows: Any, columns: int, depth: int) -> str:
@@ -223,38 +231,40 @@ def resident_clusters(tiling: Tiling, gpu: Gpu) -> int:
 
 
 def _streamed_nanoseconds(
-    t: Tiling, rows: int, columns: int, tiles: int, gpu: Gpu, is_matrix: bool
+    t: Tiling, rows: int, columns: int, tiles: int, gpu: Gpu, is_fetched: bool
 ) -> float:
     steps = -(-rows // (t.rows * t.share_rows)) * -(-columns // (t.columns * t.share_columns))
     rounds = -(-steps // resident_clusters(t, gpu))
-    fetched = t.rows * 128 / t.share_columns / (_FETCHED_BYTES if is_matrix else _COPIED_BYTES)
+    fetched = t.rows * 128 / t.share_columns / (_FETCHED_BYTES if is_fetched else _COPIED_BYTES)
     fetched += t.columns * 128 / t.share_rows / _FETCHED_BYTES
     step = max(fetched, t.rows * t.columns * 64 / _STREAMED_PRODUCTS, _STREAMED_TILE_NS)
     return _STREAMED_NS + rounds * (tiles * step + t.rows * t.columns / _STREAMED_SUMS)
 
 
-def _needs_matrix(t: Tiling) -> bool:
+def _needs_engine(t: Tiling) -> bool:
     """Whether only the copy engine will do: it serves several blocks, and takes no registers."""
     return t.is_streamed and (t.share_columns > 1 or t.teams > 2)
 
 
 @functools.cache
-def _streamed(is_matrix: bool) -> list[Tiling]:
+def _streamed(is_fetched: bool) -> list[Tiling]:
     return [
         replace(t, share_rows=m, share_columns=n)
         for t in _STREAMED
         for m, n in _SHARES
-        if is_matrix or not _needs_matrix(replace(t, share_rows=m, share_columns=n))
+        if is_fetched or not _needs_engine(replace(t, share_rows=m, share_columns=n))
     ]
 
 
 @functools.cache
-def _measured() -> dict[tuple[int, int, int], Tiling]:
+def _measured() -> dict[tuple[str, int, int, int], Tiling]:
     """The fastest of the likely tilings, measured for products of well-known networks."""
     text = (_HERE / "measured_tilings.json").read_text(encoding="utf-8")
-    *_, table = json.loads(text).values()
+    tables = {k: v for k, v in json.loads(text).items() if isinstance(v, dict)}
     found = {}
-    for key, (m, n, warp_m, warp_n, stages, is_joint, *cluster) in table.items():
-        rows, columns, depth = map(int, key.split("x"))
-        found[rows, columns, depth] = Tiling(m, n, warp_m, warp_n, stages, bool(is_joint), *cluster)
+    for mode, table in tables.items():
+        for key, (m, n, warp_m, warp_n, stages, is_joint, *cluster) in table.items():
+            rows, columns, depth = map(int, key.split("x"))
+            tiling = Tiling(m, n, warp_m, warp_n, stages, bool(is_joint), *cluster)
+            found[mode, rows, columns, depth] = tiling
     return found

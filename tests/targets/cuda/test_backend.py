@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from builders import conv_model
+from builders import conv_model, onnx_model
 from gpu import has_gpu, needs_cuda_compiler
 
 import relaxc
 from relaxc.artifact import Artifact, read_artifact
 from relaxc.errors import OptionError, TargetError
 from relaxc.options import QuantizeOptions
+from relaxc.runtime import ffi
+from relaxc.targets.cuda.kernels import tilings
+from relaxc.targets.cuda.kernels.tilings import Tiling
 
 pytestmark = needs_cuda_compiler
 TARGET = "cuda -arch=sm_90"
@@ -37,6 +42,26 @@ def test_the_library_holds_machine_code_and_no_source(artifact: Artifact) -> Non
 def test_it_carries_tvms_library_for_cuda(artifact: Artifact) -> None:
     assert "lib/libtvm_runtime_cuda.so" in artifact.spans
     assert "libtvm_runtime_cuda.so" in artifact.manifest["requirements"]["runtime"]
+
+
+def test_what_describes_patches_is_carried_where_they_are_fetched(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    assert "lib/patches.so" not in artifact.spans
+    model = onnx_model(
+        "g (float[1,64,8,8] x) => (float[1,64,h,w] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
+        w=np.ones((64, 64, 3, 3), np.float32),
+    )
+    patches = Tiling(64, 64, 64, 64, 4, True, 1, 1, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tilings, "choose_tiling", lambda *_args, **_options: patches)
+        options = relaxc.CompileOptions(target=TARGET, precision="float16")
+        relaxc.compile(model, tmp_path / "patches.rxc", options)
+    library = Path(tmp_path, "patches.so")
+    library.write_bytes(read_artifact(tmp_path / "patches.rxc").member("lib/patches.so"))
+    describe = ctypes.cast(ctypes.CDLL(str(library)).relaxc_describe_patches, ctypes.c_void_p)
+    with pytest.raises(ffi.FfiError, match="patches have 14 properties"):
+        ffi.call(ffi.c_function(describe, 0), 1)
 
 
 def test_the_manifest_says_what_it_needs(artifact: Artifact) -> None:

@@ -114,6 +114,32 @@ def test_convolutions_of_four_warps(monkeypatch: pytest.MonkeyPatch, split: int)
     check_on_cpu(model, feed, "float16", kernels={"conv2d"}, rtol=BOUNDS["float16"])
 
 
+# The copy engine fetches patches of 64 channels, which end within rows and images.
+@pytest.mark.parametrize(
+    ("tiling", "geometry"),
+    [
+        (BELOW, "kernel_shape=[3,3],pads=[1,1,1,1]"),
+        (FOUR, "kernel_shape=[3,2],pads=[0,1,2,0],strides=[2,1],dilations=[1,2]"),
+        more(BESIDE, "kernel_shape=[1,1],strides=[2,2]"),
+    ],
+)
+def test_convolutions_by_the_copy_engine(
+    monkeypatch: pytest.MonkeyPatch, tiling: Tiling, geometry: str
+) -> None:
+    monkeypatch.setitem(GPUS, "sm_90", replace(GPUS["sm_90"], multiprocessors=2))
+    monkeypatch.setattr(tilings, "choose_tiling", lambda *_args, **_options: tiling)
+    kernel = [int(n) for n in geometry.split("[")[1].split("]")[0].split(",")]
+    model = onnx_model(
+        f"""g (float[3,64,9,11] x) => (float[3,24,h,w] y) {{
+            a = Conv<{geometry}>(x, w1, v)  y = Relu(a)
+        }}""",
+        w1=random(24, 64, *kernel) / 8,
+        v=random(24, seed=1),
+    )
+    feed = {"x": random(3, 64, 9, 11, seed=3)}
+    check_on_cpu(model, feed, "float16", kernels={"conv2d"}, rtol=BOUNDS["float16"])
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("depth", [256, 70, more(264)])
 @pytest.mark.parametrize("precision", ["float32", "float16"])

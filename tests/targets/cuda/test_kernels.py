@@ -116,7 +116,11 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         w1=random(512, 512),
         w2=random(512, 512),
     )
-    models = (wide, attention_model(), few)
+    patches = onnx_model(
+        "g (float[8,64,56,56] x) => (float[8,64,h,w] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
+        w=random(64, 64, 3, 3),
+    )
+    models = (wide, attention_model(), few, patches)
     sources = [s for m in models for s in take_sources(lowered(m, precision))[1]]
     assert len(sources) >= 3
     for source in sources:
@@ -143,6 +147,7 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         check_instructions(Path(tmp_path, "kernel.ptx").read_text(), arch == "sm_90a")
     joint = [source for source in sources if source.architecture("sm_90") == "sm_90a"]
     assert bool(joint) == (precision != "float32")
+    assert any("define A_IS_PATCHES" in source.source for source in joint) == bool(joint)
 
 
 def check_instructions(ptx: str, is_joint: bool) -> None:
