@@ -2,7 +2,7 @@
 
 An LSTM, a resize or a scatter is a function of its own in Relax, which has no counterpart. Where
 nothing of the node has changed since import, the node itself is written, on what its inputs are
-called now.
+called now; recurrent layers also with other weights.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tvm.ir import GenericConst
 
 from relaxc.frontend.convert import node_name
 from relaxc.frontend.export.graph import Graph
+from relaxc.frontend.export.recurrent import recurrent_inputs
 from relaxc.frontend.export.site import CannotExport
 from relaxc.frontend.load import OnnxModel
 
@@ -84,9 +85,17 @@ class OriginalNodes:
             CannotExport: the node was changed, or what it reads is gone.
         """
         node = self._nodes[name]
-        self._require_unchanged(node, bindings, opset)
-        inputs = [self._value(value, graph, find, opset) if value else "" for value in node.input]
-        return self._copy(node, inputs, graph)
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            raise CannotExport("it has branches or a loop")
+        self._require_version(node, opset)
+        arrays = {} if self._is_unchanged(node, bindings) else recurrent_inputs(node, bindings)
+        inputs = [""] * max(len(node.input), *(position + 1 for position in arrays), 0)
+        for position, value in enumerate(node.input):
+            if value and position not in arrays:
+                inputs[position] = self._value(value, graph, find, opset)
+        for position, array in arrays.items():
+            inputs[position] = graph.constant(array, f"{name}.input{position}")
+        return self._copy(node, inputs, graph, arrays[2].shape[-1] if arrays else None)
 
     def positions(
         self, name: str, bindings: Sequence[relax.Binding], outputs: Mapping[int, str]
@@ -111,16 +120,10 @@ class OriginalNodes:
             result[binding.var] = outputs[index]
         return result
 
-    def _require_unchanged(
-        self, node: onnx.NodeProto, bindings: Sequence[relax.Binding], opset: int
-    ) -> None:
-        if any(attribute.HasField("g") for attribute in node.attribute):
-            raise CannotExport("it has branches or a loop")
+    def _is_unchanged(self, node: onnx.NodeProto, bindings: Sequence[relax.Binding]) -> bool:
         now = [c for binding in bindings for c in _constants(binding.value)]
         then = self._before.get(node_name(node), [])
-        if len(now) != len(then) or not all(map(_are_equal, now, then)):
-            raise CannotExport("its weights were changed")
-        self._require_version(node, opset)
+        return len(now) == len(then) and all(map(_are_equal, now, then))
 
     def _require_version(self, node: onnx.NodeProto, opset: int) -> None:
         then = self._opset.get(node.domain, 1)
@@ -132,9 +135,14 @@ class OriginalNodes:
         if len(versions) > 1:
             raise CannotExport(f"`{node.op_type}` is another one in opset {opset}")
 
-    def _copy(self, node: onnx.NodeProto, inputs: Sequence[str], graph: Graph) -> dict[int, str]:
+    def _copy(
+        self, node: onnx.NodeProto, inputs: Sequence[str], graph: Graph, units: int | None = None
+    ) -> dict[int, str]:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
+        for attribute in copy.attribute:
+            if attribute.name == "hidden_size" and units is not None:
+                attribute.i = units
         del copy.input[:], copy.output[:]
         copy.input.extend(inputs)
         copy.name = node_name(node)

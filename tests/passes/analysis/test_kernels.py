@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from builders import conv_model, dense_model, onnx_model
 
 from relaxc.frontend.importer import from_onnx
@@ -76,12 +77,13 @@ def test_a_concatenation_in_place_writes_its_part() -> None:
     assert convs[1]["bytes"] in (2 * part + weight, 2 * part + weight + 64)
 
 
-def test_a_recurrent_layer_counts_every_step() -> None:
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3)])
+def test_a_recurrent_layer_counts_every_step(op: str, gates: int) -> None:
     hidden, steps = 16, 5
     model = onnx_model(
         f"g (float[{steps},1,8] x) => (float[{steps},1,1,{hidden}] y) "
-        f"{{ y, h, c = LSTM<hidden_size={hidden}>(x, w, r) }}",
-        w=np.ones((1, 4 * hidden, 8), np.float32),
-        r=np.ones((1, 4 * hidden, hidden), np.float32),
+        f"{{ y = {op}<hidden_size={hidden}>(x, w, r) }}",
+        w=np.ones((1, gates * hidden, 8), np.float32),
+        r=np.ones((1, gates * hidden, hidden), np.float32),
     )
-    assert sum(k["flops"] for k in kernels(model)) == 2 * steps * 4 * hidden * (8 + hidden)
+    assert sum(k["flops"] for k in kernels(model)) == 2 * steps * gates * hidden * (8 + hidden)
