@@ -22,9 +22,10 @@ from kernels import workspace_tensors
 from tvm import relax
 
 from relaxc.frontend.importer import from_onnx
-from relaxc.layout import Precision
+from relaxc.layout import Io, Precision
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
+from relaxc.passes.precision.convert_io import ConvertIo
 from relaxc.targets.cuda.kernels import gemm
 from relaxc.targets.cuda.kernels.launch import DESCRIBE_PATCHES, KernelSource, take_sources
 from relaxc.targets.cuda.toolchain import find_wheel_file
@@ -83,12 +84,15 @@ def check_on_cpu(
 
 
 def run_on_cpu(
-    model: onnx.ModelProto, feed: Mapping[str, np.ndarray], precision: Precision
+    model: onnx.ModelProto,
+    feed: Mapping[str, np.ndarray],
+    precision: Precision,
+    io: Io = "model",
 ) -> tuple[list[np.ndarray], set[str]]:
     """Returns the outputs, and the names of the kernels in CUDA C++, without their hashes."""
     backend = backend_for("cuda -arch=sm_90").with_precision(precision)
     imported = from_onnx(model)
-    mod = imported.mod
+    mod = imported.mod if io == "model" else ConvertIo(io).apply(imported.mod)
     for item in default_passes(backend.kernels, precision=precision):
         mod = item.apply(mod)
     weights = list(mod["main"].attrs[WEIGHTS])

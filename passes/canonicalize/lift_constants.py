@@ -55,6 +55,8 @@ class _Lifter(relax.PyExprMutator):
         self.seen: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = {}
 
     def visit_generic_const_(self, const: GenericConst) -> relax.Expr:
+        if not isinstance(const.value, Tensor):  # a dtype
+            return const
         array = const.value.numpy()
         key = (str(const.value.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self.seen:

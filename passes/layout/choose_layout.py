@@ -40,6 +40,8 @@ from relaxc.passes.base import Pass
 from relaxc.passes.blocks import add_private, rewrite_main, with_value
 from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
 
+_HALVES = ("float16", "bfloat16")
+
 
 class LayoutLibrary(Protocol):
     """What the pass asks of a target."""
@@ -56,7 +58,7 @@ class LayoutLibrary(Protocol):
 
     @property
     def widens_halves(self) -> bool:
-        """Whether conversions of float16 at the model's edges are names for the same memory."""
+        """Whether conversions of halves at the model's edges are names for the same memory."""
 
 
 @dataclass(frozen=True)
@@ -219,16 +221,17 @@ class _Chooser:
         out.append(relax.VarBinding(binding.var, self.builder.normalize(relax.Call(gvar, args))))
 
     def _renamed(self, binding: relax.Binding, out: list[relax.Binding]) -> relax.Binding | None:
-        """A conversion to or from float16 of what is stored as that: another name for it."""
+        """A conversion to or from halves of what is stored as these: another name for it."""
         value: Any = getattr(binding, "value", None)
         if not _is_operator(value, "relax.astype") or not isinstance(value.args[0], relax.Var):
             return None
         source, dtype = value.args[0], str(value.ty.dtype.dtype)
-        halves = PLAIN.with_element("float16")
-        if (str(source.ty.dtype.dtype), dtype) == ("float16", "float32"):
+        given = str(source.ty.dtype.dtype)
+        halves = PLAIN.with_element(dtype if dtype in _HALVES else given)
+        if given in _HALVES and dtype == "float32":
             layouts = [PLAIN, halves]
             self.layouts[binding.var] = halves
-        elif dtype == "float16" and self.layouts.get(source, PLAIN).element == "float16":
+        elif dtype in _HALVES and self.layouts.get(source, PLAIN).element == dtype:
             source = source if self.layouts[source] == halves else self._move(source, halves, out)
             layouts = [halves, PLAIN]
         else:

@@ -91,11 +91,18 @@ class _Lowering:
             self.values[binding.var] = self.buffers[result.slice.buffer]
             return None
         if name == VIEW:
-            source = self.values.get(value.args[0], value.args[0])
+            source: Any = self.values.get(value.args[0], value.args[0])
+            physical = self._physical_type(value.ty, result)
+            if source.ty.dtype != physical.dtype:  # bfloat16 lies as its bits
+                stored = str(physical.dtype.dtype)
+                source = relax.op.memory.view(source, dtype=stored)
             if result == PLAIN:
-                return relax.VarBinding(binding.var, source)
-            self.values[binding.var] = source
-            return None
+                return relax.VarBinding(binding.var, self.builder.normalize(source))
+            if isinstance(source, relax.Var):
+                self.values[binding.var] = source
+                return None
+            renamed = self.values[binding.var] = relax.DataflowVar(binding.var.name, physical)
+            return relax.VarBinding(renamed, self.builder.normalize(source))
         kernel = self.library.lower(func, name, layouts)
         gvar = self.builder.add_func(kernel.func, kernel.name)
         args = [self.values.get(arg, arg) for arg in value.args]

@@ -196,8 +196,6 @@ def _narrowed(value: relax.Expr, element: Element) -> relax.Var | None:
 def _cast(value: relax.Expr, source: Element, result: Element) -> relax.Var | None:
     if not isinstance(value, relax.Call) or str(getattr(value.op, "name", "")) != "relax.astype":
         return None
-    if "bfloat16" in (source, result):  # kernels have it as its bits, which is another dtype
-        return None
     if str(value.args[0].ty.dtype.dtype) != source or str(value.ty.dtype.dtype) != result:
         return None
     return value.args[0] if isinstance(value.args[0], relax.Var) else None

@@ -33,7 +33,7 @@ class ConvertIo(Pass):
     """Convert at the edges of `main`.
 
     Attributes:
-        element: float32 or float16.
+        element: float32, float16 or bfloat16.
     """
 
     element: Element

@@ -59,7 +59,7 @@ def _keeps_memory(main: relax.Function) -> bool:
             results.update(value.fields)
         elif isinstance(value, relax.Var):
             results.add(value)
-        elif _name(value) == "relax.reshape":
+        elif _name(value) in ("relax.reshape", "relax.memory.view"):
             results.add(value.args[0])
     allocations = ("relax.memory.alloc_storage", "relax.builtin.alloc_tensor")
     return all(b.var in results for b in bindings if _name(b.value) in allocations)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -50,6 +51,22 @@ def test_products_of_activations(precision: Precision, rows: int, depth: int, co
     )
     feed = {"a": random(2, 2, rows, depth) / 8, "b": random(2, 2, depth, columns, seed=1)}
     check_on_cpu(model, feed, precision, kernels={"matmul"}, rtol=BOUNDS[precision])
+
+
+# Kernels have them as their bits: other names for the same memory, or converted by one kernel.
+@pytest.mark.parametrize(("precision", "names"), [("bfloat16", set()), ("float32", {"convert"})])
+def test_bfloat16_goes_straight_into_kernels(precision: Precision, names: set[str]) -> None:
+    model = onnx_model(
+        "g (float[n,64] x) => (float[n,32] y) { a = MatMul(x, w)  y = Tanh(a) }",
+        w=random(64, 32) / 8,
+    )
+    x = random(40, 64).astype(ml_dtypes.bfloat16)
+    (actual,), used = run_on_cpu(model, {"x": x}, precision, "bfloat16")
+    assert actual.dtype == x.dtype and used == {"matmul"} | names
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(
+        None, {"x": x.astype(np.float32)}
+    )
+    np.testing.assert_allclose(actual.astype(np.float32), expected, rtol=0, atol=1.5e-2)
 
 
 JOINT = Tiling(64, 32, 64, 32, 4, is_joint=True)
