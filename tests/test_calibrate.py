@@ -13,13 +13,13 @@ from builders import conv_model, onnx_model, relu_model
 import relaxc
 from relaxc.errors import InputError, OptionError, OutputError
 from relaxc.options import (
-    ERROR_CORRECTIONS,
     CalibrationMethod,
     CompileOptions,
     Diagnostics,
     ErrorCorrection,
     QuantizeOptions,
 )
+from relaxc.quantize_options import corrections_for
 from relaxc.quantizing import Remembered
 from relaxc.report import compiling, ranges
 
@@ -34,7 +34,7 @@ def samples(count: int) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize(
     ("method", "correct"),
     [
-        ("minmax", ERROR_CORRECTIONS),
+        ("minmax", corrections_for("int8")),
         ("percentile", ("bias",)),
         ("entropy", ()),
         ("mse", ("bias",)),

@@ -18,7 +18,7 @@ follows needs both: gate and up projections.
 Grows while: 1. the operator is elementwise and the library can compute it on the anchor's result;
              2. it depends on the anchor through the group only;
              3. in the end one value alone leaves the group (else the others would be lost).
-Leaves alone: operators without a kernel, which legalize-ops lowers.
+Leaves alone: operators without a kernel, and those of constants only, which legalize-ops lowers.
 Must run after: canonicalization; before: choose-layout.
 """
 
@@ -95,7 +95,8 @@ class _Grouper:
             call = operator_call(bindings[i])
             if i in taken or call is None:
                 return
-            kernel = self.library.anchor(graph.inlined(call))
+            whole = graph.inlined(call)
+            kernel = self.library.anchor(whole) if _reads_data(whole) else None
             if kernel is None:
                 return
             if waits and self._readers_absorb(graph, i):
@@ -217,3 +218,8 @@ class _Grouper:
         # 2. Other operands must not depend on the group.
         outside = [a for a in call.args if isinstance(a, relax.Var) and a not in inside]
         return not any(graph.depends(a, members) for a in outside)
+
+
+def _reads_data(call: relax.Call) -> bool:
+    """Whether a call reads a tensor that is no constant."""
+    return any(isinstance(var.ty, relax.TensorType) for var in relax.analysis.free_vars(call))

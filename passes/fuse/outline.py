@@ -37,7 +37,7 @@ def outline(
     func = _function(members, outer, [var.ty for var in outer], name)
     if not isinstance(func.ret_ty.shape, relax.ShapeExpr):
         # The result has a symbol that no argument has by itself, as in `4 * n` rows.
-        func = _function(members, outer, _with_own_symbols(outer), name)
+        func = _function(members, outer, with_own_symbols(outer), name)
     # A symbolic dimension belongs to one function only.
     func = relax.utils.copy_with_new_vars(func.with_attr(KERNEL, kernel))
     gvar = add_private(builder, func, name)
@@ -65,7 +65,7 @@ def _function(
     return relax.transform.CanonicalizeBindings()(body.get())[name]
 
 
-def _with_own_symbols(outer: Sequence[relax.Var]) -> list[relax.Type]:
+def with_own_symbols(outer: Sequence[relax.Var]) -> list[relax.Type]:
     """The variables' types, with a symbol of its own in place of every expression of symbols."""
     symbols: list[tuple[tirx.Expr, tirx.Var]] = []
 

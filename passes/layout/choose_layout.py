@@ -38,6 +38,7 @@ from relaxc.layout import (
 )
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import add_private, rewrite_main, with_value
+from relaxc.passes.fuse.outline import with_own_symbols
 from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
 
 _HALVES = ("float16", "bfloat16")
@@ -236,7 +237,7 @@ class _Chooser:
             layouts = [halves, PLAIN]
         else:
             return None
-        param = relax.Var("x", source.ty)
+        param = relax.Var("x", with_own_symbols([source])[0])
         builder = relax.BlockBuilder()
         with builder.function(VIEW, [param], private=True):
             builder.emit_func_output(builder.emit(relax.op.astype(param, dtype)))
@@ -307,7 +308,7 @@ class _Chooser:
         return self.moved[key]
 
     def _relayout_call(self, var: relax.Var, layout: Layout) -> relax.Call:
-        param = relax.Var("x", var.ty)
+        param = relax.Var("x", with_own_symbols([var])[0])
         builder = relax.BlockBuilder()
         with builder.function("relayout", [param], private=True):
             builder.emit_func_output(param)

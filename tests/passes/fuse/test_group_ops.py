@@ -135,6 +135,21 @@ def test_weights_come_along_as_integers() -> None:
     assert len(after["main"].body.blocks[0].bindings) == 1
 
 
+@I.ir_module
+class ConstantsOnly:
+    @R.function
+    def main(x: R.Tensor((2, 4), "float32")) -> R.Tensor((2, 4), "float32"):
+        with R.dataflow():
+            lv = R.matmul(R.const(np.ones((2, 3), np.float32)), R.const(np.ones((3, 4), "f4")))
+            gv = R.add(x, lv)
+            R.output(gv)
+        return gv
+
+
+def test_products_of_constants_are_left_alone() -> None:
+    tvm.ir.assert_structural_equal(GroupOps(Library()).apply(ConstantsOnly), ConstantsOnly)
+
+
 def test_kernels_of_floats_get_floats() -> None:
     library = Library()
     library.reads_integers = False

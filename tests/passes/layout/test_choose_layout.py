@@ -25,6 +25,8 @@ def _layouts(graph: str, **weights: Any) -> list[tuple[str, list[str]]]:
     mod = GroupOps(LIBRARY).apply(from_onnx(onnx_model(graph, **weights)).mod)
     after = ChooseLayout(LIBRARY).apply(mod)
     relax.analysis.well_formed(after)
+    results = [func.ret_ty for func in after.functions.values() if isinstance(func, relax.Function)]
+    assert all(ty.shape is not None for ty in results if isinstance(ty, relax.TensorType))
     calls = [b.value for block in after["main"].body.blocks for b in block.bindings]
     groups = [after[c.op] for c in calls if isinstance(c.op, tvm.ir.GlobalVar)]
     return [(str(g.attrs[KERNEL]), [str(t) for t in g.attrs[LAYOUTS]]) for g in groups]
@@ -44,6 +46,18 @@ def test_convolutions_stay_blocked() -> None:
     )
     assert [kernel for kernel, _ in found] == ["relayout", "conv2d", "conv2d", "relayout"]
     assert found[1][1] == found[2][1] == ["blocked16", "blocked16"]
+
+
+def test_moves_of_rows_that_an_expression_counts() -> None:
+    """A function of its own cannot know `n * 2` as a dimension; it has a symbol in its place."""
+    found = _layouts(
+        """g (float[n,2,4,8] x) => (float[m,1,4,8] y) <int64[4] shape = {-1,1,4,8}> {
+            a = Reshape (x, shape)
+            y = Conv <kernel_shape=[1,5], pads=[0,2,0,2]> (a, w)
+        }""",
+        w=_weight(1, 1, 1, 5),
+    )
+    assert [kernel for kernel, _ in found] == ["relayout", "conv2d", "relayout"]
 
 
 def test_a_result_has_the_widest_border_that_a_reader_needs() -> None:
