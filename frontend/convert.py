@@ -268,10 +268,19 @@ def _of_known_shape(result: relax.Expr) -> relax.Expr:
                 "declare dimensions that are equal as such, or fix them"
             )
         if isinstance(part, relax.TensorType):
-            sizes = [int(d) for d in part.shape.values if isinstance(d, tvm.tirx.IntImm)]
+            sizes = [_known_factor(d) for d in part.shape.values]
             if _is_impossible(sizes):
                 raise ValueError(f"its result has impossible dimensions: {sizes}")
     return result
+
+
+def _known_factor(size: tvm.tirx.Expr) -> int:
+    """A size, but for what symbols contribute as factors."""
+    if isinstance(size, tvm.tirx.IntImm):
+        return int(size)
+    if isinstance(size, tvm.tirx.Mul):
+        return abs(_known_factor(size.a) * _known_factor(size.b))
+    return 1
 
 
 def _element_types(graph: onnx.GraphProto) -> dict[str, int]:

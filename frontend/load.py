@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def _require_onnx(proto: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"`{name}` has no outputs: nothing to compile")
     if not proto.opset_import:
         raise ModelError(f"`{name}` declares no opset; export it again with a current exporter")
+    # Protobuf gives bytes where a string is no text.
+    if any(isinstance(text, bytes) for text in _names(proto.graph)):
+        raise ModelError(f"`{name}` has names that are not UTF-8 text; the file is damaged")
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
 class _ExternalData:

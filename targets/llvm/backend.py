@@ -23,6 +23,7 @@ from relaxc.targets.llvm.schedule.schedule import schedule_nests
 from relaxc.targets.llvm.target import enabled_features
 from relaxc.targets.llvm.tuning import Tuning
 from relaxc.targets.llvm.tvm_runtime import require_runtime
+from relaxc.targets.llvm.unrolling import unroll_config
 from relaxc.targets.llvm.vectorizer import careful_target
 from relaxc.targets.shape_functions import sort_shape_functions
 from relaxc.targets.tuning.history import Decider
@@ -161,7 +162,8 @@ class LlvmBackend(Backend):
     def build(self, mod: IRModule, listing: bool = False) -> CompiledModule:
         """Generate machine code, link it, and add the runtime libraries it needs."""
         target = careful_target(mod, self.target)
-        with target, tvm.transform.PassContext(disabled_pass=_DISABLED):
+        config = unroll_config(mod)
+        with target, tvm.transform.PassContext(disabled_pass=_DISABLED, config=config):
             executable = relax.build(mod, target, relax_pipeline=None)
         compiled = replace(self.link(executable), workspace=workspace_of(mod))
         return replace(compiled, listing=_assembly(executable)) if listing else compiled

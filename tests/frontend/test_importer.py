@@ -184,6 +184,14 @@ def test_impossible_sizes() -> None:
         from_onnx(model)
 
 
+def test_an_impossible_multiple_of_a_symbol() -> None:
+    model = onnx_model(
+        "g (float[n,2] x) => (float[a,b] y) { y = Tile(x, r) }", r=np.array([1 << 40, 1])
+    )
+    with pytest.raises(UnsupportedOpError, match="`y`.*impossible dimensions"):
+        from_onnx(model)
+
+
 def test_an_impossible_result() -> None:
     model = onnx_model(
         "g (int64[2] x) => (float[a,b] y) { y = OneHot(x, d, v) }",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import dense_model, onnx_model
+from builders import dense_model, onnx_model, relu_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
@@ -111,6 +111,13 @@ def test_a_model_without_an_opset() -> None:
     del model.opset_import[:]
     with pytest.raises(ModelError, match="declares no opset"):
         read_model(model)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    data = relu_model().SerializeToString().replace(b"\x01x", b"\x01\x9c")
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="names that are not UTF-8 text"):
+        read_model(tmp_path / "m.onnx")
 
 
 def test_initializers_that_are_listed_as_inputs_are_no_inputs() -> None:
