@@ -25,7 +25,8 @@ PAIRED = 4
 def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
     """(depth, columns) as (columns, depth), zeros up to whole tiles.
 
-    Streamed tiles lie one behind the other, each as it will in shared memory.
+    Streamed tiles lie one behind the other, each as it will in shared memory: in an order of
+    columns by which each thread, which has two of every eight of a product's, has eight neighbours.
     """
     if mode == "tf32":
         # Joint products cut the last bits off: of weights, nothing is left to cut.
@@ -37,6 +38,8 @@ def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
     packed[:columns, :depth] = weight.T
     if not tiling.is_streamed:
         return packed
+    blocks = packed.reshape(-1, 4, 4, 2, packed.shape[1])
+    packed = blocks.transpose(0, 2, 1, 3, 4).reshape(packed.shape)
     chunks = packed.reshape(-1, tiling.columns, packed.shape[1] // block, 8, block // 8)
     tiles = chunks.transpose(0, 2, 1, 3, 4)
     row, chunk = np.ogrid[: tiling.columns, :8]
@@ -208,8 +211,8 @@ def _registers(tiling: Tiling, a: Operand) -> tuple[int, int]:
     No more than a block has at its start: three times 168, or four times 128.
     """
     sums = tiling.warp_rows * tiling.warp_columns // 128
+    if tiling.teams == 3 and sums >= 64:
+        return 40, 152
     if tiling.teams == 1 or sums < 96:
         return 0, 0
-    if tiling.teams == 3:
-        return 40, 152
     return (40, 232) if a.is_fetched else (88, 208)

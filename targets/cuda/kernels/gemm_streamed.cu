@@ -9,8 +9,8 @@
 //
 // Every stage has two barriers: `full` opens when its tiles have arrived, `empty` when all blocks
 // that get the next tiles have multiplied these. A block computes several tiles of the result, and
-// fetches those of the next while the epilogue of the last is running. Sums stay in registers:
-// four neighbouring threads exchange them until each holds eight columns of a row.
+// fetches those of the next while the epilogue of the last is running. Sums stay in registers: B's
+// columns lie in such an order that each thread holds eight neighbours of a row.
 // Reference: NVIDIA, PTX ISA 9.0 (mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg).
 
 constexpr int E = 16 / sizeof(T), BK = 8 * E, TILES = (K + BK - 1) / BK;
@@ -160,25 +160,6 @@ __device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigne
     for (int i = 0; i < MT; ++i) wgmma(&acc[i][0][0], a + (wm + i * 64) * 128 + step * 32, b + step * 32);
 }
 
-// Thread t of four has columns 2t and 2t+1 of four blocks of eight; afterwards all of block t.
-__device__ __forceinline__ void exchange(float v[4][2]) {
-  int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int bit = 1; bit < 4; bit *= 2) {
-    bool upper = lane & bit;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & bit) continue;
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float given = upper ? v[i][e] : v[i | bit][e];
-        float taken = __shfl_xor_sync(0xffffffffu, given, bit);
-        if (upper) v[i][e] = taken; else v[i | bit][e] = taken;
-      }
-    }
-  }
-}
-
 #if SPLIT > 1
 #define CLUSTER __cluster_dims__(SPLIT, 1, 1)
 #else
@@ -275,18 +256,17 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
             }
 #pragma unroll
           for (int j = 0; j < NT / 4; ++j) {
-            float block[4][2];
-#pragma unroll
-            for (int q = 0; q < 4; ++q)
-              block[q][0] = acc[i][j * 4 + q][half * 2], block[q][1] = acc[i][j * 4 + q][half * 2 + 1];
-            exchange(block);
 #pragma unroll
             for (int part = 0; part < 8 / S; ++part) {
               int n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
               if (m >= rows || n >= N) continue;
               float v[S];
 #pragma unroll
-              for (int e = 0; e < S; ++e) v[e] = (&block[0][0])[part * S + e];
+              for (int e = 0; e < S; ++e) {
+                // Of a product's columns, this thread has 2t and 2t+1 of four blocks of eight.
+                int column = part * S + e;
+                v[e] = acc[i][j * 4 + column / 2][half * 2 + column % 2];
+              }
               long long at = (long long)m * N + n;
               const Operands& o = operands[j][part];
               const float* w = v + V;  // of pairs, the second ones
