@@ -111,6 +111,38 @@ def test_constant_samples_are_worth_a_warning(tmp_path: Path) -> None:
     assert [w for w in result.warnings if "hold one number only" in w]
 
 
+def test_a_float_layer_before_a_residual_on_integers(tmp_path: Path) -> None:
+    """Its result is a part of its kernel, and has no range: nobody has seen it."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((8, 8, 3, 3)).astype(np.float32) for name in "stuvw"}
+    weights["t"][0] *= 1e-4
+    weights["v"][:, 0, 0, 0] = 100.0  # takes the integers, and has next to nothing to multiply
+    pads = "kernel_shape=[3,3], pads=[1,1,1,1]"
+    model = onnx_model(
+        f"""g (float[1,8,8,8] x) => (float[1,8,8,8] y) {{
+            a = Conv <{pads}> (x, s)
+            b = Relu (a)
+            c = Conv <{pads}> (b, t)
+            d = Relu (c)
+            e = Conv <{pads}> (d, v)
+            f = Add (e, b)
+            g = Relu (f)
+            y = Conv <{pads}> (g, w)
+        }}""",
+        opset=18,
+        **weights,
+    )
+    data = [{"x": rng.standard_normal((1, 8, 8, 8)).astype(np.float32)} for _ in range(8)]
+    quantize = QuantizeOptions(speed_gate=False, least_sqnr_db=30, correct=())
+    options = CompileOptions(quantize=quantize)
+    result = relaxc.compile(model, tmp_path / "m.rxc", options, calibration_data=data)
+    assert [error.node for error in result.quantized if not error.is_kept] == ["e"]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (expected,) = session.run(None, data[0])
+    actual = relaxc.load(tmp_path / "m.rxc")(**data[0])
+    assert ((actual - expected) ** 2).sum() < 1e-3 * (expected**2).sum()
+
+
 def test_more_samples_take_no_more_memory() -> None:
     data = ({"x": np.full((1, 1 << 18), i, np.float32)} for i in range(400))
     remembered = Remembered(data)

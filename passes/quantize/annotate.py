@@ -114,6 +114,8 @@ class _Annotator:
         self.observers = observers
         self.graph = BindingGraph(bindings)
         self.anchors = {b.var for b in bindings if _is_anchor(b, exclusion)}
+        # Those that stay float as well.
+        self.products = {b.var for b in bindings if _is_anchor(b, Exclusion(()))}
         # Marked value -> the value whose observer it shares.
         self.marked: dict[relax.Var, relax.Var] = {}
 
@@ -147,7 +149,7 @@ class _Annotator:
             self._mark(call.args[0])
         if self._is_residual(call):  # 4.
             waiting = [a for a in call.args if a not in self.marked]
-            straight = [a for a in waiting if self._is_accumulated(a)]
+            straight = [a for a in waiting if self._is_accumulated(a, self.products)]
             # The later one: the other has long been computed by then.
             kept = max(straight, key=lambda a: self.graph.index[a], default=None)
             for value in waiting:
@@ -169,15 +171,15 @@ class _Annotator:
             return False
         return all(
             isinstance(a, relax.Var) and a.ty.ndim == call.ty.ndim for a in call.args
-        ) and any(a in self.marked or self._is_accumulated(a) for a in call.args)
+        ) and any(a in self.marked or self._is_accumulated(a, self.anchors) for a in call.args)
 
-    def _is_accumulated(self, value: relax.Expr) -> bool:
-        """Whether a value comes out of a quantized anchor's epilogue, for one reader."""
+    def _is_accumulated(self, value: relax.Expr, anchors: set[relax.Var]) -> bool:
+        """Whether a value comes out of the epilogue of one of `anchors`, for one reader."""
         while value in self.graph.index:
             index = self.graph.index[value]
             if len(self.graph.users[index]) != 1 or self.graph.leaves[index]:
                 return False
-            if value in self.anchors:
+            if value in anchors:
                 return True
             call = operator_call(self.bindings[index])
             if call is None or call.op.name not in _EPILOGUES:

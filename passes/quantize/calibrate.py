@@ -78,11 +78,16 @@ class CalibrateQuantization(Pass):
                     result.append(binding)
                 elif marker.kind == "weight":
                     result.append(_quantized_weight(binding.var, marker))
-                else:
+                elif marker.number in params or self.is_complete:
                     result.extend(_quantized(binding.var, marker.value, params[marker.number]))
+                else:  # what a layer gives that has become float: nobody has seen its range
+                    result.append(relax.VarBinding(binding.var, marker.value))
             return result
 
-        return rewrite_main(relax.BlockBuilder(mod), quantize)
+        calibrated = rewrite_main(relax.BlockBuilder(mod), quantize)
+        return (
+            calibrated if self.is_complete else relax.transform.CanonicalizeBindings()(calibrated)
+        )
 
     def _methods(self, mod: IRModule) -> dict[int, str]:
         """Observers whose range is read in a way of their own.

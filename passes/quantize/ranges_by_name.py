@@ -27,11 +27,12 @@ class RangesByName:
         return found
 
     def again(self, instrumented: IRModule) -> Mapping[int, Histogram]:
-        """What was found, for the same values or some of them.
+        """What was found, for the same values or some of them; nothing of values that are new.
 
         Values that shared a range with others may do so no more: theirs stays the common one.
         """
-        return {number: self._known[name] for name, number in observed(instrumented)}
+        numbers = observed(instrumented)
+        return {number: self._known[name] for name, number in numbers if name in self._known}
 
     def of(self, name: str) -> Histogram | None:
         """What was found of one value."""

@@ -87,7 +87,16 @@ def test_integers_that_keep_the_accuracy_need_no_more() -> None:
         "entropy",
         "mse",
     ]
+    assert all(r.quantize.least_sqnr_db is None for r in tried if r.quantize)
     assert len(tried) == 5
+
+
+def test_inexact_layers_stay_float_where_integers_lose_too_much() -> None:
+    def drop_of(recipe: Recipe) -> float:
+        return 0.1 if recipe.quantize and recipe.quantize.least_sqnr_db is None else 0.0
+
+    sixth = run(drop_of)[5].quantize
+    assert sixth is not None and sixth.least_sqnr_db is not None
 
 
 def excluded(recipe: Recipe) -> int:
@@ -114,7 +123,8 @@ def test_failures_lead_nowhere() -> None:
 
 def test_int8_that_is_rounded_as_the_model_runs_comes_before_float_layers() -> None:
     tried = run(lambda recipe: 0.1 if recipe.quantize else 0.0)
-    assert [r.quantize.scheme for r in tried[5:7] if r.quantize] == ["int8-dynamic", "int8"]
+    schemes = [r.quantize.scheme for r in tried[5:8] if r.quantize]
+    assert schemes == ["int8", "int8-dynamic", "int8"]
 
 
 def shares(tried: list[Recipe]) -> list[float]:

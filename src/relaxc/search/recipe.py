@@ -69,6 +69,8 @@ class Recipe:
             words.append(f"int8 {self.quantize.calibration}" if is_static else self.quantize.scheme)
             if self.quantize.exclude:
                 words.append(f"{len(self.quantize.exclude)} nodes float")
+            if is_static and self.quantize.least_sqnr_db is not None:
+                words.append(f"{self.quantize.least_sqnr_db:g} dB or float")
         if self.precision != "float32" or not words:
             words.append(self.precision)
         if self.tuned:

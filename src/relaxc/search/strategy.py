@@ -94,16 +94,23 @@ def _alone(recipe: Recipe) -> Strategy:
 
 
 def _integers(space: Space) -> Strategy:
-    """Int8 with each calibration; if all lose too much, other ways to stay accurate."""
+    """All layers on integers, with each calibration; if all lose too much, other ways to stay
+    accurate.
+    """
     tried: list[Trial] = []
     for calibration in CALIBRATION_METHODS:
-        trial = yield Recipe(quantize=QuantizeOptions(calibration=calibration))
+        # The search judges the model, so that no layer is judged alone.
+        everything = QuantizeOptions(calibration=calibration, least_sqnr_db=None)
+        trial = yield Recipe(quantize=everything)
         if trial.is_ok:
             tried.append(trial)
     if not tried:
         return
     best = min(tried, key=space.drop)
     if not space.keeps_accuracy(best):
+        assert best.recipe.quantize is not None
+        # Without the layers that are inexact by themselves.
+        yield Recipe(quantize=QuantizeOptions(calibration=best.recipe.quantize.calibration))
         # Ranges that are measured as the model runs fit better, where that is fast: in products.
         yield Recipe(quantize=QuantizeOptions(scheme="int8-dynamic"))
         yield from _leave_float(best, space)
