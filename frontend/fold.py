@@ -41,10 +41,15 @@ def fold_constants(model: OnnxModel) -> None:
 
 def infer_shapes(model: OnnxModel) -> None:
     """Annotate intermediate shapes; a model that contradicts itself keeps what it had."""
+    model.proto = annotated(model.proto)
+
+
+def annotated(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with intermediate shapes; as it is where it contradicts itself."""
     try:
-        model.proto = onnx.shape_inference.infer_shapes(model.proto, data_prop=True)
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return
+        return proto
 
 
 def _fold_once(model: OnnxModel) -> bool:

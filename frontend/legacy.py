@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from relaxc.errors import ModelError
+from relaxc.frontend.fold import annotated
 
 # Until then, Upsample and Resize count from the first element's edge, which the converter forgets.
 _RESIZE_HAS_MODES = 11
@@ -89,7 +90,7 @@ def restore_resize_modes(
 
 def _ranks(proto: onnx.ModelProto) -> dict[str, int]:
     """The rank of every tensor of the main graph where it is known."""
-    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    inferred = annotated(proto).graph
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*inferred.input, *inferred.value_info)

@@ -202,7 +202,7 @@ def expand_bodies(model: OnnxModel, is_supported: Callable[[str], bool]) -> None
             return
         try:
             model.proto = inline_bodies(model.proto, frozenset(names), versions)
-        except (RuntimeError, ValueError) as err:
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as err:
             raise ModelError(
                 f"operators of `{model.name}` ({', '.join(sorted(names))}) cannot be expanded, "
                 f"which is not supported: {first_line(err)}"

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from relaxc.frontend.fold import static_shapes
+from relaxc.frontend.fold import annotated, static_shapes
 
 # More nodes than this would take longer to compile than anyone waits.
 _MAX_NODES = 4000
@@ -18,8 +18,7 @@ def unroll_scans(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with every Scan of the main graph unrolled whose length is known."""
     if not any(n.op_type == "Scan" and not n.domain for n in proto.graph.node):
         return proto
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    shapes = static_shapes(inferred.graph)
+    shapes = static_shapes(annotated(proto).graph)
     graph = proto.graph
     nodes: list[onnx.NodeProto] = []
     for number, node in enumerate(graph.node):

@@ -176,6 +176,17 @@ def test_a_model_that_contradicts_itself(graph: str, weight: np.ndarray, reason:
         from_onnx(model)
 
 
+def test_a_contradiction_beside_an_operator_without_a_converter() -> None:
+    model = onnx_model(
+        """g (float[1] x) => (float[a] y, float[b,c] z) <int64[1] shape = {1}> {
+            y = Mish (x)
+            z = Reshape (x, shape)
+        }"""
+    )
+    with pytest.raises(ModelError, match="Mish. cannot be expanded.*differ in rank"):
+        from_onnx(model)
+
+
 def test_impossible_sizes() -> None:
     model = relu_model()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62
