@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relaxc.errors import OutputError, TargetError
-from relaxc.replacing import replacing
+from relaxc.errors import TargetError
+from relaxc.report.figures import write_figure
 
 if TYPE_CHECKING:
     from relaxc.passes.quantize.layer_ranges import LayerRange
@@ -49,8 +49,4 @@ def plot(path: Path, ranges: Sequence[LayerRange]) -> None:
     axes.set_xlim(-0.5, 1.5)
     axes.set_xlabel("values seen, in units of the range of the integers (0 to 1)")
     axes.legend(fontsize="small", loc="upper right")
-    try:
-        with replacing(path) as file:
-            figure.savefig(file, format=path.suffix.lstrip(".") or "svg")
-    except (OSError, ValueError) as err:
-        raise OutputError(f"cannot write `{path}`: {err}") from err
+    write_figure(figure, path)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from relaxc.errors import OutputError, TargetError
+from relaxc.errors import TargetError
 from relaxc.passes.prune.sensitivity import Point
-from relaxc.replacing import replacing
+from relaxc.report.figures import write_figure
 from relaxc.report.tables import table
 
 
@@ -71,11 +71,7 @@ def plot(path: Path, points: Iterable[Point], measure: str) -> None:
     axes.set_ylabel(measure)
     axes.legend(fontsize="small", title="most sensitive first")
     axes.grid(alpha=0.3)
-    try:
-        with replacing(path) as file:
-            figure.savefig(file, format=path.suffix.lstrip(".") or "svg")
-    except (OSError, ValueError) as err:
-        raise OutputError(f"cannot write `{path}`: {err}") from err
+    write_figure(figure, path)
 
 
 # Lines with a colour and a name; the others are grey.
