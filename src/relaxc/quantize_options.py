@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,6 +108,8 @@ class QuantizeOptions:
             raise OptionError("group_size is for schemes that round weights only, or dynamically")
         if self.most_noise is not None and not self.most_noise > 0:
             raise OptionError(f"most_noise must be positive, not {self.most_noise:g}")
+        if self.least_sqnr_db is not None and math.isnan(self.least_sqnr_db):
+            raise OptionError("least_sqnr_db must be a number of decibels, not nan")
         for method in (self.calibration, *self.layer_calibration.values()):
             check_word("calibration method", method, CALIBRATION_METHODS)
         check_patterns(tuple(self.layer_calibration))

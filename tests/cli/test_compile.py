@@ -178,6 +178,8 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),
         (["--group-size", "32"], "go with `--quantize`"),
         (["--quantize", "int8-dynamic", "--most-noise", "0"], "most_noise must be positive, not 0"),
+        (["--quantize", "int8-dynamic", "--least-sqnr", "nan"], "must be a number of decibels"),
+        (["--recover", "data.npz"], "a recipe gets its samples by `--calibrate`"),
         (["--try-exclusions"], "`--try-exclusions` go with `--quantize int8`"),
     ],
 )

@@ -130,7 +130,10 @@ def read_pruning(
     """
     given = any(value is not None for value in (recover, samples, sensitivity))
     if not texts and (given or keep):
-        raise OptionError("`--recover`, `--samples`, `--sensitivity`, `--keep` go with `--prune`")
+        raise OptionError(
+            "`--recover`, `--samples`, `--sensitivity`, `--keep` go with `--prune`; a recipe gets "
+            "its samples by `--calibrate`"
+        )
     curves: dict[str, dict[float, float]] = {}
     if sensitivity is not None:
         scope = "sensitivity"
