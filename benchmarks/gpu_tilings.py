@@ -21,6 +21,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -154,7 +155,7 @@ def measure(folder: Path) -> None:
     torch.zeros(1, device="cuda")
     driver = ctypes.CDLL("libcuda.so.1")
     with ThreadPoolExecutor() as pool:
-        cubins = list(pool.map(_compiled, range(len(entries)), entries))
+        cubins = list(pool.map(_compiled, entries))
     results: dict[str, list[tuple[float, list[int]]]] = {}
     for entry, cubin in zip(entries, cubins):
         if cubin is None:
@@ -172,17 +173,17 @@ def measure(folder: Path) -> None:
     (folder / "measured.json").write_text(json.dumps(results))
 
 
-def _compiled(number: int, entry: dict[str, Any]) -> bytes | None:
+def _compiled(entry: dict[str, Any]) -> bytes | None:
     source, arch = entry["source"].replace("KERNEL", "kernel"), "sm_90"
     arch += "a" if "#define WGMMA " in source else ""
-    path = Path(f"/tmp/candidate{number}.cu")
-    path.write_text(source)
     halves = ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_OPERATORS")
     command = ["nvcc", "-cubin", f"-arch={arch}", "-O3", "-std=c++17", "-w"]
     command += ["--expt-relaxed-constexpr", *(f"-U__CUDA_NO_{name}__" for name in halves)]
-    output = path.with_suffix(".cubin")
-    done = subprocess.run([*command, "-o", str(output), str(path)], capture_output=True)
-    return None if done.returncode else output.read_bytes()
+    with tempfile.TemporaryDirectory() as scratch:
+        path, output = Path(scratch, "kernel.cu"), Path(scratch, "kernel.cubin")
+        path.write_text(source)
+        done = subprocess.run([*command, "-o", str(output), str(path)], capture_output=True)
+        return None if done.returncode else output.read_bytes()
 
 
 def _timed(driver: Any, entry: dict[str, Any], cubin: bytes) -> float:
