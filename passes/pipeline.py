@@ -114,6 +114,7 @@ def default_passes(
     precision: Precision = "float32",
     pruning: Sequence[Pass] = (),
     rounds_rows: bool = False,
+    sharding: Sequence[Pass] = (),
 ) -> list[Pass]:
     """Return all passes; `compiler.py` leaves out what the options disable.
 
@@ -123,11 +124,14 @@ def default_passes(
         precision: how tensors between kernels are stored and multiplied.
         pruning: what prunes; these passes take data to judge and to recover by.
         rounds_rows: whether products with integer weights round their data to int8.
+        sharding: what keeps one GPU's part of a model that several compute.
     """
     return [
         # First of all, because most passes look for float32.
         *([WidenHalves()] if kernels.widens_halves else []),
         *graph_passes(quantization, pruning),
+        # Weights are constants by now, and projections are still products of their own.
+        *sharding,
         # Queries, keys and values as one product, while attention still reads them by views.
         *([MergeParallelProducts()] if kernels.prefers_wide_products else []),
         # Kernels: operators that the target computes well, each with the epilogue it can take.

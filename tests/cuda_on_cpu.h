@@ -4,6 +4,7 @@
 // Asynchronous copies and products happen when they are waited for, not before: a missing wait shows.
 // References for fragments: PTX ISA 9.0, sections on mma.m16n8k16, mma.m16n8k8, ldmatrix and wgmma.
 
+#include <sched.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -120,6 +121,28 @@ static unsigned load_fresh_32(const void* from) { return load_bits<uint32_t>(fro
 static uint2 load_fresh_64(const void* from) { return load_bits<uint2>(from); }
 static uint4 load_fresh_128(const void* from) { return load_bits<uint4>(from); }
 static void prefetch(const void*) {}
+
+// Memory that several GPUs share, each emulated by a thread of its own: halves of lines arrive one by
+// one, the second one first.
+static void store_line(void* to, unsigned x, unsigned y, unsigned round) {
+  uint64_t* halves = (uint64_t*)to;
+  if ((uintptr_t)to % 16) fail("a line is misaligned");
+  __atomic_store_n(halves + 1, (uint64_t)round << 32 | y, __ATOMIC_RELEASE);
+  __atomic_store_n(halves, (uint64_t)round << 32 | x, __ATOMIC_RELEASE);
+}
+static uint2 await_line(const void* from, unsigned round) {
+  const uint64_t* halves = (const uint64_t*)from;
+  uint64_t x, y;
+  do {
+    sched_yield();
+    x = __atomic_load_n(halves, __ATOMIC_ACQUIRE), y = __atomic_load_n(halves + 1, __ATOMIC_ACQUIRE);
+  } while (x >> 32 != round || y >> 32 != round);
+  return make_uint2((unsigned)x, (unsigned)y);
+}
+static void send_signal(void* to, unsigned round) { __atomic_store_n((uint32_t*)to, round, __ATOMIC_RELEASE); }
+static void await_signal(const void* from, unsigned round) {
+  while ((int)(__atomic_load_n((const uint32_t*)from, __ATOMIC_ACQUIRE) - round) < 0) sched_yield();
+}
 static void copy_async(unsigned to, const void* from, bool valid) {
   if ((uintptr_t)from % 16) fail("global memory misaligned");
   fibers[running].open.push_back({to, from, valid});

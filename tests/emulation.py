@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tvm import relax
 
 from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Io, Precision
+from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.precision.convert_io import ConvertIo
@@ -33,6 +36,7 @@ from relaxc.targets.registry import backend_for
 
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 _INSTRUCTIONS = Path(gemm.__file__).with_name("instructions.cuh")
+_PEERS = _INSTRUCTIONS.with_name("peers.cuh")
 
 
 def _headers() -> Path | None:
@@ -90,12 +94,47 @@ def run_on_cpu(
     io: Io = "model",
 ) -> tuple[list[np.ndarray], set[str]]:
     """Returns the outputs, and the names of the kernels in CUDA C++, without their hashes."""
-    backend = backend_for("cuda -arch=sm_90").with_precision(precision)
-    imported = from_onnx(model)
-    mod = imported.mod if io == "model" else ConvertIo(io).apply(imported.mod)
-    for item in default_passes(backend.kernels, precision=precision):
-        mod = item.apply(mod)
-    weights = list(mod["main"].attrs[WEIGHTS])
+    machine = EmulatedModel(model, precision, io)
+    return machine.run(feed), machine.kernels
+
+
+class EmulatedModel:
+    """A model for GPUs, or one GPU's part of it, with all that runs it on the CPU.
+
+    Attributes:
+        weights: what it takes after its inputs.
+        kernels: names of those in CUDA C++, without their hashes.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        precision: Precision,
+        io: Io = "model",
+        sharding: Sequence[Pass] = (),
+    ) -> None:
+        backend = backend_for("cuda -arch=sm_90").with_precision(precision)
+        imported = from_onnx(model)
+        mod = imported.mod if io == "model" else ConvertIo(io).apply(imported.mod)
+        for item in default_passes(backend.kernels, precision=precision, sharding=sharding):
+            mod = item.apply(mod)
+        self.weights = list(mod["main"].attrs[WEIGHTS])
+        self._inputs = imported.inputs
+        self._vm, sources, workspace = _machine(mod)
+        self.weights += workspace
+        self.kernels = {source.name.partition("_")[0] for source in sources}
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs."""
+        inputs = [tvm.runtime.tensor(feed[name]) for name in self._inputs]
+        result = self._vm["main"](*inputs, *self.weights)
+        results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        return [np.asarray(r.numpy()) for r in results]
+
+
+def _machine(
+    mod: tvm.IRModule,
+) -> tuple[relax.VirtualMachine, list[KernelSource], list[tvm.runtime.Tensor]]:
     mod, sources = take_sources(mod)
     for source in sources:
         tvm_ffi.register_global_func(source.name, _emulated(source), override=True)
@@ -106,13 +145,7 @@ def run_on_cpu(
         for _, transform in cpu.lowering_passes():
             mod = transform(mod)
         executable = relax.build(mod, cpu.target, relax_pipeline=None)
-    vm = relax.VirtualMachine(executable, tvm.cpu())
-    weights += workspace_tensors(mod)
-    inputs = [tvm.runtime.tensor(feed[name]) for name in imported.inputs]
-    result = vm["main"](*inputs, *weights)
-    results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
-    names = {source.name.partition("_")[0] for source in sources}
-    return [np.asarray(r.numpy()) for r in results], names
+    return relax.VirtualMachine(executable, tvm.cpu()), sources, workspace_tensors(mod)
 
 
 def _describe_matrix(to: Any, _dtype: str, rank: int, base: Any, *sizes: int) -> None:
@@ -131,10 +164,11 @@ def _describe_patches(to: Any, base: Any, _size: int, *numbers: int) -> None:
 
 
 def _emulated(source: KernelSource) -> Any:
-    library = _build(source.source, source.name)
+    path = _build(source.source, source.name)
     count = len(source.arguments)
 
     def run(*arguments: Any) -> None:
+        library = _loaded(path)
         values = [getattr(a, "value", a) or 0 for a in arguments]
         x, y, z, threads, shared = values[count:]
         library.run((ctypes.c_int64 * count)(*values[:count]), x, y, z, threads, shared)
@@ -142,9 +176,29 @@ def _emulated(source: KernelSource) -> Any:
     return run
 
 
+_own = threading.local()
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    """A library of kernels; each thread has its own, because they remember what they run."""
+    known: dict[Path, ctypes.CDLL] = _own.__dict__.setdefault("libraries", {})
+    if path not in known:
+        with tempfile.TemporaryDirectory() as folder:
+            known[path] = ctypes.CDLL(str(shutil.copy(path, folder)))
+    return known[path]
+
+
 @functools.cache
-def _build(source: str, name: str) -> ctypes.CDLL:
+def _built() -> Path:
+    folder = tempfile.mkdtemp(prefix="relaxc-")
+    atexit.register(shutil.rmtree, folder)
+    return Path(folder)
+
+
+@functools.cache
+def _build(source: str, name: str) -> Path:
     text = source.replace(_INSTRUCTIONS.read_text(), _HEADER.read_text())
+    text = text.replace(_PEERS.read_text(), "")
     text = re.sub("#define WGMMA .*", "#define WGMMA", text)
     assert "asm" not in text, "an instruction is not emulated"
     text += f"""
@@ -152,9 +206,8 @@ extern "C" void run(const int64_t* values, int x, int y, int z, int threads, int
   launch({name}, values, Index{{x, y, z}}, threads, shared_bytes);
 }}
 """
-    with tempfile.TemporaryDirectory() as folder:
-        path, output = Path(folder, "kernel.cc"), Path(folder, "kernel.so")
-        path.write_text(text)
-        command = ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{_headers()}"]
-        subprocess.run([*command, "-o", str(output), str(path)], check=True)
-        return ctypes.CDLL(str(output))
+    path, output = (_built() / f"{name}.{suffix}" for suffix in ("cc", "so"))
+    path.write_text(text)
+    command = ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{_headers()}"]
+    subprocess.run([*command, "-o", str(output), str(path)], check=True)
+    return output

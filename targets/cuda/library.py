@@ -20,6 +20,7 @@ from relaxc.layout import (
     Precision,
 )
 from relaxc.targets.cuda.groups import attention, rotate
+from relaxc.targets.cuda.groups.all_reduce import AllReduce
 from relaxc.targets.cuda.groups.base import Context, Group, GroupKernel
 from relaxc.targets.cuda.groups.conv2d import Conv2d
 from relaxc.targets.cuda.groups.loops import LOOPS
@@ -33,7 +34,10 @@ from relaxc.targets.cuda.kernels.loops import lower_loops
 from relaxc.targets.cuda.machine import Gpu
 
 # The first that applies wins.
-_KERNELS: tuple[GroupKernel, ...] = (Conv2d(), Matmul(), Pool2d(), Mean2d(), Rows(), *LOOPS)
+_KERNELS: tuple[GroupKernel, ...] = (
+    *(Conv2d(), Matmul(), Pool2d(), Mean2d(), Rows(), AllReduce()),
+    *LOOPS,
+)
 # These read plain tensors of any element, through views.
 _VIEWING = (ATTENTION, ROTATE)
 _BY_NAME = {kernel.name: kernel for kernel in _KERNELS}

@@ -1,0 +1,1 @@
+"""Divide one model among several GPUs."""
