@@ -43,10 +43,9 @@ def build(tmp_path: Path) -> Compile:
     def compile_(
         model: onnx.ModelProto, data: object, method: str = "minmax"
     ) -> relaxc.CompileResult:
-        # `round` looks at the samples every time.
         quantize = QuantizeOptions(
             calibration=method,  # type: ignore[arg-type]
-            correct=("bias",),
+            correct=("round", "bias"),
             speed_gate=False,
         )
         path = tmp_path / "m.rxc"
@@ -72,7 +71,8 @@ def test_equal_model_and_data_are_measured_once(
     assert second.path.read_bytes() == first
     assert second.warnings == ()
     build(conv_model(), iter(samples()))
-    assert len(pieces) == 1
+    # The fit of weights, and the errors of layers.
+    assert len(pieces) == 2
     for method in ("percentile", "mse", "entropy"):
         build(conv_model(), lambda _inputs: iter(samples()), method)
     assert len(measured) == 1
@@ -103,8 +103,22 @@ def test_a_damaged_entry_is_measured_again(
         damaged = {"cut": content[:99], "flip": content, "empty": b""}[damage]
         entry.write_bytes(bytes(damaged))
     result = build(conv_model(), samples())
-    # Histograms, and the errors of layers.
-    assert len([w for w in result.warnings if "are damaged" in w]) == len(entries) == 2
+    # Histograms, fitted weights, and the errors of layers.
+    assert len([w for w in result.warnings if "are damaged" in w]) == len(entries) == 3
     assert result.path.read_bytes() == good
     assert build(conv_model(), samples()).warnings == ()
+    assert len(measured) == 2
+
+
+def test_the_oldest_entries_make_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measured: list[int], build: Compile
+) -> None:
+    build(conv_model(), samples())
+    first = set((tmp_path / "cache/relaxc/statistics").glob("*.stats"))
+    monkeypatch.setattr("relaxc.statistics._MOST_IN_ALL", sum(e.stat().st_size for e in first))
+    build(conv_model(), samples(1))
+    left = list((tmp_path / "cache/relaxc/statistics").glob("*.stats"))
+    assert 0 < len(left) < 6
+    assert not first <= set(left)
+    build(conv_model(), samples(1))
     assert len(measured) == 2

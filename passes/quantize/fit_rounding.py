@@ -39,6 +39,19 @@ from relaxc.passes.quantize.second_moments import Layer, second_moments
 
 # [rows, columns] of a weight as integers, and the scale of each column.
 Fitted = tuple[Matrix, np.ndarray]
+Named = dict[str, np.ndarray]
+# Given all that shapes them (modules, samples, words) and what finds them: arrays, by name.
+Once = Callable[[Sequence[IRModule], Sequence[Arrays], str, Callable[[], Named]], Named]
+
+# Part of those words: to be raised whenever other integers are found for the same module and data.
+_REVISION = 1
+
+
+def at_once(
+    _mods: Sequence[IRModule], _samples: Sequence[Arrays], _words: str, find: Callable[[], Named]
+) -> Named:
+    """Find arrays, and remember nothing."""
+    return find()
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ class FitRounding(Pass):
         run: compiles a module and runs it.
         samples: gives arguments of `main`; without any, nothing happens.
         centered: whether biases will be corrected.
+        once: finds arrays, or knows them from an earlier compilation.
         known: what was found; serves again when a module is quantized anew.
     """
 
@@ -57,6 +71,7 @@ class FitRounding(Pass):
     run: Run
     samples: Callable[[], Sequence[Arrays]]
     centered: bool = True
+    once: Once = at_once
     known: dict[str, Fitted] = field(default_factory=dict, hash=False, compare=False)
 
     name: ClassVar[str] = "fit-rounding"
@@ -65,7 +80,7 @@ class FitRounding(Pass):
     def apply(self, mod: IRModule) -> IRModule:
         """Rewrite `main`."""
         rounded = rounded_calls(mod)
-        self._fit(rounded)
+        self._fit(mod, rounded)
         weights = {
             layer.call.args[1]: self.known[name]
             for name, layer in rounded.items()
@@ -82,7 +97,7 @@ class FitRounding(Pass):
 
         return rewrite_main(relax.BlockBuilder(mod), rewrite)
 
-    def _fit(self, rounded: Mapping[str, RoundedLayer]) -> None:
+    def _fit(self, mod: IRModule, rounded: Mapping[str, RoundedLayer]) -> None:
         """Find the integers of layers that are not known yet."""
         missing = {name for name in rounded if name not in self.known}
         samples = self.samples() if missing else []
@@ -94,8 +109,22 @@ class FitRounding(Pass):
             for product in products_of(teacher, grouped=True)
             if (name := str(product.var.name)) in missing and rounded[name].is_per_channel
         ]
-        for product, moments in second_moments(teacher, layers, self.run, samples, self.centered):
-            self.known[str(product.var.name)] = fitted(product, moments)
+
+        def find() -> Named:
+            found: Named = {}
+            moments = second_moments(teacher, layers, self.run, samples, self.centered)
+            for product, gram in moments:
+                integers, scales = fitted(product, gram)
+                place = names.index(str(product.var.name))
+                found[f"{place}.integers"] = integers.astype(np.int8)
+                found[f"{place}.scales"] = scales
+            return found
+
+        names = [str(layer.product.var.name) for layer in layers]
+        words = f"{self.name} {_REVISION}, centered {self.centered}: {names}"
+        found = self.once((teacher, mod), samples, words, find)
+        for place, name in enumerate(names):
+            self.known[name] = found[f"{place}.integers"], found[f"{place}.scales"]
 
 
 def fitted(product: Product, moments: Matrix) -> Fitted:

@@ -109,7 +109,7 @@ def export(
         diagnostics.checkpoint,
         kernel_clock(backend_for(options.target), probes.build, probes.feed),
     )
-    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append)
+    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append, probes.once)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     passes = select_passes(graph_passes(quantization, pruning), options, diagnostics)
     changing = {id(p) for p in (*pruning, *quantization)}

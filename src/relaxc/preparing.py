@@ -122,7 +122,7 @@ def prepare(
     gated: list[GateReport] = []
     measured: list[Study] = []
     probes = Probes(backend, calibration_data, recovery_data)
-    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append)
+    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append, probes.once)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     if has_speed_gate(options, backend, warnings):
         gate = gate_pass(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,9 +16,10 @@ from relaxc.frontend.importer import ImportedModel
 from relaxc.gating import Peeked
 from relaxc.manifest import describe_inputs, tensor_infos
 from relaxc.passes.prune.segments import Arrays
+from relaxc.passes.quantize.fit_rounding import Named
 from relaxc.quantizing import Remembered
 from relaxc.runtime.session import Model
-from relaxc.statistics import Histograms, measured_once, results_once
+from relaxc.statistics import Histograms, arrays_once, measured_once, results_once
 from relaxc.targets.base import Backend
 from relaxc.targets.registry import backend_for
 
@@ -56,6 +57,17 @@ class Probes:
         """Likewise, unless that is known from an earlier compilation."""
         once = results_once(self.run, backend_for("llvm").describe(), self.warnings)
         yield from once(piece, arguments)
+
+    def once(
+        self,
+        mods: Sequence[IRModule],
+        samples: Sequence[Arrays],
+        words: str,
+        find: Callable[[], Named],
+    ) -> Named:
+        """Arrays that take long to find, unless they are known from an earlier compilation."""
+        target = backend_for("llvm").describe()
+        return arrays_once(mods, samples, words, target, find, self.warnings)
 
     def samples(self) -> list[Arrays]:
         """What pruning judges and corrects by; read once.

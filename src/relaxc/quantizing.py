@@ -19,7 +19,7 @@ from relaxc.passes.quantize.calibrate import CalibrateQuantization, Collect
 from relaxc.passes.quantize.correct_bias import CorrectBias
 from relaxc.passes.quantize.equalize_layers import EqualizeLayers
 from relaxc.passes.quantize.exclusion_gains import ExclusionGain, exclusion_gains
-from relaxc.passes.quantize.fit_rounding import FitRounding
+from relaxc.passes.quantize.fit_rounding import FitRounding, Once
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.layer_errors import LayerError, LayerErrors
 from relaxc.passes.quantize.layer_ranges import LayerRange, layer_ranges
@@ -50,12 +50,14 @@ class Correction:
         samples: gives arguments of `main`; none where there is no data.
         run_once: likewise, for what is worth keeping between compilations.
         report: receives what can be found out about layers.
+        once: finds arrays, or knows them from an earlier compilation.
     """
 
     run: Run
     samples: Callable[[], list[Arrays]]
     run_once: Run
     report: Callable[[Study], None]
+    once: Once
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,13 @@ def quantization_passes(
         return fit.apply(calibrated) if fit.known else calibrated
 
     run, samples = correction.run_once, correction.samples
-    # Moments of data are too large to be kept between compilations.
+    # Moments of data are too large to be kept between compilations; what is made of them is not.
     fit = FitRounding(
         lambda: teachers[-1],
         correction.run,
         samples if "round" in options.corrections else list,
         "bias" in options.corrections,
+        correction.once,
     )
     errors = LayerErrors(lambda: teachers[-1], run, samples)
     limits = Limits(options.least_sqnr_db, options.most_noise)

@@ -1,4 +1,4 @@
-"""Histograms of activations, kept between compilations.
+"""Histograms of activations, errors of layers and fitted weights, kept between compilations.
 
 How a range is read off a histogram, and what becomes of it, changes nothing about the histogram:
 four methods of calibration need one run. An entry is known by all that shapes it: the module that
@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ _CHECKSUM = 32  # bytes of a file, before the archive
 _MOST_ENTRIES = 64
 # Samples that are not in memory anyway are read ahead as far as this, to know whether they are new.
 _READ_AHEAD = 64 << 20
-# Of results that are kept.
-_MOST_BYTES = 16 << 20
+# Of results that are kept: sums and ranges, and weights.
+_MOST_BYTES, _MOST_WEIGHTS = 16 << 20, 256 << 20
+# Of all entries.
+_MOST_IN_ALL = 1 << 30
 
 
 def measured_once(
@@ -89,15 +91,8 @@ def results_once(run: Run, target: Mapping[str, object], warnings: list[str]) ->
 
     def once(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
         held = list(arguments)
-        digest = _digest(mod, target)
-        for arrays in held:
-            _add(digest, {str(i): array for i, array in enumerate(arrays)})
-        path = default_cache_dir() / "statistics" / f"{digest.hexdigest()}.stats"
-        try:
-            known = _load(path)
-        except (OSError, ValueError) as err:
-            warnings.append(f"statistics in `{path}` are damaged ({err}): they are measured again")
-            known = None
+        path = _entry(_digest(mod, target), held)
+        known = _known(path, warnings)
         if known is not None:
             width = len(known) // max(1, len(held))
             for row in range(len(held)):
@@ -110,6 +105,52 @@ def results_once(run: Run, target: Mapping[str, object], warnings: list[str]) ->
         yield from rows
 
     return once
+
+
+def arrays_once(
+    mods: Sequence[IRModule],
+    samples: Sequence[Arrays],
+    words: str,
+    target: Mapping[str, object],
+    find: Callable[[], dict[str, np.ndarray]],
+    warnings: list[str],
+) -> dict[str, np.ndarray]:
+    """Arrays that take long to find, from the cache where it has them.
+
+    Args:
+        mods: that they depend on.
+        samples: likewise.
+        words: whatever else they depend on.
+        target: what modules are compiled for.
+        find: finds them.
+        warnings: gets a line where an entry is damaged.
+    """
+    digest = hashlib.sha256(words.encode())
+    for mod in mods:
+        digest.update(_digest(mod, target).digest())
+    path = _entry(digest, samples)
+    known = _known(path, warnings)
+    if known is None:
+        known = find()
+        if sum(array.nbytes for array in known.values()) < _MOST_WEIGHTS:
+            _save(path, **known)
+    return known
+
+
+def _entry(digest: Any, samples: Iterable[Arrays]) -> Path:
+    """The file of what depends on samples, too."""
+    for arrays in samples:
+        _add(digest, {str(i): array for i, array in enumerate(arrays)})
+    return default_cache_dir() / "statistics" / f"{digest.hexdigest()}.stats"
+
+
+def _known(path: Path, warnings: list[str]) -> dict[str, np.ndarray] | None:
+    """The arrays of an entry, or None where there is none that is whole."""
+    try:
+        return _load(path)
+    except (OSError, ValueError) as err:
+        warnings.append(f"statistics in `{path}` are damaged ({err}): they are measured again")
+        return None
 
 
 def _digest(mod: IRModule, target: Mapping[str, object]) -> Any:
@@ -204,6 +245,15 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with replacing(path) as file:
                 file.write(hashlib.sha256(content).digest() + content)
-            entries = sorted(path.parent.glob("*.stats"), key=lambda entry: entry.stat().st_mtime)
-            for entry in entries[:-_MOST_ENTRIES]:
-                entry.unlink()
+            _drop_oldest(path.parent)
+
+
+def _drop_oldest(folder: Path) -> None:
+    """Remove what was not used for longest, where entries are too many or too large."""
+    entries = [(entry.stat(), entry) for entry in folder.glob("*.stats")]
+    left = _MOST_IN_ALL
+    newest = sorted(entries, key=lambda pair: pair[0].st_mtime, reverse=True)
+    for number, (facts, entry) in enumerate(newest):
+        left -= facts.st_size
+        if number and (number >= _MOST_ENTRIES or left < 0):
+            entry.unlink()
