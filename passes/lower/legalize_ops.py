@@ -35,7 +35,7 @@ class LegalizeOps(Pass):
     def apply(self, mod: IRModule) -> IRModule:
         """Legalize every function."""
         rules = {"relax.reshape": _keep, "relax.quantize": quantize, **EXTREMUM_RULES}
-        rules["relax.mean"] = _mean
+        rules |= {"relax.mean": _mean, "relax.strided_slice": _strided_slice}
         rules |= dict.fromkeys(_VIEWS, _as_reshape)
         return relax.transform.LegalizeOps(rules)(mod)
 
@@ -51,6 +51,18 @@ def _as_reshape(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         # A reshape would read 0 as "the dimension that was there".
         return bb.call_te(topi.full, list(call.ty.shape.values), str(call.ty.dtype.dtype), 0)
     return relax.op.reshape(call.args[0], call.ty.shape)
+
+
+def _strided_slice(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """TVM computes the extents anew, in a form that may not be provably the call's."""
+    made = ir.Op.get("relax.strided_slice").get_attr("FLegalize")(bb, call)
+    if not isinstance(made, relax.Call) or not made.ty_args or not _has_shape(call):
+        return made
+    return relax.Call(made.op, made.args, made.attrs, [call.ty], made.span)
+
+
+def _has_shape(call: relax.Call) -> bool:
+    return isinstance(call.ty, relax.TensorType) and isinstance(call.ty.shape, relax.ShapeExpr)
 
 
 def _mean(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
