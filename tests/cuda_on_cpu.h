@@ -41,7 +41,7 @@ static Index threadIdx, blockIdx, gridDim;
 alignas(1024) unsigned char memories[SPLIT][232448];  // one per block of the cluster
 static unsigned shared_limit;
 
-struct Product { Sum* c; unsigned a, b; };
+struct Product { Sum* c; unsigned a, b; bool adds; const unsigned* const* left; };  // registers of four threads
 struct Copy { unsigned to; const void* from; bool valid; unsigned size = 16; };
 struct Fiber {
   ucontext_t context;
@@ -97,6 +97,7 @@ static uint32_t __float_as_uint(float x) { uint32_t v; std::memcpy(&v, &x, 4); r
 static float __uint_as_float(uint32_t x) { float v; std::memcpy(&v, &x, 4); return v; }
 static float __int_as_float(int x) { return __uint_as_float((uint32_t)x); }
 static float nearly_exp(float x) { return std::exp(x); }
+static float nearly_exp2(float x) { return std::exp2(x); }
 static float nearly_divide(float x, float y) { return x / y; }
 static uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
   uint64_t bytes = (uint64_t)high << 32 | low;
@@ -111,6 +112,10 @@ static float __shfl_xor_sync(unsigned, float x, int mask) {
   float other = __uint_as_float(slot(lane() ^ mask)[0]);
   meet_warp();
   return other;
+}
+
+static unsigned __shfl_xor_sync(unsigned, unsigned x, int mask) {
+  return __float_as_uint(__shfl_xor_sync(0u, __uint_as_float(x), mask));
 }
 
 static void wait_for_predecessor() {}
@@ -227,7 +232,8 @@ static void mma(Sum* c, const unsigned* a, const unsigned* b) {
 static void show_to_wgmma() {}
 static void begin_wgmma() {}
 static void finished(Sum&) {}
-static void wgmma(Sum* c, unsigned a, unsigned b) { fibers[running].open_products.push_back({c, a, b}); }
+static void finished(unsigned&) {}
+static void wgmma(Sum* c, unsigned a, unsigned b, bool adds = true) { fibers[running].open_products.push_back({c, a, b, adds, nullptr}); }
 static void commit_wgmma() {
   fibers[running].product_groups.push_back(std::move(fibers[running].open_products));
   fibers[running].open_products.clear();
@@ -242,16 +248,39 @@ static Sum element_of_tile(unsigned tile, int row, int k, bool is_signed) {
   if (MODE == 4) return is_signed ? (int8_t)byte : byte;
   return half_of(word, k & 1);
 }
+#ifdef V_COLUMNS
+static std::vector<const unsigned*> lefts(1024);
+static void wgmma_values(Sum* c, const unsigned* a, unsigned b) {
+  lefts[running] = a;
+  meet_warp();
+  const unsigned** left = new const unsigned*[4];
+  for (int i = 0; i < 4; ++i) left[i] = lefts[running / 4 * 4 + i];
+  meet_warp();
+  fibers[running].open_products.push_back({c, 0, b, true, left});
+}
+static void multiply_values(const Product& p) {
+  for (int i = 0; i < V_COLUMNS / 2; ++i) {
+    int n = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+    for (int k = 0; k < 16; ++k)
+      p.c[i] += half_of(p.left[k % 8 / 2][k / 8 * 2 + i % 4 / 2], k % 2) * element_of_tile(p.b + n / 64 * V_BLOCK, k, n % 64, true);
+  }
+}
+#else
+static void multiply_values(const Product&) {}
+#endif
+static void multiply_tiles(const Product& p) {
+  for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
+    int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
+    int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+    if (!p.adds) p.c[i] = 0;
+    for (int k = 0; k < (MODE == 4 ? 32 : MODE == 2 ? 8 : 16); ++k)
+      p.c[i] += element_of_tile(p.a, row, k, false) * element_of_tile(p.b, column, k, true);
+  }
+}
 template <int PENDING> static void wait_wgmma() {
   auto& groups = fibers[running].product_groups;
   for (; groups.size() > PENDING; groups.pop_front())
-    for (const Product& p : groups.front())
-      for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
-        int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
-        int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
-        for (int k = 0; k < (MODE == 4 ? 32 : MODE == 2 ? 8 : 16); ++k)
-          p.c[i] += element_of_tile(p.a, row, k, false) * element_of_tile(p.b, column, k, true);
-      }
+    for (const Product& p : groups.front()) p.left ? multiply_values(p) : multiply_tiles(p);
   meet_warp();  // the instruction is a warp's: no lane goes on before the others' sums are there
 }
 #endif

@@ -10,6 +10,8 @@ from tvm import relax
 
 from relaxc.layout import PLAIN, Element, Layout
 from relaxc.targets.cuda.groups.base import Context
+from relaxc.targets.cuda.groups.joint_attention import JointTiling
+from relaxc.targets.cuda.groups.scores import chain_of, mask_bytes
 from relaxc.targets.cuda.kernels import expressions, gemm
 from relaxc.targets.cuda.kernels.elements import (
     MODES,
@@ -59,47 +61,47 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     pointers = {side: frame.pointer(view.base) for side, view in views.items()}
     elements = {side: frame.elements[view.base] for side, view in views.items()}
     is_few = _are_few(group, views, elements)
-    chain, preload = _chain(group, frame, is_ahead=not is_few)
+    loads = _loads(views, elements, group, context)
     problems = spec.batch * spec.heads
+    joint = None
+    if not is_few and set(loads.values()) == {"COPIED"}:
+        joint = JointTiling.choose(spec, mask_bytes(group, frame), context)
+    chain = chain_of(group, frame, "no" if is_few else "joint" if joint else "warps")
     # Eight would read keys fewer times, but take 46 us for 38 with 512 queries of 32 heads.
     warps = 4
     while not is_few and warps > 1 and _blocks(spec, warps) < context.gpu.multiprocessors:
         warps //= 2
     blocks = problems if is_few else _blocks(spec, warps)
-    split = _split(spec.keys, blocks, context)
-    element = element_of(context.mode)
-    constants: dict[str, int | str] = {
-        "WARPS": warps,
+    split = 1 if joint else _split(spec.keys, blocks, context)
+    tiling: dict[str, int | str] = {
         "DQ": _padded(spec.depth, context),
         "DV": _padded(spec.width, context),
+    }
+    if not is_few:  # it has its own number of warps
+        tiling["WARPS"] = warps
+    constants: dict[str, int | str] = (joint.constants if joint else tiling) | {
         "HEADS": spec.heads,
         "QUERY_COUNT": spec.queries,
         "KEY_COUNT": spec.keys,
         "DEPTH": spec.depth,
         "V_DEPTH": spec.width,
     }
-    if is_few:  # it has its own number of warps
-        del constants["WARPS"]
     for side, view in views.items():
         constants |= {f"{side}_OFFSET": view.offset, f"{side}_COUNT": view.shape[2]}
         constants |= {f"{side}_S{axis}": stride for axis, stride in enumerate(view.strides)}
-    for side in "QKV":
-        parts = [name for name in views if name[0] == side]
-        depth = spec.width if side == "V" else spec.depth
-        kind = "SCALARS"
-        if all(_has_vectors(views[part], depth, context) for part in parts):
-            stored = {elements[part] for part in parts}
-            kind = "COPIED" if stored == {element} else "CONVERTED"
-        constants[f"{side}_LOAD"] = kind
-    constants |= {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
-    constants["Y_PAIRS"] = int(all(v % 2 == 0 for v in (spec.width, *group.out_strides[:3])))
-    body = (_HERE / ("attention_few.cu" if is_few else "attention.cu")).read_text(encoding="utf-8")
-    for word, lines in (("CHAIN", chain), ("PRELOAD", preload)):
-        body = body.replace(f" {word}\n", " " + "\n".join(lines) + "\n")
+    constants |= loads | {f"Y_S{axis}": stride for axis, stride in enumerate(group.out_strides)}
+    steps = (spec.width, *group.out_strides[:3])
+    constants["Y_PAIRS"] = int(all(v % 2 == 0 for v in steps))
+    element = element_of(context.mode)
+    has_chunks = layouts[-1].element == element and all(v % 8 == 0 for v in steps)
+    name = "attention_joint" if joint else "attention_few" if is_few else "attention"
+    body = (_HERE / f"{name}.cu").read_text(encoding="utf-8")
     text = "\n".join(
         [
             f"#define MODE {MODES.index(context.mode)}",
             f"#define SPLIT {split}",
+            *(f"#define {switch}" for switch in (joint.switches(context) if joint else ())),
+            f"#define Y_CHUNKS {int(has_chunks)}",
             "enum { COPIED, CONVERTED, SCALARS };",
             "#define INFINITY_ __int_as_float(0x7f800000)",
             *(f"#define {side}_POINTER {name}" for side, name in pointers.items()),
@@ -107,16 +109,43 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
             f"typedef {type_of(element)} T;",
             *(f"typedef {type_of(e)} T{side};" for side, e in elements.items()),
             f"typedef {type_of(layouts[-1].element)} TY;",
-            *(f"constexpr long long {name} = {value};" for name, value in constants.items()),
+            *(f"constexpr {_type_of(name)} {name} = {value};" for name, value in constants.items()),
             f"constexpr float SCALE = {expressions.number(group.q.scale * group.k.scale)};",
-            body,
+            chain.into(body),
         ]
     )
     if is_few:
         shared = (_FEW_WARPS + 1) * spec.queries * (spec.depth + 4) * 4
         return frame.finish(text, [split, problems], _FEW_WARPS * 32, shared)
+    if joint:
+        grid = [-(-spec.queries // joint.queries), problems]
+        return frame.finish(text, grid, joint.threads, joint.shared_bytes)
     grid = [-(-spec.queries // (warps * 16)) * split, problems]
     return frame.finish(text, grid, warps * 32, _shared_bytes(group, warps, context))
+
+
+def _type_of(constant: str) -> str:
+    """Distances in memory may be large."""
+    return "long long" if "_S" in constant or "_OFFSET" in constant else "int"
+
+
+def _loads(
+    views: dict[str, Strided],
+    elements: dict[str, Element],
+    group: AttentionGroup,
+    context: Context,
+) -> dict[str, int | str]:
+    """How rows of queries, keys and values get into shared memory."""
+    found: dict[str, int | str] = {}
+    for side in "QKV":
+        parts = [name for name in views if name[0] == side]
+        depth = group.spec.width if side == "V" else group.spec.depth
+        kind = "SCALARS"
+        if all(_has_vectors(views[part], depth, context) for part in parts):
+            stored = {elements[part] for part in parts}
+            kind = "COPIED" if stored == {element_of(context.mode)} else "CONVERTED"
+        found[f"{side}_LOAD"] = kind
+    return found
 
 
 def _blocks(spec: Any, warps: int) -> int:
@@ -201,64 +230,3 @@ def _has_vectors(view: Strided, depth: int, context: Context) -> bool:
     per_chunk = 16 // element_bytes(context.mode)
     aligned = (view.offset, depth, *view.strides[:3])
     return view.strides[3] == 1 and all(value % per_chunk == 0 for value in aligned)
-
-
-def _chain(group: AttentionGroup, frame: Frame, is_ahead: bool) -> tuple[list[str], list[str]]:
-    """C++ on `score`, of one `query` and one `key`; and what reads masks before scores are there.
-
-    Args:
-        group: has the operators.
-        frame: declares masks and biases.
-        is_ahead: whether those of a whole tile are read at once.
-    """
-    if not group.chain:
-        return [], []
-    preload: list[str] = []
-
-    def read(arg: relax.Expr, call: relax.Call) -> str:
-        """A mask or bias, broadcast to the scores."""
-        shape, own = static_shape(call), static_shape(arg)
-        assert shape is not None and own is not None
-        padded = (1,) * (len(shape) - len(own)) + own
-        strides = [s if n > 1 else 0 for n, s in zip(padded, row_major(padded))]
-        terms = [f"query * {strides[-2]}", f"key * {strides[-1]}"]
-        rest = "(int)blockIdx.y"
-        for axis in range(len(shape) - 3, -1, -1):
-            if strides[axis]:
-                position = f"({rest} % {shape[axis]})" if axis else f"({rest})"
-                terms.append(f"{position} * {strides[axis]}")
-            rest = f"({rest} / {shape[axis]})"
-        pointer = frame.pointer(arg)
-        place = f"{pointer} + {' + '.join(terms)}"
-        if not is_ahead:
-            return f"to_float(load_fresh({place}))"
-        name = f"ahead{len(preload)}"
-        # Pairs of neighbouring keys, where rows are whole pairs.
-        is_paired = strides[-1] == 1 and all(s % 2 == 0 for s in (shape[-1], *strides[:-1]))
-        type_ = type_of(frame.elements[next(e for e in frame.elements if e.same_as(arg))])
-        loads = [
-            f"Held<2, {type_}> pair;",
-            f"if (query < QUERY_COUNT && key < KEY_COUNT) pair.load({place});",
-            f"{name}[j][half * 2] = pair[0], {name}[j][half * 2 + 1] = pair[1];",
-        ]
-        if not is_paired:
-            loads = [
-                "for (int e = 0; e < 2; ++e, ++key) if (query < QUERY_COUNT && key < KEY_COUNT) "
-                f"{name}[j][half * 2 + e] = to_float(load_fresh({place}));"
-            ]
-        preload.extend(
-            [
-                f"float {name}[8][4];",
-                "#pragma unroll",
-                "for (int j = 0; j < 8; ++j)",
-                "#pragma unroll",
-                "for (int half = 0; half < 2; ++half) {",
-                "int query = q0 + row + g + half * 8, key = tile * KEYS + j * 8 + t * 2;",
-                *loads,
-                "}",
-            ]
-        )
-        return f"{name}[j][e]"
-
-    lines, result = expressions.statements(group.chain, {group.scores: "score"}, read)
-    return [*lines, f"score = {result};"], preload

@@ -108,7 +108,7 @@ def source(
     switches += ["A_IS_FETCHED"] if is_fetched else a.switches
     switches += ["A_IS_PATCHES"] if is_fetched and a.patches else []
     if tiling.is_joint:
-        switches += [f"WGMMA_COLUMNS {tiling.warp_columns}", _wgmma(mode, tiling.warp_columns)]
+        switches += [f"WGMMA_COLUMNS {tiling.warp_columns}", wgmma(mode, tiling.warp_columns)]
     # Tiles hold the mode's elements: what is stored otherwise is converted one by one.
     for side, operand in (("A", a), ("B", b)):
         is_stored = operand.element == element or (mode == "int8" and side == "A")
@@ -148,8 +148,15 @@ def source(
     )
 
 
-def _wgmma(mode: Mode, columns: int) -> str:
-    """The macro for one instruction, which has all of a thread's sums as its operands."""
+def wgmma(mode: Mode, columns: int, has_values: bool = False) -> str:
+    """The macro for one instruction, which has all of a thread's sums as its operands.
+
+    Args:
+        mode: the type of the factors.
+        columns: of the product.
+        has_values: whether the left factor is in registers, and rows of the right one across the
+            depth.
+    """
     count = columns // 2
     sums = ", ".join(f"%{i}" for i in range(count))
     types, options, register = {
@@ -158,12 +165,19 @@ def _wgmma(mode: Mode, columns: int) -> str:
         "tf32": ("k8.f32.tf32.tf32", ", 1, 1", "f"),
         "int8": ("k32.s32.u8.s8", "", "r"),
     }[mode]
+    name, left, inputs, adds = "WGMMA", f"%{count}", '"l"(at)', '"r"((int)adds)'
+    if has_values:
+        name, adds, options = "WGMMA_VALUES", '"r"(1)', ", 1, 1, 1"
+        left = "{" + ", ".join(f"%{count + i}" for i in range(4)) + "}"
+        inputs = ", ".join(f'"r"(a[{i}])' for i in range(4))
+    place = count + (4 if has_values else 1)
     shape = f"m64n{columns}{types}"
-    text = f"wgmma.mma_async.sync.aligned.{shape} {{{sums}}}, %{count}, %{count + 1}, p{options};"
+    operands = f"{{{sums}}}, {left}, %{place}, p{options}"
+    text = f"wgmma.mma_async.sync.aligned.{shape} {operands};"
     outputs = ", ".join(f'"+{register}"(c[{i}])' for i in range(count))
     return (
-        f'WGMMA asm volatile("{{.reg .pred p; setp.ne.b32 p, 1, 0; {text}}}" '
-        f': {outputs} : "l"(at), "l"(bt));'
+        f'{name} asm volatile("{{.reg .pred p; setp.ne.b32 p, %{place + 1}, 0; {text}}}" '
+        f': {outputs} : {inputs}, "l"(bt), {adds});'
     )
 
 

@@ -73,6 +73,12 @@ __device__ __forceinline__ void mma(Sum* c, const unsigned* a, const unsigned* b
 
 // By the hardware's exponential and reciprocal.
 __device__ __forceinline__ float nearly_exp(float x) { return __expf(x); }
+// Powers below the smallest normal number are zero.
+__device__ __forceinline__ float nearly_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 __device__ __forceinline__ float nearly_divide(float x, float y) { return __fdividef(x, y); }
 
 // A kernel begins while the one before it ends (programmatic dependent launch). Until this, nothing
@@ -143,14 +149,26 @@ template <int PENDING> __device__ __forceinline__ void wait_wgmma() {
 }
 // Says that a sum may have changed: the compiler knows nothing of products in flight.
 __device__ __forceinline__ void finished(Sum& sum) { asm volatile("" : SUM(sum)::"memory"); }
-__device__ __forceinline__ unsigned long long tile_at(unsigned address) {
-  // Groups of eight rows are 1024 bytes apart; the last field says how chunks are permuted.
-  return (unsigned long long)((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+// Until here, a factor in a register was needed.
+__device__ __forceinline__ void finished(unsigned& factor) { asm volatile("" : "+r"(factor)::"memory"); }
+__device__ __forceinline__ unsigned long long tile_at(unsigned address, unsigned block = 16) {
+  // Groups of eight rows are 1024 bytes apart, blocks of columns so many; the last field says how
+  // chunks are permuted.
+  return (unsigned long long)((address & 0x3ffff) >> 4) | (unsigned long long)(block >> 4) << 16 | 64ull << 32 | 1ull << 62;
 }
-__device__ __forceinline__ void wgmma(Sum* c, unsigned a, unsigned b) {
+// Sums begin with zero unless it adds.
+__device__ __forceinline__ void wgmma(Sum* c, unsigned a, unsigned b, bool adds = true) {
   unsigned long long at = tile_at(a), bt = tile_at(b);
   WGMMA
 }
+// The same with rows of the left factor in registers. Those of the right one lie across the depth, in
+// blocks of 64 columns.
+#ifdef WGMMA_VALUES
+__device__ __forceinline__ void wgmma_values(Sum* c, const unsigned* a, unsigned b) {
+  unsigned long long bt = tile_at(b, V_BLOCK);
+  WGMMA_VALUES
+}
+#endif
 #endif
 
 // Tiles fetched by the copy engine, and barriers that count the bytes that have arrived. An address

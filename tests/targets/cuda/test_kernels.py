@@ -120,7 +120,17 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         "g (float[8,64,56,56] x) => (float[8,64,h,w] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
         w=random(64, 64, 3, 3),
     )
-    models = (wide, attention_model(), few, patches)
+    heads = onnx_model(
+        """g (float[1,1024,1152] x) => (float[1,9,1024,128] y) {
+            h = MatMul(x, w)  r = Reshape(h, s)  q = Transpose<perm=[0,2,1,3]>(r)
+            k = Transpose<perm=[0,2,3,1]>(r)  a = MatMul(q, k)  b = Mul(a, c)
+            p = Softmax<axis=-1>(b)  y = MatMul(p, q)
+        }""",
+        w=random(1152, 1152),
+        c=np.array(0.25, np.float32),
+        s=np.array([0, 0, 9, 128]),
+    )
+    models = (wide, attention_model(), few, patches, heads)
     sources = [s for m in models for s in take_sources(lowered(m, precision))[1]]
     assert len(sources) >= 3
     for source in sources:
@@ -148,6 +158,8 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
     joint = [source for source in sources if source.architecture("sm_90") == "sm_90a"]
     assert bool(joint) == (precision != "float32")
     assert any("define A_IS_PATCHES" in source.source for source in joint) == bool(joint)
+    has_joint_attention = any("WGMMA_VALUES asm" in source.source for source in joint)
+    assert has_joint_attention == (precision in ("float16", "bfloat16"))
 
 
 def check_instructions(ptx: str, is_joint: bool) -> None:

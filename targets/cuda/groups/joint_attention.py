@@ -1,0 +1,93 @@
+"""How attention_joint.cu divides queries and keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from relaxc.targets.cuda.groups.base import Context
+from relaxc.targets.cuda.kernels.gemm import wgmma
+
+_MOST_KEYS, _MOST_STAGES = 128, 3
+_BARRIER_BYTES = 32  # of a stage: four barriers
+# Elements of 128 bytes: depths between are padded.
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class JointTiling:
+    """Sizes of tiles.
+
+    Attributes:
+        teams: times 64 queries of a block.
+        keys: of a tile.
+        stages: tiles of keys and values in shared memory.
+        depth, width: of heads, padded.
+    """
+
+    teams: int
+    keys: int
+    stages: int
+    depth: int
+    width: int
+
+    @staticmethod
+    def choose(spec: Any, mask_bytes: int, context: Context) -> JointTiling | None:
+        """The tiling for a problem; None where the kernel does not serve.
+
+        Args:
+            spec: sizes.
+            mask_bytes: what masks have per score, while the scores are not there yet.
+            context: the architecture, and the type of the products.
+        """
+        if not context.gpu.has_joint_products or context.mode not in ("float16", "bfloat16"):
+            return None
+        if min(spec.depth, spec.width) <= _BLOCK // 2:
+            return None
+        teams = 2 if spec.queries > _BLOCK else 1
+        blocks = -(-spec.queries // (teams * _BLOCK)) * spec.batch * spec.heads
+        if blocks * 2 < context.gpu.multiprocessors:
+            return None
+        # Registers hold the masks of a whole tile beside its scores.
+        keys = _MOST_KEYS if mask_bytes <= 2 and spec.keys > _MOST_KEYS // 2 else _MOST_KEYS // 2
+        stages = min(_MOST_STAGES, -(-spec.keys // keys))
+        depth, width = (-(-d // _BLOCK) * _BLOCK for d in (spec.depth, spec.width))
+        return JointTiling(teams, keys, stages, depth, width)
+
+    @property
+    def queries(self) -> int:
+        """Of a block."""
+        return self.teams * _BLOCK
+
+    @property
+    def threads(self) -> int:
+        """Of a block: four warps fetch."""
+        return self.teams * 128 + 128
+
+    @property
+    def shared_bytes(self) -> int:
+        """What a block needs."""
+        stage = self.keys * (self.depth + self.width) * 2 + _BARRIER_BYTES
+        return self.queries * self.depth * 2 + self.stages * stage
+
+    @property
+    def constants(self) -> dict[str, int | str]:
+        """What the kernel calls them."""
+        return {
+            "TEAMS": self.teams,
+            "KEYS": self.keys,
+            "STAGES": self.stages,
+            "DQ": self.depth,
+            "DV": self.width,
+        }
+
+    def switches(self, context: Context) -> list[str]:
+        """Macros to define."""
+        return [
+            "STREAMED",
+            f"WGMMA_COLUMNS {self.keys}",
+            wgmma(context.mode, self.keys),
+            f"V_COLUMNS {self.width}",
+            f"V_BLOCK {self.keys * 128}",
+            wgmma(context.mode, self.width, has_values=True),
+        ]
