@@ -38,7 +38,7 @@ from relaxc.cli.quiet import quiet
 from relaxc.measure.machine import this_machine
 from relaxc.report.tables import table
 from relaxc.search.goal import parse_duration
-from relaxc.tuning.tune import Watcher
+from relaxc.tuning.session import Watcher
 
 MODELS = ("mobilenetv2", "resnet18", "resnet50", "minilm_static", "vit_tiny", "unet")
 UNTUNED, TUNED = "untuned", "tuned"

@@ -19,12 +19,14 @@ from relaxc.targets.base import Backend, CompiledModule
 from relaxc.targets.cuda.check_indices import check_indices
 from relaxc.targets.cuda.driver_stub import load_cuda_support
 from relaxc.targets.cuda.kernels.launch import DESCRIBE_PATCHES, take_sources
-from relaxc.targets.cuda.library import CudaKernels
+from relaxc.targets.cuda.library import CudaKernels, CudaSite
 from relaxc.targets.cuda.plan_graphs import REPLAYABLE, plan_graphs
 from relaxc.targets.cuda.target import CudaTarget
 from relaxc.targets.cuda.toolchain import CudaCompiler, find_compiler
+from relaxc.targets.cuda.tuning import Tuning
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.shape_functions import sort_shape_functions
+from relaxc.targets.tuning.history import Decider
 
 # The CUDA version of TVM's own library, and so the oldest driver that it runs on.
 _DRIVER_VERSION = "13.0"
@@ -39,10 +41,12 @@ class CudaBackend(Backend):
     Attributes:
         gpu_target: the GPU and the CPU beside it.
         precision: how products are computed.
+        tuning: chooses how kernels are divided; None leaves that to the kernels.
     """
 
     gpu_target: CudaTarget
     precision: Precision = "float32"
+    tuning: Tuning | None = None
 
     needs_device: ClassVar[bool] = True
 
@@ -67,7 +71,7 @@ class CudaBackend(Backend):
     @property
     def kernels(self) -> CudaKernels:
         """The kernels for this GPU."""
-        return CudaKernels(self.gpu_target.gpu, self.precision)
+        return CudaKernels(self.gpu_target.gpu, self.precision, self.tuning)
 
     @property
     def _host(self) -> LlvmBackend:
@@ -85,6 +89,21 @@ class CudaBackend(Backend):
                 f"not `{self.gpu_target.arch}`; use precision `float32`"
             )
         return replace(self, precision=precision)
+
+    def with_records(self, decider: Decider) -> CudaBackend:
+        """This backend, with kernels divided as what was measured says; itself without kernels."""
+        if not self.gpu_target.gpu.has_async_copy:
+            return self
+        return replace(self, tuning=Tuning(decider, self.gpu_target.arch))
+
+    def nest_sites(self, mod: IRModule) -> list[CudaSite]:
+        """The places of loop nests that tuning has a say in: none."""
+        return []
+
+    @property
+    def refused_records(self) -> list[str]:
+        """Records of choices that their kernels do not offer."""
+        return [] if self.tuning is None else sorted(self.tuning.refused.values())
 
     def require_tools(self) -> None:
         """Fail, before any work, unless this machine can compile and link for the target.

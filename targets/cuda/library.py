@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+import tvm
+from tvm import IRModule, relax, tirx
 
 from relaxc.layout import (
     ATTENTION,
     KERNEL,
+    LAYOUTS,
     PLAIN,
     ROTATE,
     Demand,
@@ -30,8 +32,11 @@ from relaxc.targets.cuda.groups.rows import Rows
 from relaxc.targets.cuda.kernels.convert import lower_convert
 from relaxc.targets.cuda.kernels.interleave import CHANNELS, lower_interleave
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.kernels.launch import launch_of
 from relaxc.targets.cuda.kernels.loops import lower_loops
 from relaxc.targets.cuda.machine import Gpu
+from relaxc.targets.cuda.tuning import Fixed, Noting, Tuning
+from relaxc.targets.tuning.task import Choice, Task
 
 # The first that applies wins.
 _KERNELS: tuple[GroupKernel, ...] = (
@@ -40,6 +45,8 @@ _KERNELS: tuple[GroupKernel, ...] = (
 )
 # These read plain tensors of any element, through views.
 _VIEWING = (ATTENTION, ROTATE)
+# These ask how they should be divided.
+_ASKING = (ATTENTION, Conv2d.name, Matmul.name)
 _BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
 
 
@@ -50,10 +57,12 @@ class CudaKernels:
     Attributes:
         gpu: the architecture.
         mode: how products are computed.
+        tuning: chooses how kernels are divided; None leaves that to the kernels.
     """
 
     gpu: Gpu
     mode: Precision
+    tuning: Tuning | None = None
 
     @property
     def reads_integers(self) -> bool:
@@ -82,7 +91,7 @@ class CudaKernels:
 
     @property
     def _context(self) -> Context:
-        return Context(self.gpu, self.mode)
+        return Context(self.gpu, self.mode, self.tuning)
 
     def anchor(self, call: relax.Call) -> str | None:
         """The kernel that computes this call as an anchor, if there is one."""
@@ -163,9 +172,74 @@ class CudaKernels:
             return special or lower_loops(name, func, layouts)
         if name == ROTATE:
             return rotate.lower(func, layouts)
-        if name == ATTENTION:
-            return attention.lower(func, layouts, self._context)
-        return _BY_NAME[name].lower(Group.of(func), layouts, self._context)
+        return _written(func, layouts, self._context)
+
+    def sites(self, mod: IRModule) -> list[CudaSite]:
+        """The places in a module of groups with layouts that tuning has a say in, in order."""
+        if self.tuning is None:
+            return []
+        found: list[CudaSite] = []
+        for block in mod["main"].body.blocks:
+            for value in (b.value for b in block.bindings if isinstance(b, relax.VarBinding)):
+                func = _called(mod, value)
+                if func is not None:
+                    found += self._sites(func, self.tuning)
+        return found
+
+    def _sites(self, func: relax.Function, tuning: Tuning) -> list[CudaSite]:
+        """What a group asks as it is written; nothing if it can only be launched by a model."""
+        layouts = [Layout.parse(str(text)) for text in func.attrs[LAYOUTS]]
+        noting = Noting()
+        context = replace(self._context, chooser=noting)
+        kernel = _written(func, layouts, context)
+        if launch_of(kernel.func) is None:
+            return []
+        return [
+            CudaSite(tuning.task(workload), choices, func, tuple(layouts), context)
+            for workload, choices in noting.asked
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class CudaSite:
+    """A place in a model where a tuned kernel stands.
+
+    Attributes:
+        task: which one.
+        choices: all of them, the untuned one first.
+        func: the group.
+        layouts: of its parameters and of its result.
+        context: what it is written for.
+    """
+
+    task: Task
+    choices: Sequence[Choice]
+    func: relax.Function
+    layouts: tuple[Layout, ...]
+    context: Context
+
+    def space(self, _machine: object = None) -> Sequence[Choice]:
+        """All choices, the untuned one first."""
+        return self.choices
+
+    def written(self, choice: Choice) -> Kernel:
+        """The kernel written with a choice."""
+        return _written(self.func, self.layouts, replace(self.context, chooser=Fixed(choice)))
+
+
+def _written(func: relax.Function, layouts: Sequence[Layout], context: Context) -> Kernel:
+    if func.attrs[KERNEL] == ATTENTION:
+        return attention.lower(func, layouts, context)
+    return _kernel(func).lower(Group.of(func), layouts, context)
+
+
+def _called(mod: IRModule, value: relax.Expr) -> relax.Function | None:
+    """The group that a call calls, if it is of a kind that asks."""
+    if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
+        return None
+    func = mod[value.op]
+    is_asking = isinstance(func, relax.Function) and str(func.attrs.get(KERNEL)) in _ASKING
+    return func if is_asking else None
 
 
 def _kernel(func: relax.Function) -> GroupKernel:

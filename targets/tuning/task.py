@@ -62,6 +62,10 @@ _USUAL = {
     "dilation": [1, 1],
     "padding": [0, 0, 0, 0],
     "element": "float32",
+    "order": "last",
+    "packed": True,
+    "is_fetched": True,
+    "is_paired": False,
 }
 
 

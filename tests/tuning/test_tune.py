@@ -150,9 +150,6 @@ def test_options_that_make_no_sense(model: Path, tmp_path: Path) -> None:
         relaxc.TuneOptions(trials=-1)
     with pytest.raises(OptionError, match="time budget must not be negative"):
         relaxc.TuneOptions(time_budget_s=-1)
-    with pytest.raises(OptionError, match="kernels are tuned for CPUs so far"):
-        cuda = relaxc.CompileOptions(target="cuda -arch=sm_90")
-        relaxc.tune(model, relaxc.TuneOptions(compile=cuda))
     with pytest.raises(OptionError, match="no kernel of the model fits `--tasks`; there are `conv"):
         dry_run(model, relaxc.TuneOptions(tasks=("lstm",), records=tmp_path / "r.jsonl"))
     with pytest.raises(OptionError, match="is no regular expression"):

@@ -39,13 +39,7 @@ from relaxc.errors import OptionError
 )
 @parameters.evaluating
 @parameters.tuning_records
-@click.option(
-    "--io",
-    type=click.Choice(tuple(parameters.IO_NAMES)),
-    default="model",
-    show_default=True,
-    help="Float type of inputs and outputs.",
-)
+@parameters.io
 @click.option("--no-tuning-records", is_flag=True, help="Kernels as they are without tuning.")
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
 @click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")

@@ -155,6 +155,17 @@ def tuning_records(command: _Command) -> _Command:
     )(command)
 
 
+def io(command: _Command) -> _Command:
+    """How inputs and outputs are stored."""
+    return click.option(
+        "--io",
+        type=click.Choice(tuple(IO_NAMES)),
+        default="model",
+        show_default=True,
+        help="Float type of inputs and outputs.",
+    )(command)
+
+
 def quantizing(command: _Command) -> _Command:
     """How to quantize."""
     options = [

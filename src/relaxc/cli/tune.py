@@ -1,7 +1,8 @@
-"""relaxc tune: measure a model's kernels on this machine."""
+"""relaxc tune: measure a model's kernels, on this machine or another."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,21 @@ from relaxc.measure.feeds import FeedOptions, FillMode
     "--rpc-tracker", metavar="HOST:PORT", help="Measure on devices of this tracker of TVM."
 )
 @click.option("--rpc-key", default="", metavar="KEY", help="What those devices are called there.")
+@click.option(
+    "--candidates",
+    type=parameters.PATH,
+    metavar="DIR",
+    help="For GPUs: compile candidates into a new folder, to measure them where the GPU is.",
+)
+@click.option(
+    "--measured",
+    type=parameters.PATH,
+    metavar="DIR",
+    help="For GPUs: read what was measured with a folder of candidates.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the kernels and an estimate; measure nothing.")
 @parameters.tuning_records
+@parameters.io
 @shaping
 @parameters.threads
 @parameters.feed
@@ -46,8 +60,11 @@ def tune(
     tasks: tuple[str, ...],
     rpc_tracker: str | None,
     rpc_key: str,
+    candidates: Path | None,
+    measured: Path | None,
     dry_run: bool,
     tuning_records: Path | None,
+    io: str,
     threads: int | None,
     inputs: Path | None,
     fill_mode: FillMode,
@@ -66,7 +83,7 @@ def tune(
         from relaxc.report import tuning
         from relaxc.search.goal import parse_duration
         from relaxc.tuning.options import TuneOptions
-        from relaxc.tuning.tune import Watcher
+        from relaxc.tuning.session import Watcher
         from relaxc.tuning.tune import dry_run as plan
         from relaxc.tuning.tune import tune as run
 
@@ -77,11 +94,13 @@ def tune(
             seed=seed,
             rpc_tracker=rpc_tracker,
             rpc_key=rpc_key,
+            candidates=candidates,
+            measured=measured,
             records=tuning_records,
             feed=FeedOptions(path=inputs, fill_mode=fill_mode, seed=seed),
             threads=threads,
             checkpoint=shaped.checkpoint,
-            compile=shaped.options,
+            compile=replace(shaped.options, io=parameters.IO_NAMES[io]),
         )
         data = shaped.calibration, shaped.recovery
         if dry_run:

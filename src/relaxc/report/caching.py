@@ -17,7 +17,7 @@ def listing(found: Sequence[Known]) -> str:
     rows = [
         (
             kernel.task,
-            f"{kernel.context.get('mcpu')}, {kernel.context.get('threads')} threads",
+            _machine(kernel.context),
             f"{1 / kernel.ratio:.2f}",
             str(kernel.trials),
             str(kernel.failed),
@@ -26,6 +26,13 @@ def listing(found: Sequence[Known]) -> str:
         for kernel in sorted(found, key=lambda k: k.ratio)
     ]
     return table(("Kernel", "For", "x", "Trials", "Failed", ""), rows, left=2)
+
+
+def _machine(context: Mapping[str, Any]) -> str:
+    """For whom a kernel was tuned: a CPU, or a GPU's architecture."""
+    if "mcpu" in context:
+        return f"{context['mcpu']}, {context.get('threads')} threads"
+    return str(context.get("arch"))
 
 
 def numbers(stats: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ _STOPPED = {
     "trials": "all trials are used up",
     "time": "the time is used up",
     "dry run": "nothing was measured",
+    "candidates": "nothing was measured here",
+    "measured": "what was measured has been read",
 }
 _HEADINGS = (
     "Kernel",
@@ -63,6 +65,15 @@ def as_text(result: TuneResult) -> str:
     )
     if result.stopped == "dry run":
         lines.append(("Estimate", f"{estimate_s(result):.0f} s for all choices"))
+    if result.folder is not None:
+        lines.append(("Candidates", f"{result.candidates}, in {result.folder}"))
+        lines.append(
+            (
+                "Next",
+                f"`python {result.folder}/measure.py` where the GPU is, then this command with "
+                "`--measured` instead of `--candidates`",
+            )
+        )
     ordered = sorted(result.kernels, key=lambda k: -(k.before_s or 0.0))
     return facts(lines) + "\n\n" + table(_HEADINGS, [_row(kernel) for kernel in ordered])
 
@@ -100,6 +111,8 @@ def as_json(result: TuneResult) -> dict[str, Any]:
         "spent_s": result.spent_s,
         "seconds": result.seconds,
         "stopped": result.stopped,
+        "folder": None if result.folder is None else str(result.folder),
+        "candidates": result.candidates,
         "estimate_s": estimate_s(result),
         "warnings": list(result.warnings),
         "kernels": [

@@ -74,6 +74,8 @@ def write_records(path: Path, records: tuple[str, ...]) -> None:
 
 
 def can_tune(target: str) -> bool:
-    """Whether kernels of a target have anything to tune."""
+    """Whether kernels of a target have anything to tune that can be measured here."""
     backend = backend_for(target)
+    if backend.needs_device:
+        return False
     return backend.with_records(History([])) is not backend

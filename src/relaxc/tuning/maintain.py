@@ -12,8 +12,10 @@ from typing import Any
 
 import onnx
 
-from relaxc.errors import InputError, OptionError, RecordsError
+from relaxc.errors import InputError, RecordsError
 from relaxc.options import CompileOptions
+from relaxc.targets.cuda import tuning as gpu_tuning
+from relaxc.targets.cuda.backend import CudaBackend
 from relaxc.targets.llvm import nests
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.library import space_versions
@@ -98,9 +100,13 @@ def stats(store: RecordStore) -> dict[str, Any]:
         "kernels": len(tasks),
         "faster": sum(task.choice is not None for task in tasks),
         "outcomes": dict(Counter(r["outcome"] for r in records if r["kind"] == TRIAL)),
-        "machines": dict(Counter(str(task.context.get("mcpu")) for task in tasks)),
+        "machines": dict(Counter(_machine(task.context) for task in tasks)),
         "measured_s": sum(float(r.get("spent", 0.0)) for r in records),
     }
+
+
+def _machine(context: Fields) -> str:
+    return str(context.get("mcpu") or context.get("arch"))
 
 
 @dataclass(frozen=True)
@@ -128,12 +134,11 @@ def why(
     """What `compile` finds for each kernel of a model that tuning has a say in.
 
     Raises:
-        ModelError, OptionError: as `compile` does; the target is no CPU.
+        ModelError, OptionError: as `compile` does.
         RecordsError: the records cannot be read.
     """
     backend = backend_for(options.target).with_precision(options.precision)
-    if not isinstance(backend, LlvmBackend):
-        raise OptionError(f"kernels are tuned for CPUs so far, not for target `{options.target}`")
+    assert isinstance(backend, LlvmBackend | CudaBackend)
     history = History(RecordStore(records_path(place)).read().records)
     bound = backend.with_records(history)
     sites = Subject.of(bound, model, options).sites(bound)
@@ -240,7 +245,7 @@ def prune(store: RecordStore, drop_trials: bool) -> tuple[int, int]:
         Records before and after.
     """
     tvm = importlib.metadata.version("apache-tvm")
-    versions = {**space_versions(), nests.NAME: nests.VERSION}
+    versions = {**space_versions(), nests.NAME: nests.VERSION, **gpu_tuning.space_versions()}
     counts = [0, 0]
 
     def is_current(record: Fields) -> bool:

@@ -23,6 +23,9 @@ class TuneOptions:
         seed: of the search.
         rpc_tracker: `host:port` of TVM's RPC tracker, whose devices measure; None: this machine.
         rpc_key: what those devices are called there.
+        candidates: for GPUs: a new folder, which gets compiled candidates to measure elsewhere;
+            nothing is measured here.
+        measured: such a folder, with results: they become records.
         records: file or folder of records; None is the user's cache.
         threads: per inference, for which kernels are tuned: the target's number of cores; None:
             what the target says.
@@ -37,6 +40,8 @@ class TuneOptions:
     seed: int = 0
     rpc_tracker: str | None = None
     rpc_key: str = ""
+    candidates: Path | None = None
+    measured: Path | None = None
     records: Path | None = None
     threads: int | None = None
     checkpoint: Path | None = None
@@ -52,3 +57,5 @@ class TuneOptions:
             raise OptionError(f"there must be at least one thread, not {self.threads}")
         if (self.rpc_tracker is None) != (not self.rpc_key):
             raise OptionError("an RPC tracker and a key go together; give both or none")
+        if self.candidates is not None and self.measured is not None:
+            raise OptionError("candidates are written or results are read, not both at once")

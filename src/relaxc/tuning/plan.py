@@ -6,13 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from relaxc.errors import OptionError
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.history import History, wins
 from relaxc.targets.tuning.records import canonical
 from relaxc.targets.tuning.task import Choice, Task
-from relaxc.tuning.job import AnySite
 
 # A task rests after so many trials that brought nothing.
 PATIENCE = 48
@@ -25,13 +25,13 @@ class Entry:
     """A kernel to tune.
 
     Attributes:
-        site: where it stands, or the first of several places.
+        site: where it stands, or the first of several places, as its target has it.
         calls: places.
         space: its choices, the untuned one first.
         seconds: that the model spends in it, untuned; 0 until that is measured.
     """
 
-    site: AnySite
+    site: Any
     calls: int
     space: Sequence[Choice] = field(repr=False)
     seconds: float = 0.0
@@ -39,7 +39,8 @@ class Entry:
     @property
     def task(self) -> Task:
         """Which one."""
-        return self.site.task
+        task: Task = self.site.task
+        return task
 
     def tried(self, history: History) -> int:
         """Choices of the space that have been measured."""
@@ -60,7 +61,7 @@ class Entry:
 
 
 def entries_of(
-    sites: Sequence[AnySite], machine: Machine, patterns: Sequence[str] = ()
+    sites: Sequence[Any], machine: Machine | None, patterns: Sequence[str] = ()
 ) -> list[Entry]:
     """The different kernels among sites, those with a choice.
 

@@ -49,8 +49,11 @@ class TuneResult:
         known_trials: of all calls, on the model's kernels.
         spent_s: on them.
         seconds: that this call took.
-        stopped: `done`: nothing is left to try; `trials` or `time`: the budget is spent; `dry run`.
+        stopped: `done`: nothing is left to try; `trials` or `time`: the budget is spent; `dry run`;
+            `candidates`: they were written, for measuring elsewhere; `measured`: results were read.
         warnings: about the records.
+        folder: of candidates that were written.
+        candidates: how many.
     """
 
     records: Path
@@ -64,3 +67,5 @@ class TuneResult:
     seconds: float
     stopped: str
     warnings: tuple[str, ...] = ()
+    folder: Path | None = None
+    candidates: int = 0

@@ -85,6 +85,19 @@ class Progress:
     total_s: float
 
 
+@dataclass(frozen=True)
+class Watcher:
+    """Told what happens.
+
+    Attributes:
+        phase: the name of each phase, as it begins.
+        progress: after every few trials.
+    """
+
+    phase: Callable[[str], None] = lambda _name: None
+    progress: Callable[[Progress], None] = lambda _progress: None
+
+
 class Session:
     """One search."""
 

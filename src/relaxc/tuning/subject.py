@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 
@@ -20,8 +20,8 @@ from relaxc.passes.analysis.kernels import kernel_costs
 from relaxc.preparing import Prepared, prepare, prepare_piece
 from relaxc.program import require_plain
 from relaxc.targets.base import Backend
+from relaxc.targets.cuda.backend import CudaBackend
 from relaxc.targets.llvm.backend import LlvmBackend
-from relaxc.tuning.job import AnySite
 
 Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 
@@ -77,9 +77,12 @@ class Subject:
         ]
         return Subject(model, options, program.sha256, parts, True)
 
-    def sites(self, backend: LlvmBackend) -> list[AnySite]:
-        """The places of kernels and of loop nests that tuning has a say in; nothing is built."""
-        found: list[AnySite] = []
+    def sites(self, backend: LlvmBackend | CudaBackend) -> list[Any]:
+        """The places of kernels and of loop nests that tuning has a say in; nothing is built.
+
+        Of a CPU's backend these are `AnySite`, of a GPU's `CudaSite`.
+        """
+        found: list[Any] = []
         for part in self.parts:
             runner = PassRunner(Diagnostics())
             layouts, *others = part.left(backend)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import onnx
 from relaxc.calibrate import CalibrationData
 from relaxc.errors import OptionError, TargetError
 from relaxc.measure.roofline import roofline
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.session import Model as LoadedModel
+from relaxc.runtime.session import load
+from relaxc.targets.cuda.backend import CudaBackend
 from relaxc.targets.llvm.backend import LlvmBackend
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.registry import backend_for
@@ -24,6 +26,7 @@ from relaxc.targets.tuning.history import VERDICT, Decider, Decision, History
 from relaxc.targets.tuning.records import Fields, RecordStore, records_path
 from relaxc.targets.tuning.task import EPILOGUE, Choice, Task
 from relaxc.tuning.finals import FINALISTS, play, play_alone, settled
+from relaxc.tuning.gpu.tuner import GpuTuner
 from relaxc.tuning.job import Job
 from relaxc.tuning.measure import MeasureOptions, Measurer
 from relaxc.tuning.options import TuneOptions
@@ -31,8 +34,8 @@ from relaxc.tuning.plan import Entry, entries_of
 from relaxc.tuning.recorded import read_history
 from relaxc.tuning.remote import RemoteRunner
 from relaxc.tuning.result import TunedKernel, TuneResult
-from relaxc.tuning.session import Budget, Progress, Runner, Session, Stopped
-from relaxc.tuning.subject import Subject
+from relaxc.tuning.session import Budget, Runner, Session, Stopped, Watcher
+from relaxc.tuning.subject import Model, Subject
 from relaxc.tuning.verify import Comparison, Feed, compare_artifacts, costs, race_artifacts
 
 # To find out what an inference takes, for the progress line.
@@ -42,19 +45,6 @@ Runners = Callable[[MeasureOptions], AbstractContextManager[Runner]]
 _BUILDS = 1.3 * (FINALISTS + 1)
 
 
-@dataclass(frozen=True)
-class Watcher:
-    """Told what happens.
-
-    Attributes:
-        phase: the name of each phase, as it begins.
-        progress: after every few trials.
-    """
-
-    phase: Callable[[str], None] = lambda _name: None
-    progress: Callable[[Progress], None] = lambda _progress: None
-
-
 def tune(
     model: str | os.PathLike[str] | onnx.ModelProto,
     options: TuneOptions | None = None,
@@ -62,7 +52,9 @@ def tune(
     calibration_data: CalibrationData | None = None,
     recovery_data: CalibrationData | None = None,
 ) -> TuneResult:
-    """Measure a model's kernels on this machine; `compile` uses what is found.
+    """Measure a model's kernels; `compile` uses what is found.
+
+    Those for GPUs may be compiled here and measured elsewhere: see the options.
 
     Args:
         model: path of the ONNX file, or a model in memory.
@@ -72,13 +64,13 @@ def tune(
 
     Raises:
         ModelError: the model is unreadable, invalid or unsupported.
-        OptionError: an option makes no sense, or the target is no CPU.
+        OptionError: an option makes no sense.
         InputError: the data does not fit the model.
-        TargetError: the target is not this machine.
+        TargetError: the target is not this machine; or a GPU, and this machine has none.
         RecordsError, OutputError: the records cannot be read or written.
     """
-    data = calibration_data, recovery_data
-    return _Tuner(model, options or TuneOptions(), watcher or Watcher(), *data).tune()
+    options, watcher = options or TuneOptions(), watcher or Watcher()
+    return _tuner(model, options, watcher, calibration_data, recovery_data).tune()
 
 
 def dry_run(
@@ -88,25 +80,41 @@ def dry_run(
     recovery_data: CalibrationData | None = None,
 ) -> TuneResult:
     """What `tune` would do, without a measurement."""
-    tuner = _Tuner(model, options, Watcher(), calibration_data, recovery_data)
+    tuner = _tuner(model, options, Watcher(), calibration_data, recovery_data)
     tuner.extract()
     return tuner.result("dry run", None)
+
+
+def _tuner(
+    model: Model,
+    options: TuneOptions,
+    watcher: Watcher,
+    calibration_data: CalibrationData | None,
+    recovery_data: CalibrationData | None,
+) -> _Tuner | GpuTuner:
+    backend = backend_for(options.compile.target).with_precision(options.compile.precision)
+    data = calibration_data, recovery_data
+    if isinstance(backend, CudaBackend):
+        return GpuTuner(model, options, watcher, backend, *data)
+    assert isinstance(backend, LlvmBackend)
+    if options.candidates is not None or options.measured is not None:
+        raise OptionError(
+            "folders of candidates are for GPUs; kernels for CPUs are measured on this machine, "
+            "or on others with `--rpc-tracker`"
+        )
+    return _Tuner(model, options, watcher, backend, *data)
 
 
 class _Tuner:
     def __init__(
         self,
-        model: str | os.PathLike[str] | onnx.ModelProto,
+        model: Model,
         options: TuneOptions,
         watcher: Watcher,
+        backend: LlvmBackend,
         calibration_data: CalibrationData | None,
         recovery_data: CalibrationData | None,
     ) -> None:
-        backend = backend_for(options.compile.target).with_precision(options.compile.precision)
-        if not isinstance(backend, LlvmBackend):
-            raise OptionError(
-                f"kernels are tuned for CPUs so far, not for target `{options.compile.target}`"
-            )
         if options.threads is not None:
             backend = backend.with_cores(options.threads)
         self.model = model
@@ -353,7 +361,7 @@ class _Tuner:
         )
 
 
-def _timed(model: Model, feed: Feed) -> float:
+def _timed(model: LoadedModel, feed: Feed) -> float:
     begin = time.perf_counter()
     model.run(feed)
     return time.perf_counter() - begin

@@ -22,9 +22,11 @@ from relaxc.targets.cuda.kernels.elements import (
 )
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.tuning import ATTENTION
 from relaxc.targets.llvm.groups.attention import AttentionGroup
 from relaxc.targets.llvm.groups.attention import is_score_operator as is_plain_score_operator
 from relaxc.targets.llvm.kernels.strided import Strided, resolve, row_major, static_shape
+from relaxc.targets.tuning.task import EPILOGUE, Choice
 
 _HERE = Path(gemm.__file__).parent
 _KEYS = 64
@@ -47,7 +49,7 @@ def has_attention(func: relax.Function, context: Context) -> bool:
         or max(group.spec.depth, group.spec.width) > _MAX_DEPTH
     ):
         return False
-    return _shared_bytes(group, 4, context) <= context.gpu.shared_bytes
+    return _fits(group, 4, context)
 
 
 def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> Kernel:
@@ -63,16 +65,24 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
     is_few = _are_few(group, views, elements)
     loads = _loads(views, elements, group, context)
     problems = spec.batch * spec.heads
-    joint = None
-    if not is_few and set(loads.values()) == {"COPIED"}:
-        joint = JointTiling.choose(spec, mask_bytes(group, frame), context)
-    chain = chain_of(group, frame, "no" if is_few else "joint" if joint else "warps")
+    is_copied = not is_few and set(loads.values()) == {"COPIED"}
+    masks = mask_bytes(group, frame) if is_copied else 0
+    joint = JointTiling.choose(spec, masks, context) if is_copied else None
     # Eight would read keys fewer times, but take 46 us for 38 with 512 queries of 32 heads.
     warps = 4
     while not is_few and warps > 1 and _blocks(spec, warps) < context.gpu.multiprocessors:
         warps //= 2
     blocks = problems if is_few else _blocks(spec, warps)
     split = 1 if joint else _split(spec.keys, blocks, context)
+    usual = _as_choice(joint, warps, split)
+    every = JointTiling.every(spec, masks, context) if is_copied else []
+    choice = context.choose(
+        _workload(group, elements, context), lambda: _space(group, usual, is_few, every, context)
+    )
+    if choice is not None:
+        joint = next((tiling for tiling in every if _as_choice(tiling) == choice), None)
+        warps, split = int(choice["warps"]), int(choice["split"])
+    chain = chain_of(group, frame, "no" if is_few else "joint" if joint else "warps")
     tiling: dict[str, int | str] = {
         "DQ": _padded(spec.depth, context),
         "DV": _padded(spec.width, context),
@@ -146,6 +156,48 @@ def _loads(
             kind = "COPIED" if stored == {element_of(context.mode)} else "CONVERTED"
         found[f"{side}_LOAD"] = kind
     return found
+
+
+def _workload(
+    group: AttentionGroup, elements: dict[str, Element], context: Context
+) -> dict[str, Any]:
+    names = ("batch", "heads", "queries", "keys", "depth", "width")
+    return {
+        "kernel": ATTENTION,
+        **{name: getattr(group.spec, name) for name in names},
+        "element": elements["K"],
+        "precision": context.mode,
+        EPILOGUE: [str(call.op.name).removeprefix("relax.") for _, call in group.chain],
+    }
+
+
+def _as_choice(joint: JointTiling | None, warps: int = 0, split: int = 1) -> Choice:
+    """How queries and keys are divided, as records have it: by four warps each or one by one."""
+    if joint is None:
+        return {"warps": warps, "split": split, "teams": 0, "keys": _KEYS, "stages": 2}
+    sizes = {"teams": joint.teams, "keys": joint.keys, "stages": joint.stages}
+    return {"warps": 0, "split": 1, **sizes}
+
+
+def _space(
+    group: AttentionGroup,
+    usual: Choice,
+    is_few: bool,
+    joint: Sequence[JointTiling],
+    context: Context,
+) -> list[Choice]:
+    """Queries of a block and blocks that share the keys, the untuned choice first."""
+    counts = (1, 2, 4, 8)
+    warps = [int(usual["warps"])] if is_few else [n for n in counts if _fits(group, n, context)]
+    splits = [s for s in counts if s == 1 or (s // 2) * _KEYS * 2 < group.spec.keys]
+    splits = splits if context.gpu.has_clusters else [1]
+    found = [usual, *map(_as_choice, joint)]
+    found += [_as_choice(None, w, s) for w in warps for s in splits]
+    return [choice for i, choice in enumerate(found) if choice not in found[:i]]
+
+
+def _fits(group: AttentionGroup, warps: int, context: Context) -> bool:
+    return _shared_bytes(group, warps, context) <= context.gpu.shared_bytes
 
 
 def _blocks(spec: Any, warps: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,9 +16,12 @@ from relaxc.targets.cuda.kernels.expressions import OPERATORS
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.machine import Gpu
+from relaxc.targets.cuda.tuning import Chooser
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, inlined, is_constant, quantized
 from relaxc.targets.llvm.kernels.domain import Broadcasting, Domain, MapDomain, same
 from relaxc.targets.llvm.kernels.elementwise import Epilogue, scalar_value
+from relaxc.targets.tuning.records import Fields
+from relaxc.targets.tuning.task import Choice
 
 NORMS = ("relax.nn.layer_norm", "relax.nn.rms_norm")
 
@@ -127,10 +130,21 @@ class Context:
     Attributes:
         gpu: the architecture.
         mode: how products are computed.
+        chooser: knows better than the kernels how to divide them; None where nothing is tuned.
     """
 
     gpu: Gpu
     mode: Mode
+    chooser: Chooser | None = None
+
+    def choose(self, workload: Fields, space: Callable[[], list[Choice]]) -> Choice | None:
+        """What to write a kernel with; None leaves that to the kernel.
+
+        Args:
+            workload: what it computes, as records have it.
+            space: all choices, the kernel's own first.
+        """
+        return None if self.chooser is None else self.chooser.choose(workload, space)
 
     def of(self, group: Group, axis: int) -> Context:
         """The same for a group, which may multiply integers."""

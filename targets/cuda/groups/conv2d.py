@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -16,6 +17,7 @@ from relaxc.targets.cuda.groups.base import (
     LastMapDomain,
     is_row_epilogue,
 )
+from relaxc.targets.cuda.groups.tiled import tiling_for, workload_of
 from relaxc.targets.cuda.kernels import gemm, tilings
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
@@ -23,6 +25,7 @@ from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.interleave import CHANNELS
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import PatchMap
+from relaxc.targets.cuda.tuning import CONV2D
 from relaxc.targets.llvm.kernels.constants import array_of, is_constant
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.domain import as_int
@@ -98,14 +101,17 @@ class Conv2d(GroupKernel):
         frame.label = tilings.label(rows, columns, depth)
         layout = layouts[list(group.func.params).index(data)]
         a = _patches(spec, frame, data, layout, context, folding)
-        tiling = tilings.choose_tiling(
-            *(as_int(rows), columns, depth, 1, context.gpu, context.mode),
+        tiling = tiling_for(
+            context,
+            (as_int(rows), columns, depth, 1),
+            _workload(group, (layout, layouts[-1])),
             packed=True,
             is_fetched=a.is_fetched,
         )
         element = element_of(context.mode)
         packed = gemm.pack_weights(matrix, tiling, context.mode)
-        b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
+        pointer = frame.constant(packed, element, gemm.packed_as(matrix, tiling, context.mode))
+        b = gemm.Operand(pointer, element, True, {"B_BATCH": 0})
         rescale = None
         if integers is not None:
             rescale = integers.rescale(frame, matrix.sum(axis=0, dtype=np.int64))
@@ -245,6 +251,14 @@ def _fetched_patches(spec: ConvSpec, context: Context) -> PatchMap | None:
 
 def _per_chunk(context: Context) -> int:
     return 16 // element_bytes(context.mode)
+
+
+def _workload(group: Group, stored: tuple[Layout, Layout]) -> dict[str, Any]:
+    spec, domain = _spec(group), LastMapDomain(tuple(group.result_shape))
+    names = ("in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width")
+    fields = {name: getattr(spec, name) for name in (*names, "stride", "dilation", "padding")}
+    fields |= {"taps": spec.kernel, "batch": as_int(spec.batch), "order": stored[0].kind}
+    return workload_of(CONV2D, group, domain, stored, **fields)
 
 
 def _spec(group: Group) -> ConvSpec:

@@ -40,9 +40,7 @@ class JointTiling:
             mask_bytes: what masks have per score, while the scores are not there yet.
             context: the architecture, and the type of the products.
         """
-        if not context.gpu.has_joint_products or context.mode not in ("float16", "bfloat16"):
-            return None
-        if min(spec.depth, spec.width) <= _BLOCK // 2:
+        if not _serves(spec, context):
             return None
         teams = 2 if spec.queries > _BLOCK else 1
         blocks = -(-spec.queries // (teams * _BLOCK)) * spec.batch * spec.heads
@@ -51,8 +49,23 @@ class JointTiling:
         # Registers hold the masks of a whole tile beside its scores.
         keys = _MOST_KEYS if mask_bytes <= 2 and spec.keys > _MOST_KEYS // 2 else _MOST_KEYS // 2
         stages = min(_MOST_STAGES, -(-spec.keys // keys))
-        depth, width = (-(-d // _BLOCK) * _BLOCK for d in (spec.depth, spec.width))
-        return JointTiling(teams, keys, stages, depth, width)
+        return JointTiling(teams, keys, stages, *_padded(spec))
+
+    @staticmethod
+    def every(spec: Any, mask_bytes: int, context: Context) -> list[JointTiling]:
+        """All tilings that serve a problem; arguments are those of `choose`."""
+        if not _serves(spec, context):
+            return []
+        teams = [1, 2] if spec.queries > _BLOCK else [1]
+        keys = [_MOST_KEYS // 2]
+        keys += [_MOST_KEYS] if mask_bytes <= 2 and spec.keys > _MOST_KEYS // 2 else []
+        found = [
+            JointTiling(t, k, min(n, -(-spec.keys // k)), *_padded(spec))
+            for t in teams
+            for k in keys
+            for n in range(2, _MOST_STAGES + 1)
+        ]
+        return list(dict.fromkeys(found))
 
     @property
     def queries(self) -> int:
@@ -91,3 +104,13 @@ class JointTiling:
             f"V_BLOCK {self.keys * 128}",
             wgmma(context.mode, self.width, has_values=True),
         ]
+
+
+def _serves(spec: Any, context: Context) -> bool:
+    is_joint = context.gpu.has_joint_products and context.mode in ("float16", "bfloat16")
+    return is_joint and min(spec.depth, spec.width) > _BLOCK // 2
+
+
+def _padded(spec: Any) -> tuple[int, int]:
+    depth, width = (-(-d // _BLOCK) * _BLOCK for d in (spec.depth, spec.width))
+    return depth, width

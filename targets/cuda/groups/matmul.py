@@ -20,11 +20,13 @@ from relaxc.targets.cuda.groups.base import (
     is_float,
     is_row_epilogue,
 )
+from relaxc.targets.cuda.groups.tiled import tiling_for, workload_of
 from relaxc.targets.cuda.kernels import gemm, tilings
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.tuning import MATMUL
 from relaxc.targets.llvm.kernels.constants import array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, same
 
@@ -109,14 +111,19 @@ class Matmul(GroupKernel):
         rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
         is_paired = group.other is not None
         columns *= 2 if is_paired else 1
-        tiling = tilings.choose_tiling(
-            *(as_int(rows), columns, depth, as_int(batch) or 1),
-            *(context.gpu, context.mode),
+        frame = Frame("matmul", group.func, layouts)
+        frame.label = tilings.label(rows, columns, depth)
+        domain = RowDomain(tuple(group.result_shape))
+        sizes = (as_int(rows), columns, depth, as_int(batch))
+        stored = Layout(element=frame.elements[left]), layouts[-1]
+        fields = dict(zip(("rows", "columns", "depth", "batch"), sizes))
+        tiling = tiling_for(
+            context,
+            sizes,
+            workload_of(MATMUL, group, domain, stored, **fields, is_paired=is_paired),
             packed=is_weight,
             is_fetched=not is_batched and depth % (16 // element_bytes(context.mode)) == 0,
         )
-        frame = Frame("matmul", group.func, layouts)
-        frame.label = tilings.label(rows, columns, depth)
         per_chunk = 16 // element_bytes(context.mode)
         a = gemm.Operand(
             frame.pointer(left),
@@ -135,7 +142,8 @@ class Matmul(GroupKernel):
                 weight = gemm.paired(weight, array_of(group.other[1].args[1]))
             packed = gemm.pack_weights(weight, tiling, context.mode)
             element = element_of(context.mode)
-            b = gemm.Operand(frame.constant(packed, element), element, True, {"B_BATCH": 0})
+            pointer = frame.constant(packed, element, gemm.packed_as(weight, tiling, context.mode))
+            b = gemm.Operand(pointer, element, True, {"B_BATCH": 0})
         else:
             size = depth * columns if is_batched else 0
             b = gemm.Operand(
@@ -148,7 +156,6 @@ class Matmul(GroupKernel):
         if is_batched:
             # The rows of a batch may be symbolic only where there is no batch.
             a.constants["A_BATCH"] = int(rows) * depth
-        domain = RowDomain(tuple(group.result_shape))
         text = gemm.source(
             context.mode,
             tiling,

@@ -12,6 +12,7 @@ from relaxc.layout import Element, Layout
 from relaxc.targets.cuda.kernels.elements import declaration, type_of
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import MatrixMap, PatchMap, launch
+from relaxc.targets.cuda.kernels.packing import Packed
 from relaxc.targets.llvm.kernels.constants import array_of, is_constant
 
 
@@ -41,6 +42,7 @@ class Frame:
         self._buffers: list[tuple[Sequence[Any], str]] = []
         self._parameters: list[str] = []
         self._constants: list[np.ndarray] = []
+        self._packed: dict[int, Packed] = {}
         self.names: dict[relax.Expr, str] = {}
         self.elements: dict[relax.Expr, str] = {}
         for i, (param, layout) in enumerate(zip(func.params, layouts)):
@@ -54,9 +56,13 @@ class Frame:
         self._buffers.append((shape, layout.storage))
         self._parameters.append(f"{const}{type_of(layout.element)}* __restrict__ {name}")
 
-    def constant(self, array: np.ndarray, element: Element = "float32") -> str:
-        """Declare a constant parameter; returns its pointer."""
+    def constant(
+        self, array: np.ndarray, element: Element = "float32", packed: Packed | None = None
+    ) -> str:
+        """Declare a constant parameter, which may be a packed matrix; returns its pointer."""
         name = f"c{len(self._constants)}"
+        if packed is not None:
+            self._packed[len(self._constants)] = packed
         stored = as_element(array, element)
         self._constants.append(stored)
         self._declare(name, stored.shape, Layout(element=element), "const ")
@@ -93,7 +99,7 @@ class Frame:
         text = "\n".join([*declared, text])
         name = f"{self.name}_{self.label}" if self.label else self.name
         func = launch(name, text, self._buffers, grid, threads, shared_bytes, scalars, maps)
-        return Kernel(self.name, func, self._constants)
+        return Kernel(self.name, func, self._constants, packed=self._packed)
 
 
 def _physical(ty: relax.TensorType, layout: Layout) -> list[Any]:

@@ -14,6 +14,7 @@ from relaxc.targets.cuda.kernels.epilogue import EpilogueText
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import MatrixMap, PatchMap
+from relaxc.targets.cuda.kernels.packing import Packed, TilePacking
 from relaxc.targets.cuda.kernels.tilings import Tiling, resident_clusters
 from relaxc.targets.cuda.machine import Gpu
 
@@ -22,38 +23,25 @@ _HERE = Path(__file__).parent
 PAIRED = 4
 
 
-def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
-    """(depth, columns) as (columns, depth), zeros up to whole tiles.
+def packed_as(weight: np.ndarray, tiling: Tiling, mode: Mode) -> Packed:
+    """How a tiling wants its weights."""
+    packing = TilePacking(tiling.columns, 128 // element_bytes(mode), tiling.is_streamed)
+    return Packed(weight.shape[0], weight.shape[1], packing)
 
-    Streamed tiles lie one behind the other, each as it will in shared memory: in an order of
-    columns by which each thread, which has two of every eight of a product's, has eight neighbours.
-    """
+
+def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:
+    """(depth, columns) as tiles."""
     if mode == "tf32":
         # Joint products cut the last bits off: of weights, nothing is left to cut.
         rounded = np.ascontiguousarray(weight, np.float32).view(np.uint32) + np.uint32(0x1000)
         weight = np.where(np.isfinite(weight), (rounded & 0xFFFFE000).view(np.float32), weight)
-    depth, columns = weight.shape
-    block = 128 // element_bytes(mode)
-    packed = np.zeros((_up(columns, tiling.columns), _up(depth, block)), weight.dtype)
-    packed[:columns, :depth] = weight.T
-    if not tiling.is_streamed:
-        return packed
-    blocks = packed.reshape(-1, 4, 4, 2, packed.shape[1])
-    packed = blocks.transpose(0, 2, 1, 3, 4).reshape(packed.shape)
-    chunks = packed.reshape(-1, tiling.columns, packed.shape[1] // block, 8, block // 8)
-    tiles = chunks.transpose(0, 2, 1, 3, 4)
-    row, chunk = np.ogrid[: tiling.columns, :8]
-    return np.ascontiguousarray(tiles[:, :, row, chunk ^ (row % 8)]).reshape(packed.shape)
+    return packed_as(weight, tiling, mode).packing.apply(weight)
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Columns of two matrices, four of each in turn: so many of both a thread has of its sums."""
     parts = [w.reshape(len(w), -1, PAIRED) for w in (first, second)]
     return np.ascontiguousarray(np.stack(parts, axis=2).reshape(len(first), -1))
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 @dataclass(frozen=True)

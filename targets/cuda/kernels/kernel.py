@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tvm import tirx
 
+from relaxc.targets.cuda.kernels.packing import Packed
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -17,9 +19,11 @@ class Kernel:
         func: launches the code.
         constants: packed weights and the like, in the order of the parameters.
         scalars: values of the int64 parameters between the constants and the result.
+        packed: place of a constant that is a packed matrix -> how it was packed.
     """
 
     name: str
     func: tirx.PrimFunc
     constants: list[np.ndarray] = field(default_factory=list)
     scalars: list[int] = field(default_factory=list)
+    packed: dict[int, Packed] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -47,15 +47,18 @@ class KernelSource:
         """What to compile for: `sm_90a` has instructions that no other GPU will ever have."""
         return f"{arch}a" if "#define WGMMA " in self.source else arch
 
+    def overlaps(self, arch: str) -> bool:
+        """Whether the kernel may begin before the one in front of it has ended."""
+        return int(arch.removeprefix("sm_")) >= _FIRST_TO_OVERLAP and _WAITS in self.source
+
     def as_module(self, cubin: bytes, arch: str) -> tvm.runtime.Module:
         """The compiled kernel as TVM launches it."""
-        overlaps = int(arch.removeprefix("sm_")) >= _FIRST_TO_OVERLAP and _WAITS in self.source
         info = {
             "name": "",
             "arg_types": ["handle" if a == _MAP else a for a in self.arguments],
             "arg_extra_tags": [int(a == _MAP) for a in self.arguments],
             "launch_param_tags": [
-                *(*_TAGS, *([_OVERLAPS] if overlaps else [])),
+                *(*_TAGS, *([_OVERLAPS] if self.overlaps(arch) else [])),
                 "tirx.use_dyn_shared_memory",
             ],
         }
@@ -145,6 +148,7 @@ def launch(
     )
     kinds = ("handle",) * len(buffers) + ("int32",) * len(numbers) + (_MAP,) * len(maps)
     attrs = {"name": unique, "source": source.replace("KERNEL", unique), "arguments": list(kinds)}
+    attrs["launch"] = _described_launch(buffers, blocks, threads, shared_bytes, scalars, maps)
     statements = [*(s for _, those in described for s in those), tirx.Evaluate(call)]
     body = tirx.SeqStmt(statements) if maps else statements[0]
     func = tirx.PrimFunc(declared, body)
@@ -182,16 +186,54 @@ def _long(value: Any) -> Any:
     return tirx.IntImm("int64", value) if isinstance(value, int) else tirx.Cast("int64", value)
 
 
+def _described_launch(
+    buffers: Sequence[tuple[Sequence[Any], str]],
+    grid: Sequence[Any],
+    threads: int,
+    shared_bytes: int,
+    scalars: Sequence[Any],
+    maps: Sequence[MatrixMap | PatchMap],
+) -> str:
+    """A launch as JSON, for those who launch without TVM; empty where sizes are not known."""
+    about = {
+        "buffers": [[[_size(d) for d in shape], dtype] for shape, dtype in buffers],
+        "grid": [_size(n) for n in grid],
+        "threads": threads,
+        "shared": shared_bytes,
+        "scalars": [_size(n) for n in scalars],
+        "maps": [{k: _size(v) for k, v in asdict(m).items()} for m in maps],
+    }
+    try:
+        return json.dumps(about)
+    except TypeError:  # a symbol
+        return ""
+
+
+def _size(value: Any) -> Any:
+    return int(value) if isinstance(value, tirx.IntImm) else value
+
+
+def launch_of(func: tirx.PrimFunc) -> dict[str, Any] | None:
+    """How a kernel is launched: its buffers, grid, threads and the rest; None if sizes are open."""
+    text = str(func.attrs[_SOURCE]["launch"])
+    return json.loads(text) if text else None
+
+
+def source_of(func: tirx.PrimFunc) -> KernelSource:
+    """The source that a PrimFunc launches."""
+    attrs = func.attrs[_SOURCE]
+    kinds = tuple(str(kind) for kind in attrs["arguments"])
+    return KernelSource(str(attrs["name"]), str(attrs["source"]), kinds)
+
+
 def take_sources(mod: IRModule) -> tuple[IRModule, list[KernelSource]]:
     """Take the sources out of a module; kernels that occur several times come once."""
     out = mod.clone()
     found: dict[str, KernelSource] = {}
     for gvar, func in mod.functions_items():
         if isinstance(func, tirx.PrimFunc) and _SOURCE in func.attrs:
-            attrs = func.attrs[_SOURCE]
-            name = str(attrs["name"])
-            kinds = tuple(str(kind) for kind in attrs["arguments"])
-            found[name] = KernelSource(name, str(attrs["source"]), kinds)
+            source = source_of(func)
+            found[source.name] = source
             out[gvar] = func.without_attr(_SOURCE)
     return out, [found[name] for name in sorted(found)]
 

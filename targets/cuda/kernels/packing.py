@@ -1,0 +1,62 @@
+"""How weights of products lie in memory: in tiles, as blocks fetch them.
+
+NumPy alone: measuring candidates needs this where the GPU is, without TVM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TilePacking:
+    """From (depth, columns) to (columns, depth), zeros up to whole tiles.
+
+    Attributes:
+        columns: of a tile.
+        block: numbers of the depth that fill 128 bytes.
+        is_streamed: whether tiles lie one behind the other, each as it will in shared memory: in
+            an order of columns by which each thread, which has two of every eight of a product's,
+            has eight neighbours.
+    """
+
+    columns: int
+    block: int
+    is_streamed: bool
+
+    def apply(self, weight: np.ndarray) -> np.ndarray:
+        """Pack a matrix."""
+        depth, columns = weight.shape
+        shape = (_up(columns, self.columns), _up(depth, self.block))
+        packed: Any = np.zeros(shape, weight.dtype)
+        packed[:columns, :depth] = weight.T
+        if not self.is_streamed:
+            return np.asarray(packed)
+        blocks = packed.reshape(-1, 4, 4, 2, packed.shape[1])
+        packed = blocks.transpose(0, 2, 1, 3, 4).reshape(packed.shape)
+        chunks = packed.reshape(-1, self.columns, packed.shape[1] // self.block, 8, self.block // 8)
+        tiles = chunks.transpose(0, 2, 1, 3, 4)
+        row, chunk = np.arange(self.columns)[:, None], np.arange(8)[None, :]
+        swizzled: np.ndarray = np.ascontiguousarray(tiles[:, :, row, chunk ^ (row % 8)])
+        return swizzled.reshape(packed.shape)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a constant is.
+
+    Attributes:
+        depth, columns: of the matrix.
+        packing: how it was packed.
+    """
+
+    depth: int
+    columns: int
+    packing: TilePacking
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
