@@ -25,7 +25,8 @@ def task() -> Task:
     assert isinstance(backend, LlvmBackend)
     bound = backend.with_records(History([]))
     sites = Subject.of(bound, conv_model(), CompileOptions()).sites(bound)
-    return sites[0].task
+    found: Task = sites[0].task
+    return found
 
 
 def trial(task: Task, ratio: float, **more: object) -> Fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,16 +38,17 @@ def model(rows: str = "256") -> Any:
 
 def grouped(graph: Any, backend: CudaBackend) -> Any:
     mod = ConvertIo("float16").apply(from_onnx(graph).mod)
-    for item in default_passes(backend.kernels, precision=backend.precision):
+    kernels: Any = backend.kernels
+    for item in default_passes(kernels, precision=backend.precision):
         if isinstance(item, LowerGroups):
             return mod
         mod = item.apply(mod)
     raise AssertionError
 
 
-def backend(records: list[Mapping[str, Any]] | None = None) -> CudaBackend:
+def backend(records: Sequence[Mapping[str, Any]] = ()) -> CudaBackend:
     found = backend_for("cuda -arch=sm_90").with_precision("float16")
-    tuned = found.with_records(History(records or []))
+    tuned = found.with_records(History(records))
     assert isinstance(tuned, CudaBackend)
     return tuned
 
@@ -65,7 +66,8 @@ def verdict(task: Task, choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sources(tuned: CudaBackend) -> list[str]:
-    mod = LowerGroups(tuned.kernels).apply(grouped(model(), tuned))
+    kernels: Any = tuned.kernels
+    mod = LowerGroups(kernels).apply(grouped(model(), tuned))
     return [source.source for source in take_sources(mod)[1]]
 
 
