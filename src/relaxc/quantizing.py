@@ -30,6 +30,7 @@ from relaxc.passes.quantize.ranges_by_name import RangesByName
 from relaxc.passes.quantize.restore_float import RestoreFloat
 from relaxc.passes.quantize.scale_rows import ScaleRows
 from relaxc.passes.quantize.smooth_activations import SmoothActivations
+from relaxc.passes.quantize.unfold_patches import UnfoldPatches
 from relaxc.runtime.session import TensorInfo
 
 # Weights of four bits that share a scale: with more of them, errors grow noticeably.
@@ -117,11 +118,13 @@ def quantization_passes(
     if options.scheme != "int8":
         bits: Literal[4, 8] = 4 if options.scheme == "int4-weights" else 8
         group = options.group_size or (_GROUP_SIZE if bits == 4 else None)
-        if correction is None:
-            return [QuantizeWeights(bits, group, options.exclude), tables]
-        run, samples = correction.run, correction.samples
-        weights = QuantizeWeights(bits, group, options.exclude)
         passes: list[Pass] = []
+        if options.scheme != "int8-dynamic":  # which would round images, too
+            passes.append(UnfoldPatches(group, options.exclude))
+        weights = QuantizeWeights(bits, group, options.exclude)
+        if correction is None:
+            return [*passes, weights, tables]
+        run, samples = correction.run, correction.samples
         if "scale" in options.corrections:
             passes.append(ScaleRows(weights.variables, bits, group, run, samples))
         if "round" in options.corrections:
