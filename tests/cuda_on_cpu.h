@@ -105,7 +105,12 @@ static uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
   for (int i = 0; i < 4; ++i) v |= (uint32_t)(bytes >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
   return v;
 }
+static unsigned pack_bytes(int a, int b, int c, int d) {
+  auto byte = [](int x) { return (unsigned)(x < 0 ? 0 : x > 255 ? 255 : x); };
+  return byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24;
+}
 static int min(int a, int b) { return a < b ? a : b; }
+static int max(int a, int b) { return a < b ? b : a; }
 static float __shfl_xor_sync(unsigned, float x, int mask) {
   slot(lane())[0] = __float_as_uint(x);
   meet_warp();

@@ -11,9 +11,9 @@ import numpy as np
 from tvm import relax
 
 from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
+from relaxc.targets.cuda.kernels.byte_epilogue import Rescale
 from relaxc.targets.cuda.kernels.elements import Mode
 from relaxc.targets.cuda.kernels.expressions import OPERATORS
-from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.machine import Gpu
 from relaxc.targets.cuda.tuning import Chooser
@@ -111,16 +111,17 @@ class Integers:
     data: Quantization
     weight: QuantizedArray
 
-    def rescale(self, frame: Frame, sums: np.ndarray) -> tuple[str, str]:
-        """Pointers of what makes sums of products real: a factor and an offset per column.
+    def rescale(self, matrix: np.ndarray) -> Rescale:
+        """What makes sums of products real.
 
         Args:
-            frame: declares both.
-            sums: of the weight's integers, per column.
+            matrix: the weight's integers; columns are its last axis.
         """
+        sums = matrix.sum(axis=0, dtype=np.int64)
         scale = np.broadcast_to(self.weight.scale, sums.shape) * np.float32(self.data.scale)
         offset = -self.data.zero_point * sums.astype(np.float64) * scale
-        return frame.constant(scale), frame.constant(offset.astype(np.float32))
+        largest = 255.0 * np.abs(matrix.astype(np.int16)).sum(axis=0, dtype=np.int64)
+        return Rescale(scale, offset, largest)
 
 
 @dataclass(frozen=True)

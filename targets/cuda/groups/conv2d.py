@@ -114,7 +114,7 @@ class Conv2d(GroupKernel):
         b = gemm.Operand(pointer, element, True, {"B_BATCH": 0})
         rescale = None
         if integers is not None:
-            rescale = integers.rescale(frame, matrix.sum(axis=0, dtype=np.int64))
+            rescale = integers.rescale(matrix)
         text = gemm.source(
             context.mode,
             tiling,

@@ -12,6 +12,7 @@ from tvm import relax
 from relaxc.layout import Element, Layout
 from relaxc.targets.cuda.groups.base import Context, Group
 from relaxc.targets.cuda.kernels import gemm, gemv, gemv_streamed, tilings
+from relaxc.targets.cuda.kernels.byte_epilogue import Rescale
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
 from relaxc.targets.cuda.kernels.epilogue import epilogue_text
 from relaxc.targets.cuda.kernels.frame import Frame, as_element
@@ -121,7 +122,8 @@ def _lower_unstreamed(
     if integers is not None:  # the data are read as numbers: only weights are to be scaled
         weight, element = integers.integers, "int8"
         scale = np.broadcast_to(integers.scale, (columns,))
-        rescale = frame.constant(scale), frame.constant(np.zeros(columns, np.float32))
+        nothing = np.zeros(columns, np.float32)
+        rescale = Rescale(scale, nothing, nothing + np.inf)
     packed = gemm.pack_weights(weight, gemv.TILING, "int8" if integers else context.mode)
     text = gemv.source(
         (rows, columns, depth),

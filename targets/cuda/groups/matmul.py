@@ -7,7 +7,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tvm import relax
 
 from relaxc.layout import PLAIN, Demand, Element, Layout
@@ -137,7 +136,7 @@ class Matmul(GroupKernel):
             integers = group.integers(1)
             weight = array_of(right) if integers is None else integers.weight.integers
             if integers is not None:
-                rescale = integers.rescale(frame, weight.sum(axis=0, dtype=np.int64))
+                rescale = integers.rescale(weight)
             if group.other is not None:
                 weight = gemm.paired(weight, array_of(group.other[1].args[1]))
             packed = gemm.pack_weights(weight, tiling, context.mode)

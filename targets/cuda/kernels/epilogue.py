@@ -13,6 +13,7 @@ from typing import Any
 from tvm import relax
 
 from relaxc.layout import Layout
+from relaxc.targets.cuda.kernels.byte_epilogue import Merged, Rescale
 from relaxc.targets.cuda.kernels.elements import type_of
 from relaxc.targets.cuda.kernels.expressions import statements
 from relaxc.targets.cuda.kernels.frame import Frame
@@ -34,21 +35,27 @@ class EpilogueText:
 
     Attributes:
         wide: pointers and types of the operands that have the result's shape.
+        columns: reads what belongs to columns alone.
         body: computes and stores; the values of such an operand are `o.` and its pointer's name.
+        sum_start: with what sums of integers may begin: bits of a float of which they are a part.
     """
 
     wide: tuple[tuple[str, str], ...]
+    columns: tuple[str, ...]
     body: tuple[str, ...]
+    sum_start: int = 0
 
     def into(self, text: str) -> str:
         """Put it where the text says OPERANDS, FETCH_OPERANDS, LOAD_OPERANDS and EPILOGUE.
 
+        And LOAD_COLUMNS, if several rows have them in common; else they belong to the epilogue.
         Around FETCH_OPERANDS there are `m0`, `column` and `worker`: see `fetch_ahead`.
         """
         names = [name for name, _ in self.wide]
         fields = [f"Held<V, {type_}> {name};" for name, type_ in self.wide]
         declared = ["struct Operands {", *(f"  {field}" for field in fields), "};"]
         declared.append(f"constexpr bool HAS_OPERANDS = {int(bool(names))};")
+        is_apart = "LOAD_COLUMNS\n" in text
         fetch = "fetch_ahead<FETCH_ROWS, FETCH_COLUMNS, N, FETCH_THREADS>"
         for word, lines in (
             (
@@ -57,7 +64,8 @@ class EpilogueText:
             ),
             ("LOAD_OPERANDS", [f"o.{name}.load({name} + at);" for name in names]),
             ("OPERANDS", declared),
-            ("EPILOGUE", self.body),
+            ("LOAD_COLUMNS", self.columns),
+            ("EPILOGUE", self.body if is_apart else (*self.columns, *self.body)),
         ):
             text = text.replace(f"{word}\n", "\n".join(lines) + "\n")
         return text
@@ -72,7 +80,7 @@ def epilogue_text(
     epilogue: Epilogue,
     domain: Domain,
     frame: Frame,
-    rescale: tuple[str, str] | None = None,
+    rescale: Rescale | None = None,
     other: relax.Var | None = None,
 ) -> EpilogueText:
     """Write it. Operands have the result's shape, or differ by column alone.
@@ -81,17 +89,29 @@ def epilogue_text(
         epilogue: the operators.
         domain: the result's shape.
         frame: declares operands.
-        rescale: pointers of a factor and an offset per column, which make sums of integers real.
+        rescale: makes sums of integers real.
         other: the result of a second product, whose values are in `float w[V]`.
     """
-    lines, wide = [], []
+    columns, lines, wide = [], [], []
+    merged = None
     if rescale is not None:
-        for name, pointer in zip(("factor", "offset"), rescale):
-            lines.append(f"float {name}[V]; read<V>({name}, {pointer} + n);")
+        if other is None and len(rescale.factor) % 8 == 0:
+            merged = Merged.of(epilogue, domain, frame, rescale)
+        scales = merged or rescale
+        pointers = [frame.constant(a) for a in (scales.factor, scales.offset)]
+        for name, pointer in zip(("factor", "offset"), pointers):
+            columns.append(f"float {name}[V]; read<V>({name}, {pointer} + n);")
+    if rescale is not None and merged is None:
         lines += [
             "#pragma unroll",
             "for (int e = 0; e < V; ++e) v[e] = v[e] * factor[e] + offset[e];",
         ]
+    start = 0 if rescale is None else rescale.start
+    if merged is not None:
+        names = [frame.pointer(expr) for expr, _ in merged.bytes]
+        types = [type_of(frame.element_of(expr)) for expr, _ in merged.bytes]
+        body = merged.body(names)
+        return EpilogueText(tuple(zip(names, types)), tuple(columns), tuple(body), start)
     values: dict[Any, str] = {}
     for i, operand in enumerate(epilogue.operands):
         pointer = frame.pointer(operand.expr)
@@ -100,7 +120,8 @@ def epilogue_text(
             wide.append((pointer, type_of(frame.elements[operand.expr])))
             values[operand.expr] = f"o.{pointer}[e]"
             continue
-        lines.append(f"float o{i}[V]; read<V>(o{i}, {pointer} + {'at' if is_wide else 'n'});")
+        place, found = ("at", lines) if is_wide else ("n", columns)
+        found.append(f"float o{i}[V]; read<V>(o{i}, {pointer} + {place});")
         values[operand.expr] = f"o{i}[e]"
     known: dict[relax.Expr, str] = {} if other is None else {other: "w[e]"}
     body, result = statements(
@@ -109,7 +130,7 @@ def epilogue_text(
     lines += ["#pragma unroll", "for (int e = 0; e < V; ++e) {"]
     lines += [f"  {line}" for line in body]
     lines += [f"  v[e] = {result};", "}", "write<V>(y + at, v);"]
-    return EpilogueText(tuple(wide), tuple(lines))
+    return EpilogueText(tuple(wide), tuple(columns), tuple(lines), start)
 
 
 def _find(values: dict[Any, str], expr: relax.Expr) -> str:

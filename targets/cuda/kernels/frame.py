@@ -32,6 +32,7 @@ class Frame:
         label: what profiles show behind the name, such as sizes.
         names: C++ pointers of the group's parameters.
         elements: how each parameter is stored.
+        result: how the result is.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Frame:
             self.names[param] = f"x{i}"
             self.elements[param] = layout.element
             self._declare(f"x{i}", _physical(param.ty, layout), layout, "const ")
-        self._result = layouts[-1]
+        self.result = layouts[-1]
         self._result_shape = _physical(func.ret_ty, layouts[-1])
 
     def _declare(self, name: str, shape: Sequence[Any], layout: Layout, const: str) -> None:
@@ -78,6 +79,10 @@ class Frame:
         self.elements[expr] = "float32"
         return self.names[expr]
 
+    def element_of(self, expr: relax.Expr) -> str:
+        """How a parameter is stored."""
+        return next(element for known, element in self.elements.items() if known.same_as(expr))
+
     def place(self, pointer: str) -> int:
         """Which of the parameters has this name."""
         return next(i for i, p in enumerate(self._parameters) if p.split()[-1] == pointer)
@@ -92,8 +97,8 @@ class Frame:
         maps: Sequence[MatrixMap | PatchMap] = (),
     ) -> Kernel:
         """Declare the result, `y`; `PARAMETERS` in the source becomes what was declared."""
-        self._declare("y", self._result_shape, self._result, "")
-        stored = [*self.elements.values(), self._result.element]
+        self._declare("y", self._result_shape, self.result, "")
+        stored = [*self.elements.values(), self.result.element]
         declared = dict.fromkeys(filter(None, map(declaration, stored)))
         text = source.replace("PARAMETERS", ", ".join(self._parameters))
         text = "\n".join([*declared, text])

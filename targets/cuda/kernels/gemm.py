@@ -113,6 +113,7 @@ def source(
         "K": depth,
         "V": vector,
         "S": 2 * vector if is_paired else vector,
+        "SUM_START": epilogue.sum_start,
         **a.constants,
         **b.constants,
     }

@@ -153,6 +153,12 @@ __device__ __forceinline__ void produce(
 #endif
 }
 
+// A sum as a float; of a small integer that began as the bits of one, what was added.
+template <bool IS_FLOAT> __device__ __forceinline__ float real(Sum sum) {
+  if constexpr (IS_FLOAT) return __int_as_float(sum) - 12582912.0f;
+  else return sum;
+}
+
 __device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigned b, int wm) {
 #pragma unroll
   for (int step = 0; step < 4; ++step)
@@ -218,7 +224,12 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
         int worker = threadIdx.x % 128, column = n0;
         FETCH_OPERANDS
       }
-      Sum acc[MT][NT][4] = {};
+      Sum acc[MT][NT][4];
+#pragma unroll
+      for (int i = 0; i < MT * NT * 4; ++i) {
+        (&acc[0][0][0])[i] = SUM_START;
+        if (SUM_START != 0) finished((&acc[0][0][0])[i]);  // no later
+      }
       unsigned before = 0;
       for (int tile = 0; tile < TILES; ++tile, place.advance()) {
         unsigned stage = shared + place.stage * STAGE_BYTES;
@@ -236,44 +247,50 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
 #pragma unroll
       for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
 
-      int t = lane & 3;
+      // What belongs to columns is read once for all rows, and operands of a few columns at once.
+      constexpr int COUNT = NT / 4, AT_ONCE = MT < 4 ? 4 / MT : 1, PARTS = 8 / S;
+      int t = lane & 3, m1 = m0 + threadIdx.x % 128 / 32 * 16 + (lane >> 2);
 #pragma unroll
-      for (int i = 0; i < MT; ++i)
+      for (int j0 = 0; j0 < COUNT; j0 += AT_ONCE) {
+        Operands operands[AT_ONCE][PARTS][MT * 2];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          int m = m0 + threadIdx.x % 128 / 32 * 16 + i * 64 + (lane >> 2) + half * 8;
-          Operands operands[NT / 4][8 / S];
+        for (int j = j0; j < COUNT && j < j0 + AT_ONCE; ++j)
 #pragma unroll
-          for (int j = 0; j < NT / 4; ++j)
+          for (int part = 0; part < PARTS; ++part)
 #pragma unroll
-            for (int part = 0; part < 8 / S; ++part) {
-              int n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
+            for (int r = 0; r < MT * 2; ++r) {
+              int m = m1 + r / 2 * 64 + r % 2 * 8, n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
               long long at = (long long)m * N + n;
-              Operands& o = operands[j][part];
+              Operands& o = operands[j - j0][part][r];
               if (m < rows && n < N) {
                 LOAD_OPERANDS
               }
             }
 #pragma unroll
-          for (int j = 0; j < NT / 4; ++j) {
+        for (int j = j0; j < COUNT && j < j0 + AT_ONCE; ++j)
 #pragma unroll
-            for (int part = 0; part < 8 / S; ++part) {
-              int n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
-              if (m >= rows || n >= N) continue;
+          for (int part = 0; part < PARTS; ++part) {
+            int n = (n0 + (j * 4 + t) * 8 + part * S) / (S / V);
+            if (n >= N) continue;
+            LOAD_COLUMNS
+#pragma unroll
+            for (int r = 0; r < MT * 2; ++r) {
+              int m = m1 + r / 2 * 64 + r % 2 * 8;
+              if (m >= rows) continue;
               float v[S];
 #pragma unroll
               for (int e = 0; e < S; ++e) {
                 // Of a product's columns, this thread has 2t and 2t+1 of four blocks of eight.
                 int column = part * S + e;
-                v[e] = acc[i][j * 4 + column / 2][half * 2 + column % 2];
+                v[e] = real<SUM_START != 0>(acc[r / 2][j * 4 + column / 2][r % 2 * 2 + column % 2]);
               }
               long long at = (long long)m * N + n;
-              const Operands& o = operands[j][part];
+              const Operands& o = operands[j - j0][part][r];
               const float* w = v + V;  // of pairs, the second ones
               EPILOGUE
             }
           }
-        }
+      }
     }
   }
 #if SPLIT > 1

@@ -81,6 +81,15 @@ __device__ __forceinline__ float nearly_exp2(float x) {
 }
 __device__ __forceinline__ float nearly_divide(float x, float y) { return __fdividef(x, y); }
 
+// Four integers as bytes; what is below or above them is the lowest or highest.
+__device__ __forceinline__ unsigned pack_bytes(int a, int b, int c, int d) {
+  unsigned word;
+  asm("{\n.reg .b32 high;\ncvt.pack.sat.u8.s32.b32 high, %4, %3, 0;\ncvt.pack.sat.u8.s32.b32 %0, %2, %1, high;\n}"
+      : "=r"(word)
+      : "r"(a), "r"(b), "r"(c), "r"(d));
+  return word;
+}
+
 // A kernel begins while the one before it ends (programmatic dependent launch). Until this, nothing
 // but weights may be read, and nothing written. From here on the next kernel may begin: not before,
 // or it could begin while the last but one is running, and find in its cache what that had read.

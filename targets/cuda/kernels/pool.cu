@@ -1,4 +1,8 @@
 // Pooling over channels-last maps: a thread computes V neighbouring channels of one pixel.
+// The greatest element may be met twice: instead of a pixel outside, the nearest one inside is read, which
+// belongs to the window as well. So nothing depends on where it is, and all are asked for at once.
+constexpr bool CLAMPS = IS_MAX && DIL_H == 1 && DIL_W == 1 && PAD_H < KH && PAD_W < KW &&
+                        (OH - 1) * STRIDE_H - PAD_H < H && (OW - 1) * STRIDE_W - PAD_W < W;
 
 extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels) {
   wait_for_predecessor();
@@ -14,7 +18,8 @@ extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels)
 #pragma unroll
     for (int kw = 0; kw < KW; ++kw) {
       int h = h0 + kh * DIL_H, w = w0 + kw * DIL_W;
-      if (h < 0 || h >= H || w < 0 || w >= W) continue;
+      if (CLAMPS) h = min(max(h, 0), H - 1), w = min(max(w, 0), W - 1);
+      else if (h < 0 || h >= H || w < 0 || w >= W) continue;
       float x[V];
       read_fresh<V>(x, X_POINTER + (((long long)image * H + h) * W + w) * C + n);
       ++count;

@@ -10,6 +10,18 @@ template <typename Bytes> __device__ __forceinline__ auto to_float(Bytes x) -> d
   return ((float)x.bits - Bytes::ZERO) * Bytes::SCALE;
 }
 
+// Byte number e of a word as a float: with the other bits of 2^23 around it. Conversions are slower.
+__device__ __forceinline__ float byte_of(unsigned word, int e, float zero = 0.0f) {
+  return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440 + e)) - (8388608.0f + zero);
+}
+template <typename Type, typename = void> constexpr bool IS_BYTES = false;
+template <typename Type> constexpr bool IS_BYTES<Type, decltype((void)Type::ZERO)> = true;
+// One of the neighbours that words hold.
+template <typename Type> __device__ __forceinline__ float to_float(const unsigned* words, const Type* at, int e) {
+  if constexpr (IS_BYTES<Type>) return byte_of(words[e / 4], e % 4, Type::ZERO) * Type::SCALE;
+  else return to_float(at[e]);
+}
+
 // Activations by the hardware's exponential and reciprocal, which are exact to within 2^-21 of the
 // result here: sums of ones and exponentials are never denormal, and infinite ones give zero.
 __device__ __forceinline__ float sigmoid(float x) { return nearly_divide(1.0f, 1.0f + nearly_exp(-x)); }
@@ -36,6 +48,7 @@ template <> __device__ __forceinline__ __nv_bfloat16 convert<__nv_bfloat16>(floa
 
 template <typename Type> union Chunk {
   uint4 bits;
+  unsigned words[4];
   Type at[16 / sizeof(Type)];
   __device__ Chunk() {}
 };
@@ -62,7 +75,7 @@ template <int COUNT, typename Type> __device__ __forceinline__ void read_fresh(f
     if constexpr (COUNT * sizeof(Type) == 16) chunk.bits = load_fresh_128(from);
     else *reinterpret_cast<uint2*>(chunk.at) = load_fresh_64(from);
 #pragma unroll
-    for (int e = 0; e < COUNT; ++e) to[e] = to_float(chunk.at[e]);
+    for (int e = 0; e < COUNT; ++e) to[e] = to_float(chunk.words, chunk.at, e);
   } else {
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) to[e] = to_float(load_fresh(from + e));
@@ -94,7 +107,10 @@ template <int COUNT, typename Type> struct Held {
       for (int e = 0; e < COUNT; ++e) at[e] = load_fresh(from + e);
     }
   }
-  __device__ __forceinline__ float operator[](int e) const { return to_float(at[e]); }
+  __device__ __forceinline__ float operator[](int e) const {
+    if constexpr (BYTES % 4 == 0) return to_float(words, at, e);
+    else return to_float(at[e]);
+  }
 };
 
 // Calls a tile of ROWS x COLUMNS of a matrix into the second-level cache, line by line.
@@ -150,6 +166,22 @@ template <int COUNT, typename Type> __device__ __forceinline__ void write(Type* 
 #pragma unroll
     for (int e = 0; e < COUNT; ++e) to[e] = convert<Type>(from[e]);
   }
+}
+
+// COUNT numbers below 2^22 to the nearest bytes, from ZERO on.
+template <int COUNT, int ZERO> __device__ __forceinline__ void write_bytes(void* to, const float* from) {
+  unsigned words[COUNT / 4];
+#pragma unroll
+  for (int i = 0; i < COUNT / 4; ++i) {
+    int steps[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) steps[e] = (int)__float_as_uint(from[i * 4 + e] + 12582912.0f) - (0x4b400000 - ZERO);
+    words[i] = pack_bytes(steps[0], steps[1], steps[2], steps[3]);
+  }
+  static_assert(COUNT == 4 || COUNT == 8 || COUNT == 16, "whole vectors");
+  if constexpr (COUNT == 16) *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+  else if constexpr (COUNT == 8) *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
+  else *reinterpret_cast<unsigned*>(to) = words[0];
 }
 
 // Split each float into a TF32 number and, for MODE 3, the TF32 number nearest to the rest.
