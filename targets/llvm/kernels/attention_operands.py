@@ -8,7 +8,7 @@ from tvm import tirx
 
 from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, index
-from relaxc.targets.llvm.kernels.relayout import transpose
+from relaxc.targets.llvm.kernels.turn import transpose
 
 
 @dataclass(frozen=True)

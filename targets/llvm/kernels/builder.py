@@ -25,6 +25,8 @@ from relaxc.targets.llvm.kernels import intrinsics, piecewise, rounding
 
 # Tasks of a parallel loop; the thread pool gives each thread an equal share of neighbours.
 PARTS = 16
+# Bytes of a cache line.
+LINE = 64
 
 Expr = Any  # a scalar or vector tirx expression
 Index = Any  # an int or an int64 expression

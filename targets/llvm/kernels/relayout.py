@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
@@ -9,6 +10,8 @@ from tvm import tirx
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
 from relaxc.targets.llvm.kernels.domain import simple
 from relaxc.targets.llvm.kernels.rounding import quantized
+from relaxc.targets.llvm.kernels.streaming import pays
+from relaxc.targets.llvm.kernels.turn import Place, Tile, Turn, emit_turn, transpose
 from relaxc.targets.llvm.kernels.view import View
 
 # Bytes that are stored at once.
@@ -22,6 +25,8 @@ def emit(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
     """
     if x.block == y.block:
         _copy(b, x, y, batch)
+    elif _turned(b, x, y, batch):
+        return
     elif x.block == 1:
         _from_plain(b, x, y, batch)
     else:
@@ -69,6 +74,34 @@ def _move_run(b: KernelBuilder, x: View, y: View, n: Index, c: Index, h: Index) 
     for i in range(rest):
         w = whole * b.lanes + i
         b.store(y.buffer, y.at(n, c, h, w), b.load(x.buffer, x.at(n, c, h, w), 1), 1)
+
+
+def _turned(b: KernelBuilder, x: View, y: View, batch: Any) -> bool:
+    """Between channels first and channels last, a transpose; False for what is more than that."""
+    kinds = {x.layout.kind, y.layout.kind}
+    is_plain = [v.buffer.quantization is None and not v.buffer.is_bfloat16 for v in (x, y)]
+    if kinds != {"plain", "last"} or not all(is_plain) or any((*x.layout.border, *y.layout.border)):
+        return False
+    pixels = y.height * y.width
+    turned, last = (pixels, y.channels) if y.layout.kind == "last" else (y.channels, pixels)
+    tile = Tile.of(b.lanes, 4, turned, last)
+    if tile is None:
+        return False
+
+    def place(view: View) -> Place:
+        def at(indices: Sequence[Index], row: Index, column: Index) -> Expr:
+            pixel, channel = (row, column) if y.layout.kind == "last" else (column, row)
+            first = view.at(indices[0], 0, 0, pixel)
+            return first + channel * (view.plane if view.block == 1 else 1)
+
+        return at
+
+    pitch = y.plane if y.block == 1 else y.pixel
+    starts = (y.origin, y.image, pitch)
+    streams = last % tile.width == 0 and pays(b, batch * y.channels * pixels, 4, starts)
+    turn = Turn([batch], turned, last, place(x), place(y), pitch, streams)
+    emit_turn(b, turn, tile, x.buffer, y.buffer)
+    return True
 
 
 def _from_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
@@ -196,24 +229,3 @@ def _scatter_rows(
         for c in range(channels):
             element = tirx.Shuffle([value], [tirx.IntImm("int32", c)])
             b.store(y.buffer, y.at(n, cb * lanes + c, h, w), element, 1)
-
-
-def transpose(b: KernelBuilder, rows: list[Expr]) -> list[Expr]:
-    """Transpose a square of vectors in log2(lanes) rounds of two-vector shuffles."""
-    lanes = len(rows)
-    distance = 1
-    while distance < lanes:
-        result: list[Expr] = list(rows)
-        low = [i + (lanes - distance if i & distance else 0) for i in range(lanes)]
-        high = [i + (lanes if i & distance else distance) for i in range(lanes)]
-        for i in range(lanes):
-            if i & distance:
-                continue
-            pair = [rows[i], rows[i + distance]]
-            result[i] = b.let(tirx.Shuffle(pair, [tirx.IntImm("int32", k) for k in low]))
-            result[i + distance] = b.let(
-                tirx.Shuffle(pair, [tirx.IntImm("int32", k) for k in high])
-            )
-        rows = result
-        distance *= 2
-    return rows

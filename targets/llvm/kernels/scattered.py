@@ -24,8 +24,8 @@ from tvm import tirx
 
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder
 from relaxc.targets.llvm.kernels.operands import Operands
-from relaxc.targets.llvm.kernels.relayout import transpose
 from relaxc.targets.llvm.kernels.sparse_plan import ScatteredTile
+from relaxc.targets.llvm.kernels.turn import transpose
 from relaxc.targets.llvm.kernels.view import View
 
 

@@ -24,12 +24,12 @@ from tvm_ffi import StructuralKey
 
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, KernelBuilder, index
 from relaxc.targets.llvm.kernels.domain import simple
+from relaxc.targets.llvm.kernels.loops import grid
 from relaxc.targets.llvm.kernels.rows import across
 from relaxc.targets.llvm.schedule.access import ZERO, collapsed
 from relaxc.targets.llvm.schedule.addresses import Steps
 from relaxc.targets.llvm.schedule.assign import work_of
 from relaxc.targets.llvm.schedule.functions import expand_functions
-from relaxc.targets.llvm.schedule.loops import grid
 from relaxc.targets.llvm.schedule.nest import Axis, Nest, replace_loads, substitute
 from relaxc.targets.llvm.schedule.plan import Plan, choose_plan, combiner
 

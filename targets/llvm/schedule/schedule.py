@@ -24,11 +24,11 @@ from tvm_ffi import StructuralKey
 
 from relaxc.targets.llvm.kernels.builder import PARTS, Expr, KernelBuilder, index
 from relaxc.targets.llvm.kernels.domain import simple
+from relaxc.targets.llvm.kernels.loops import grid
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.llvm.schedule.access import Place, flattened
 from relaxc.targets.llvm.schedule.assign import emit_assignment, work_of
 from relaxc.targets.llvm.schedule.inline import inline, is_contraction
-from relaxc.targets.llvm.schedule.loops import grid
 from relaxc.targets.llvm.schedule.nest import (
     Axis,
     Nest,

@@ -26,6 +26,7 @@ def grid(
     body: Body,
     parallel: bool = True,
     ask: bool = True,
+    finish: Callable[[], None] | None = None,
 ) -> None:
     """Write loops over a grid around a body.
 
@@ -37,18 +38,25 @@ def grid(
             `PARTS`); called more than once if only the run can tell whether to share the work.
         parallel: whether threads may share the work.
         ask: whether to write the body twice, for much and for little work, if only the run knows.
+        finish: writes what ends the work of a task.
     """
     extents, work = [simple(e) for e in extents], simple(work)
-    if not extents or not parallel or (isinstance(work, int) and work < GRAIN):
+
+    def serial() -> None:
         _serial(b, extents, [], index(0), body)
+        if finish is not None:
+            finish()
+
+    if not extents or not parallel or (isinstance(work, int) and work < GRAIN):
+        serial()
     elif isinstance(work, int) or not ask:
-        _parallel(b, extents, body)
+        _parallel(b, extents, body, finish)
     else:
         enough = b.let(work >= GRAIN)
         with b.when(enough):
-            _parallel(b, extents, body)
+            _parallel(b, extents, body, finish)
         with b.when(tirx.Not(enough)):
-            _serial(b, extents, [], index(0), body)
+            serial()
 
 
 def _serial(
@@ -61,12 +69,14 @@ def _serial(
         _serial(b, extents[1:], [*done, i], task, body)
 
 
-def _parallel(b: KernelBuilder, extents: Sequence[Index], body: Body) -> None:
+def _parallel(
+    b: KernelBuilder, extents: Sequence[Index], body: Body, finish: Callable[[], None] | None
+) -> None:
     fused, total = 0, 1
     while fused < len(extents) and (not isinstance(total, int) or total < _ENOUGH):
         total = total * extents[fused]
         fused += 1
-    with tasks(b, total) as (task, flat):
+    with tasks(b, total, finish) as (task, flat):
         done: list[Expr] = []
         for extent in reversed(extents[1:fused]):
             size = _positive(extent)
@@ -81,10 +91,17 @@ def _positive(extent: Index) -> Expr:
 
 
 @contextlib.contextmanager
-def tasks(b: KernelBuilder, extent: Index) -> Iterator[tuple[Expr, Expr]]:
-    """A loop in equal contiguous parts, one per task; yields the task's number and the index."""
+def tasks(
+    b: KernelBuilder, extent: Index, finish: Callable[[], None] | None = None
+) -> Iterator[tuple[Expr, Expr]]:
+    """A loop in equal contiguous parts, one per task; yields the task's number and the index.
+
+    `finish` writes what follows the last step of a task.
+    """
     with b.loop(PARTS, ForKind.PARALLEL) as task:
         low = b.let(task * extent // PARTS)
         count = b.let((task + 1) * extent // PARTS - low)
         with b.loop(count) as i:
             yield task, b.let(low + i) if not isinstance(extent, int) else low + i
+        if finish is not None:
+            finish()
