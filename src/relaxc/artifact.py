@@ -162,7 +162,7 @@ class Artifact:
         return memoryview(self.data)[offset : offset + size]
 
     def piece(self, number: int) -> Artifact:
-        """A compiled part of a model that runs in steps, as an artifact that shares the file."""
+        """A part of a model that runs in steps, or is divided, as an artifact of the same file."""
         prefix = f"pieces/{number}/"
         members = self.manifest["members"]
         own = {name.removeprefix(prefix): name for name in members if name.startswith(prefix)}
@@ -170,7 +170,7 @@ class Artifact:
         names = shared | own
         manifest = {
             **self.manifest,
-            **self.manifest["program"]["pieces"][number],
+            **(self.manifest.get("program") or self.manifest["tensor_parallel"])["pieces"][number],
             "members": {name: members[member] for name, member in names.items()},
         }
         spans = {name: self.spans[member] for name, member in names.items()}

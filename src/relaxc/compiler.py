@@ -27,6 +27,7 @@ from relaxc.passes.quantize.exclusion_gains import ExclusionGain
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.preparing import prepare, prepare_piece
+from relaxc.sharding import compile_divided
 from relaxc.targets.base import Backend
 from relaxc.tuning.recorded import recorded_backend
 
@@ -123,6 +124,8 @@ def compile_for(
     require_writable(output)
     clock = _Clock(diagnostics.on_phase)
     runner = PassRunner(diagnostics)
+    if options.tensor_parallel > 1:
+        return _compile_divided(output, model, backend, options, runner, clock)
     prepared = prepare(
         backend, model, options, runner, calibration_data, recovery_data, clock.start
     )
@@ -190,6 +193,26 @@ def _compile_program(
     return CompileResult(output, written, tuple(records), clock.laps, imported.warnings)
 
 
+def _compile_divided(
+    output: Path,
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    backend: Backend,
+    options: CompileOptions,
+    runner: PassRunner,
+    clock: _Clock,
+) -> CompileResult:
+    """Compile what each of several GPUs computes, and write all of it."""
+    divided = compile_divided(backend, model, options, runner, clock.start)
+    clock.start("write")
+    top = manifest.header(divided.imported, backend, options, [r.name for r in runner.records])
+    members = divided.members | manifest.licenses()
+    written = write_artifact(output, top | divided.manifest, members)
+    clock.stop()
+    runner.dump_text("manifest.json", json.dumps(written, indent=1, sort_keys=True))
+    warnings = (*divided.imported.warnings, *divided.warnings)
+    return CompileResult(output, written, tuple(runner.records), clock.laps, warnings)
+
+
 def require_writable(path: Path) -> None:
     """Fail before the work, not after it, when the result has nowhere to go.
 
@@ -223,4 +246,5 @@ class _Clock:
 
     def stop(self) -> None:
         if self._phase:
-            self.laps[self._phase] = time.perf_counter() - self._since
+            lap = time.perf_counter() - self._since
+            self.laps[self._phase] = self.laps.get(self._phase, 0.0) + lap

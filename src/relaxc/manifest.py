@@ -126,6 +126,7 @@ def _describe_options(options: CompileOptions) -> dict[str, Any]:
         "quantize": None if options.quantize is None else asdict(options.quantize),
         "precision": options.precision,
         "io": options.io,
+        "tensor_parallel": options.tensor_parallel,
         "preprocess": list(options.preprocess),
         "postprocess": list(options.postprocess),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from relaxc.communicator import MOST_RANKS
 from relaxc.errors import OptionError, near_matches
 from relaxc.layout import IO, Io, Precision
 from relaxc.quantize_options import CALIBRATION_METHODS as CALIBRATION_METHODS
@@ -223,6 +224,8 @@ class CompileOptions:
             `bfloat16`.
         preprocess: what the model does to its images first, as `--preprocess` takes it.
         postprocess: what it does to its outputs at last, as `--postprocess` takes it.
+        tensor_parallel: among how many GPUs the layers of a transformer are divided; 1 divides
+            nothing.
         tuning_records: where `relaxc tune` has written what it measured: a file, or a folder that
             holds one; `default` is the user's cache, None uses none.
     """
@@ -238,6 +241,7 @@ class CompileOptions:
     io: Io = "model"
     preprocess: tuple[str, ...] = ()
     postprocess: tuple[str, ...] = ()
+    tensor_parallel: int = 1
     tuning_records: Path | Literal["default"] | None = "default"
 
     def __post_init__(self) -> None:
@@ -248,6 +252,10 @@ class CompileOptions:
             )
         if self.io not in IO:
             raise OptionError(f"unknown type `{self.io}` of inputs and outputs; use one of {IO}")
+        if not 1 <= self.tensor_parallel <= MOST_RANKS:
+            raise OptionError(
+                f"a model is divided among up to {MOST_RANKS} GPUs, not {self.tensor_parallel}"
+            )
         if self.opt_level not in range(4):
             raise OptionError(f"opt_level must be 0, 1, 2 or 3, not {self.opt_level}")
         for name, shape in self.input_shapes.items():

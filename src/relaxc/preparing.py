@@ -7,7 +7,7 @@ kernels, which is what tuning does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -94,6 +94,7 @@ def prepare(
     calibration_data: CalibrationData | None = None,
     recovery_data: CalibrationData | None = None,
     begin: Callable[[str], None] = lambda _phase: None,
+    sharding: Sequence[Pass] = (),
 ) -> Prepared | ImportedProgram:
     """Import a model, prune and quantize it, and group its operators.
 
@@ -104,6 +105,7 @@ def prepare(
         runner: runs the passes.
         calibration_data, recovery_data: as `compile` takes them.
         begin: told the name of every phase as it begins.
+        sharding: what keeps one GPU's part of the model.
 
     Returns:
         The model; or, of one that the host runs in steps, what was imported, untouched.
@@ -145,6 +147,7 @@ def prepare(
                 kernel_clock(backend, probes.build, probes.feed),
             ),
             rounds_rows=options.quantize is not None and options.quantize.scheme == "int8-dynamic",
+            sharding=sharding,
         ),
         options,
         diagnostics,

@@ -40,6 +40,14 @@ from relaxc.errors import OptionError
 @parameters.evaluating
 @parameters.tuning_records
 @parameters.io
+@click.option(
+    "--tensor-parallel",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Divide the layers of a transformer among N GPUs.",
+)
 @click.option("--no-tuning-records", is_flag=True, help="Kernels as they are without tuning.")
 @click.option("--verify", is_flag=True, help="Check the module's form after every pass.")
 @click.option("--dump-dir", type=parameters.PATH, help="Write IR, assembly and manifest there.")
@@ -56,6 +64,7 @@ def compile_(
     evaluate: str | None,
     tuning_records: Path | None,
     io: str,
+    tensor_parallel: int,
     no_tuning_records: bool,
     verify: bool,
     dump_dir: Path | None,
@@ -74,7 +83,7 @@ def compile_(
     quantize = shaped.options.quantize
     if (plot_ranges or try_exclusions) and (quantize is None or quantize.scheme != "int8"):
         raise OptionError("`--plot-ranges` and `--try-exclusions` go with `--quantize int8`")
-    options = replace(shaped.options, io=parameters.IO_NAMES[io])
+    options = replace(shaped.options, io=parameters.IO_NAMES[io], tensor_parallel=tensor_parallel)
     if no_tuning_records or tuning_records is not None:
         options = replace(options, tuning_records=tuning_records)
     with (

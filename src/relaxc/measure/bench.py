@@ -139,7 +139,7 @@ def bench(path: str | os.PathLike[str], options: BenchOptions) -> BenchResult:
     feed: Mapping[str, Any] = options.feed.feed(model.inputs)
     shapes = {name: array.shape for name, array in feed.items()}
     if not options.transfers:
-        feed = {name: model.put(array) for name, array in feed.items()}
+        feed = {name: model.put(array, name) for name, array in feed.items()}
 
     def run() -> None:
         model.run(feed)

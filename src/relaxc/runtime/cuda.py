@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,13 @@ class Gpu:
         if size:
             self.call("cudaMemcpyAsync", to, source, size, kind, None)
 
-    def call(self, name: str, *args: Any) -> None:
+    def call(self, name: str, *args: Any, accepted: Sequence[int] = ()) -> None:
         """Call a function of CUDA's runtime library.
+
+        Args:
+            name: the function.
+            args: its arguments.
+            accepted: results that are no failure here.
 
         Raises:
             FfiError: it fails.
@@ -137,6 +142,8 @@ class Gpu:
         if status:
             text = self._runtime.cudaGetErrorString(status).decode()
             self._runtime.cudaGetLastError()  # or the next call would report it again
+            if status in accepted:
+                return
             raise ffi.FfiError(f"CUDA: {text} (`{name}` on GPU {self.index})")
 
 

@@ -71,13 +71,26 @@ class Graph:
 
 
 @dataclass
-class _Recorded:
+class Recorded:
+    """A call that was recorded.
+
+    Attributes:
+        graph: its launches.
+        results: in memory of the graph.
+    """
+
     graph: Graph
     results: list[ffi.Object]
 
     @property
     def is_free(self) -> bool:
+        """Whether nobody holds the results."""
         return all(ffi.is_unique(result) for result in self.results)
+
+    def launch(self) -> list[ffi.Object]:
+        """Do it again, for whoever holds what this returns."""
+        self.graph.launch()
+        return [ffi.borrowed(result.value) for result in self.results]
 
 
 class Recorder:
@@ -87,12 +100,13 @@ class Recorder:
         works: whether calls can be recorded at all.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu, most_graphs: int = _MOST_GRAPHS) -> None:
         self.works = True
+        self._most_graphs = most_graphs
         self._gpu = gpu
         self._calls = 0
         self._places: OrderedDict[Place, int] = OrderedDict()
-        self._graphs: OrderedDict[tuple[Place, int], _Recorded] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Place, int], Recorded] = OrderedDict()
 
     def is_usual(self, place: Place) -> bool:
         """Whether inputs lay there before; else they should be copied to where others did."""
@@ -111,30 +125,34 @@ class Recorder:
             FfiError: as `call` does.
         """
         self._calls += 1
-        if self._calls == 1 or not self.works:
-            return call()
-        for number in range(_MOST_GRAPHS):
+        found = self.ready(place, call) if self._calls > 1 and self.works else None
+        return call() if found is None else found.launch()
+
+    def ready(self, place: Place, call: Callable[[], list[ffi.Object]]) -> Recorded | None:
+        """What was recorded for inputs that lie at `place`, if necessary now; None if it can't be.
+
+        The call must have been made once, for inputs anywhere.
+        """
+        for number in range(self._most_graphs):
             found = self._graphs.get((place, number))
             if found is None:
-                found = self._record(place, number, call)
-                if found is None:
-                    return call()
+                # The virtual machine alone holds what it returned last.
+                return self._record(place, number, call)
             if found.is_free:
                 self._graphs.move_to_end((place, number))
-                found.graph.launch()
-                return [ffi.borrowed(result.value) for result in found.results]
-        return call()
+                return found
+        return None
 
     def _record(
         self, place: Place, number: int, call: Callable[[], list[ffi.Object]]
-    ) -> _Recorded | None:
+    ) -> Recorded | None:
         results: list[ffi.Object] = []
         try:
             graph = Graph(self._gpu, lambda: results.extend(call()))
         except ffi.FfiError:  # what is wrong with the call itself, it says when it is not recorded
             self.works = False
             return None
-        found = self._graphs[place, number] = _Recorded(graph, results)
-        if len(self._graphs) > _MOST_GRAPHS:
+        found = self._graphs[place, number] = Recorded(graph, results)
+        if len(self._graphs) > self._most_graphs:
             self._graphs.popitem(last=False)
         return found

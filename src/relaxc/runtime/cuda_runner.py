@@ -50,10 +50,8 @@ class CudaEngine:
         self._is_replayable = bool(artifact.manifest["requirements"]["cuda"].get("replayable"))
 
     def new_runner(self) -> CudaRunner:
-        """A virtual machine of its own; the CPU is its second device, for shapes."""
-        vm = ffi.call(self._module["vm_load_executable"])
-        devices = (ffi.CUDA, self._gpu.index, POOLED_ALLOCATOR, ffi.CPU, 0, POOLED_ALLOCATOR)
-        ffi.call(vm["vm_initialization"], *devices)
+        """A virtual machine of its own."""
+        vm = new_machine(self._module, self._gpu)
         recorder = Recorder(self._gpu) if self._is_replayable else None
         return CudaRunner(vm["main"], self._weights, self._outputs, self._gpu, recorder)
 
@@ -72,11 +70,19 @@ class CudaEngine:
         """Wait for the GPU."""
         self._gpu.synchronize()
 
-    def put(self, array: np.ndarray) -> DeviceTensor:
+    def put(self, array: np.ndarray, _name: str | None) -> DeviceTensor:
         """Copy an array to the GPU."""
         tensor = empty_like(array.shape, array.dtype, self._gpu)
         self._gpu.upload(tensor.address, np.ascontiguousarray(array))
         return tensor
+
+
+def new_machine(module: ffi.Object, gpu: Gpu) -> ffi.Object:
+    """A virtual machine on a GPU; the CPU is its second device, for shapes."""
+    vm: ffi.Object = ffi.call(module["vm_load_executable"])
+    devices = (ffi.CUDA, gpu.index, POOLED_ALLOCATOR, ffi.CPU, 0, POOLED_ALLOCATOR)
+    ffi.call(vm["vm_initialization"], *devices)
+    return vm
 
 
 class CudaRunner:
@@ -108,19 +114,14 @@ class CudaRunner:
         Raises:
             FfiError: compiled code or CUDA reports an error.
         """
-        self._gpu.activate()
-        if [value.shape for value in inputs] != self._shapes:
-            self._prepare(inputs)
-        handed = self._handed(inputs)
-        spans = [self._weights.span, *((t.address, t.nbytes) for t in handed)]
-        for value, tensor in zip(self._values, handed):
-            value.payload = tensor.tensor.handle
+        handed = self._hand_over(inputs)
+        spans = self._spans(handed)
         if self._recorder is None:
             results = self._invoke()
         else:
             results = self._recorder.run(tuple(t.address for t in handed), self._invoke)
         outputs = [DeviceTensor(t, d, self._gpu) for t, d in zip(results, self._outputs)]
-        if self._recorder is not None and any(_is_within(o, spans) for o in outputs):
+        if self._recorder is not None and any(is_within(o, spans) for o in outputs):
             self._recorder.works = False  # an input can be no result of a graph
         if any(isinstance(value, DeviceTensor) for value in inputs):
             return [self._detached(output, spans) for output in outputs]
@@ -129,6 +130,20 @@ class CudaRunner:
             self._gpu.download(array, output.address)
         self._gpu.synchronize()
         return arrays
+
+    def _hand_over(self, inputs: Sequence[np.ndarray | DeviceTensor]) -> list[DeviceTensor]:
+        """Set the arguments of the next call."""
+        self._gpu.activate()
+        if [value.shape for value in inputs] != self._shapes:
+            self._prepare(inputs)
+        handed = self._handed(inputs)
+        for value, tensor in zip(self._values, handed):
+            value.payload = tensor.tensor.handle
+        return handed
+
+    def _spans(self, handed: Sequence[DeviceTensor]) -> list[tuple[int, int]]:
+        """Where weights and inputs lie."""
+        return [self._weights.span, *((t.address, t.nbytes) for t in handed)]
 
     def _invoke(self) -> list[ffi.Object]:
         result = ffi.invoke(self._main, self._values)
@@ -158,12 +173,13 @@ class CudaRunner:
 
     def _detached(self, output: DeviceTensor, spans: Sequence[tuple[int, int]]) -> DeviceTensor:
         """The result; copied if it is an input or a weight, which nobody may change."""
-        if not _is_within(output, spans):
+        if not is_within(output, spans):
             return output
         fresh = empty_like(output.shape, output.dtype, self._gpu)
         self._gpu.copy(fresh.address, output.address, output.nbytes)
         return fresh
 
 
-def _is_within(tensor: DeviceTensor, spans: Sequence[tuple[int, int]]) -> bool:
+def is_within(tensor: DeviceTensor, spans: Sequence[tuple[int, int]]) -> bool:
+    """Whether a tensor begins in one of these stretches of memory: address and size in bytes."""
     return any(start <= tensor.address < start + size for start, size in spans)

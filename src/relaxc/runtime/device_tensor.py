@@ -45,6 +45,7 @@ class DeviceTensor:
     def numpy(self) -> np.ndarray:
         """Copy it to the host."""
         array = np.empty(self.shape, self.dtype)
+        self._gpu.activate()
         self._gpu.download(array, self.address)
         self._gpu.synchronize()
         return array
@@ -55,6 +56,7 @@ class DeviceTensor:
     def __dlpack__(self, *, stream: int | None = None, **_options: Any) -> Any:
         """A DLPack capsule; the tensor's contents are ready for use on `stream`."""
         if stream not in (None, 0, _DEFAULT_STREAM, -1):
+            self._gpu.activate()
             self._gpu.synchronize()
         managed = ffi.to_dlpack(self.tensor)
         return _api().PyCapsule_New(managed, _NAME, _release)

@@ -54,7 +54,7 @@ class ProgramModel(Model):
         """
         raise OptionError("a model with loops, sequences or strings cannot be profiled by kernels")
 
-    def put(self, array: np.ndarray) -> Any:
+    def put(self, array: np.ndarray, name: str | None = None) -> Any:
         """Refused: such models run on the CPU.
 
         Raises:

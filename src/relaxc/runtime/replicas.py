@@ -76,7 +76,7 @@ class Replicas(Model):
     def synchronize(self) -> None:
         """Results are arrays: there is nothing to wait for."""
 
-    def put(self, array: np.ndarray) -> DeviceTensor:
+    def put(self, array: np.ndarray, name: str | None = None) -> DeviceTensor:
         """Not for several GPUs.
 
         Raises:

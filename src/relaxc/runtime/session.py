@@ -63,8 +63,8 @@ class Model:
             gpu = Gpu(artifact.path, index, artifact.manifest["requirements"]["cuda"])
         self.device = "cpu" if gpu is None else f"cuda:{index}"
         self.manifest = artifact.manifest
-        self.inputs = _infos(self.manifest["inputs"])
-        self.outputs = _infos(self.manifest["outputs"])
+        self.inputs = tensor_infos(self.manifest["inputs"])
+        self.outputs = tensor_infos(self.manifest["outputs"])
         self.threads = threads
         self._cache_dir = cache_dir
         module, pool = load_model(artifact, cache_dir)
@@ -168,15 +168,19 @@ class Model:
             "inputs, or load the model on another GPU"
         )
 
-    def put(self, array: np.ndarray) -> DeviceTensor:
+    def put(self, array: np.ndarray, name: str | None = None) -> DeviceTensor:
         """Copy an array to the model's GPU, to be used as an input any number of times.
+
+        Args:
+            array: what to copy.
+            name: of the input; models that are divided among GPUs must know it.
 
         Raises:
             OptionError: the model runs on the CPU.
         """
         if not isinstance(self._engine, CudaEngine):
             raise OptionError("the model runs on the CPU; give it arrays as they are")
-        return self._engine.put(array)
+        return self._engine.put(array, name)
 
     def synchronize(self) -> None:
         """Wait until outputs that are still being computed on a GPU are ready."""
@@ -225,7 +229,8 @@ def require_known(inputs: Sequence[TensorInfo], feed: Mapping[str, Any]) -> None
             raise InputError(f"input `{info.name}` is missing; it is {info}")
 
 
-def _infos(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
+def tensor_infos(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorInfo, ...]:
+    """Inputs or outputs as a manifest lists them."""
     return tuple(TensorInfo(e["name"], e["dtype"], tuple(e["shape"])) for e in entries)
 
 
@@ -262,8 +267,9 @@ def load(
 
     Args:
         path: the `.rxc` file.
-        device: `cpu`, `cuda`, `cuda:1`, or `cuda:0,1` to divide the batch among several GPUs; what
-            the artifact is compiled for by default.
+        device: `cpu`, `cuda`, `cuda:1`, or `cuda:0,1`: the GPUs of a model compiled for several, or
+            such that the batch of one compiled for one is divided among; what the artifact is
+            compiled for by default.
         threads: threads per run; one per available physical core by default.
         cache_dir: folder for the extracted libraries; the user's cache folder by default.
 
@@ -272,21 +278,29 @@ def load(
         TargetError: this machine lacks what the artifact needs.
         OptionError: unknown device, one that the artifact is not for, or less than one thread.
     """
-    if device is not None and "," in device:
-        from relaxc.runtime.replicas import Replicas  # it is made of models
-
-        return Replicas([load(path, one, threads, cache_dir=cache_dir) for one in parts_of(device)])
-    if device is not None:
-        parse_device(device)
+    devices = parts_of(device) if device is not None and "," in device else [device]
+    for one in devices:
+        if one is not None:
+            parse_device(one)
     count = resolve_threads(threads)
     try:
         folder = None if cache_dir is None else Path(cache_dir)
         artifact = read_artifact(path)
+        # These are made of models.
+        if "tensor_parallel" in artifact.manifest:
+            from relaxc.runtime.divided_model import DividedModel
+
+            return DividedModel(artifact, device, count, folder)
         if "program" in artifact.manifest:
-            from relaxc.runtime.programs import load_program  # it is made of models
+            from relaxc.runtime.programs import load_program
 
             return load_program(artifact, device, count, folder)
-        return Model(artifact, device, count, folder)
+        models = [Model(artifact, one, count, folder) for one in devices]
+        if len(models) == 1:
+            return models[0]
+        from relaxc.runtime.replicas import Replicas
+
+        return Replicas(models)
     except KeyError as err:
         raise ArtifactError(
             f"the manifest of `{path}` lacks {err}; compile the model again with this relaxc"
