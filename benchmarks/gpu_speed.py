@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,31 +86,41 @@ def _expect(path: Path, model: Any, feed: dict[str, np.ndarray]) -> None:
     np.savez(path, result)
 
 
-def pack(folder: Path) -> None:
-    """Compress what must travel into `FOLDER/travel`."""
+def pack(folder: Path, scripts: Sequence[str] = ()) -> None:
+    """Compress what must travel, these scripts included, into `FOLDER/travel`."""
     travel = folder / "travel"
     shutil.rmtree(travel, ignore_errors=True)
     travel.mkdir()
+    pack_artifacts(folder / "artifacts", travel / "artifacts.tar.xz")
+    pack_runtime(travel / "site")
+    for name in ("gpu_speed.py", "gpu_builders.py", "gpu_models.py", *scripts):
+        shutil.copy(Path(__file__).with_name(name), travel)
+
+
+def pack_artifacts(folder: Path, output: Path) -> None:
+    """Compress artifacts together."""
     # Artifacts have libraries in common: a window that reaches back to the last one.
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 26}]
     with (
-        lzma.open(travel / "artifacts.tar.xz", "wb", filters=filters) as file,
+        lzma.open(output, "wb", filters=filters) as file,
         tarfile.open(fileobj=file, mode="w") as archive,
     ):
-        for path in sorted((folder / "artifacts").iterdir(), key=lambda p: p.stat().st_size):
+        for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_size):
             archive.add(path, path.name)
+
+
+def pack_runtime(site: Path) -> None:
+    """Copy what it takes to run artifacts, for a machine without an index of packages."""
     root = Path(__file__).resolve().parent.parent
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
-    shutil.copytree(root / "src" / "relaxc", travel / "site" / "relaxc", ignore=ignored)
+    shutil.copytree(root / "src" / "relaxc", site / "relaxc", ignore=ignored)
     spec = importlib.util.find_spec("tvm_ffi")
     assert spec is not None and spec.origin is not None
     library = Path(spec.origin).parent / "lib" / "libtvm_ffi.so"
-    target = travel / "site" / "tvm_ffi" / "lib"
+    target = site / "tvm_ffi" / "lib"
     target.mkdir(parents=True)
     shutil.copy(library, target)
     (target.parent / "__init__.py").touch()
-    for name in ("gpu_speed.py", "gpu_builders.py", "gpu_models.py"):
-        shutil.copy(Path(__file__).with_name(name), travel)
 
 
 def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) -> int:
