@@ -36,7 +36,7 @@ NETS: dict[str, Callable[[Any], Any]] = {
 KINDS = ("untuned", "tuned")
 # Outputs of both, relative to the norm: halves, added up in another order.
 BOUND = 5e-3
-_MEASURE_ALL = '''"""Measures all folders of candidates beside this file, one after the other."""
+MEASURE_ALL = '''"""Measures all folders of candidates beside this file, one after the other."""
 
 import subprocess
 import sys
@@ -50,7 +50,8 @@ sys.exit(failed)
 '''
 
 
-def _options(arch: str, records: Path | None) -> Any:
+def compile_options(arch: str, records: Path | None) -> Any:
+    """Halves throughout."""
     from relaxc.options import CompileOptions
 
     target = f"cuda -arch={arch}"
@@ -74,13 +75,13 @@ def candidates(folder: Path, only: list[str], arch: str) -> None:
 
     place = folder / "candidates"
     place.mkdir(parents=True, exist_ok=True)
-    (place / "measure_all.py").write_text(_MEASURE_ALL)
+    (place / "measure_all.py").write_text(MEASURE_ALL)
     for name, model in _models(only).items():
         number = len(list(place.glob(f"{name}.*")))
         options = TuneOptions(
             candidates=place / f"{name}.{number}",
             records=folder / "records.jsonl",
-            compile=_options(arch, None),
+            compile=compile_options(arch, None),
         )
         print(name, as_text(tune(model, options)), flush=True)
 
@@ -96,11 +97,13 @@ def artifacts(folder: Path, only: list[str], arch: str) -> None:
     (folder / "artifacts").mkdir(exist_ok=True)
     for name, model in _models(only).items():
         for results in sorted((folder / "candidates").glob(f"{name}.*/measured.jsonl")):
-            options = _options(arch, None)
+            options = compile_options(arch, None)
             told = TuneOptions(measured=results.parent, records=records, compile=options)
             print(name, as_text(tune(model, told)), flush=True)
         for kind, place in zip(KINDS, (None, records)):
-            compile(model, folder / "artifacts" / f"{name}.{kind}.rxc", _options(arch, place))
+            compile(
+                model, folder / "artifacts" / f"{name}.{kind}.rxc", compile_options(arch, place)
+            )
     pack(folder, [Path(__file__).name])
 
 
