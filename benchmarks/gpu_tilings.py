@@ -66,7 +66,7 @@ def take(folder: Path) -> None:
         won = {str(r["workload"]): r["choice"] for r in records if r["kind"] == VERDICT}
         for task in json.loads((results.parent / "plan.json").read_text())["tasks"]:
             workload, choice = task["workload"], won.get(str(task["workload"]))
-            if not choice or not workload["packed"]:
+            if not choice or not workload.get("packed"):
                 continue
             # A kernel's name begins with what it computes and its sizes.
             sizes = task["kernels"][0]["name"].split("_")[1]
