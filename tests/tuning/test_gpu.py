@@ -206,6 +206,15 @@ def test_measuring_goes_on_where_it_was(model: Any, tmp_path: Path) -> None:
     kinds = [json.loads(line)["kind"] for line in (folder / RESULTS).open() if line[-2] == "}"]
     assert kinds == ["begin", "untuned", *["trial"] * 4, "final", "done"]
     assert relaxc.tune(model, options(tmp_path, measured=folder)).trials == 4
+    # A search that ended before its last candidate has a verdict, and a later one when it goes on.
+    whole = (folder / RESULTS).read_text().splitlines()
+    early = [line for line in whole if '"kernel": 4' not in line]
+    (folder / RESULTS).write_text("\n".join(early) + "\n")
+    store = tmp_path / "early.jsonl"
+    first = relaxc.tune(model, options(tmp_path, measured=folder, records=store))
+    measured(folder)
+    second = relaxc.tune(model, options(tmp_path, measured=folder, records=store))
+    assert first.kernels[0].choice is None and second.kernels[0].choice is not None
 
     (folder / RESULTS).write_text(lines[0].replace('"plan": "', '"plan": "0'))
     with pytest.raises(ValueError, match="is of other candidates; remove it"):

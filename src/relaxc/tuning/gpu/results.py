@@ -85,7 +85,8 @@ def _of_task(task: dict[str, Any], lines: list[dict[str, Any]], device: str) -> 
         **shared,
         "choice": {} if best is None else choice(best),
         "ratio": 1.0 if best is None else float(best["ratio"]),
-        "at": done["at"],
+        # What was measured after an earlier end makes a later verdict.
+        "at": max(int(line["at"]) for line in (done, *finals)),
         "device": device,
     }
 
