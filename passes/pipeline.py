@@ -35,6 +35,7 @@ from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
 from relaxc.passes.lower.call_host_functions import CallHostFunctions
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
+from relaxc.passes.lower.lower_resize import LowerResize, ResizeLibrary
 from relaxc.passes.lower.order_bindings import OrderBindings
 from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
 from relaxc.passes.precision.widen_halves import WidenHalves
@@ -55,6 +56,7 @@ class Library(
     LoweringLibrary,
     PrecisionLibrary,
     RecurrentLibrary,
+    ResizeLibrary,
     RotaryLibrary,
     RoundingLibrary,
     Protocol,
@@ -147,6 +149,8 @@ def default_passes(
         ChooseLayout(kernels),
         LowerGroups(kernels),
         LowerRecurrent(kernels),
+        # Before fusion, which would join one of the two axes with what follows.
+        LowerResize(kernels),
         # Lower: the other operators become loop nests. Those without one first: legalization would
         # call functions of TVM's Python package.
         CallHostFunctions(),

@@ -16,6 +16,7 @@ from tvm.ir import GenericConst
 
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
 from relaxc.frontend.operators.vectors import as_vector, length, runtime_shape
+from relaxc.layout import RESIZED_AXIS
 
 _CUBIC_A = -0.75
 
@@ -121,7 +122,8 @@ def _scales(
 
         return te.compute((len(axes),), element, name="scales")
 
-    return ctx.emit_te(compute, source, shape, name="resize_scales")
+    # Without the shape, where it is not needed: open dimensions would keep it from being folded.
+    return ctx.emit_te(compute, source, shape if has_sizes else [], name="resize_scales")
 
 
 def _sizes(
@@ -135,17 +137,22 @@ def _sizes(
     """The new shape, as numbers where they are known."""
     known = source.value.numpy().reshape(-1) if isinstance(source, GenericConst) else None
     old = [shape[a] for a in axes]
-    if known is not None and all(isinstance(d, tirx.IntImm) for d in old):
+    if known is not None and not has_sizes and _are_known(old, known):
+        found: list[Any] = [
+            tirx.IntImm("int64", int(math.floor(np.float32(int(d)) * s)))
+            if isinstance(d, tirx.IntImm)
+            else d
+            for d, s in zip(old, known)
+        ]
+    elif known is not None and all(isinstance(d, tirx.IntImm) for d in old):
         sizes = [int(d) for d in old]
-        if not has_sizes:
-            new = [int(math.floor(np.float32(d) * s)) for d, s in zip(sizes, known)]
-        elif policy == "stretch":
+        if policy == "stretch":
             new = [int(s) for s in known]
         else:
             pick = min if policy == "not_larger" else max
             scale = pick(s / d for s, d in zip(known, sizes))
             new = [int(math.floor(scale * d + 0.5)) for d in sizes]
-        found: list[Any] = [tirx.IntImm("int64", n) for n in new]
+        found = [tirx.IntImm("int64", n) for n in new]
     elif has_sizes and policy == "stretch" and ctx.elements(3) is not None:
         found = ctx.sizes(3)
     else:
@@ -166,6 +173,11 @@ def _sizes(
     for axis, size in zip(axes, found):
         new_shape[axis] = size
     return new_shape
+
+
+def _are_known(old: list[Any], scales: np.ndarray) -> bool:
+    """Whether an axis of open size, such as the batch, keeps it."""
+    return all(isinstance(d, tirx.IntImm) or float(s) == 1.0 for d, s in zip(old, scales))
 
 
 def _along(
@@ -277,7 +289,7 @@ def _nearest(
         )
 
     positions = ctx.emit_te(index, at, scales, dims(data)[axis], name="resize_indices")
-    return ctx.emit_te(compute, data, positions)
+    return _described(ctx, ctx.emit_te(compute, data, positions), axis)
 
 
 def _weighted(
@@ -347,7 +359,15 @@ def _weighted(
         return te.compute(shape, element, name="resize")
 
     sources = ctx.emit_te(places, at, taps, old, name="resize_places")
-    return ctx.emit_te(compute, data, table, sources)
+    return _described(ctx, ctx.emit_te(compute, data, table, sources), axis)
+
+
+def _described(ctx: NodeContext, result: relax.Expr, axis: int) -> relax.Expr:
+    """The result of a loop nest that says which axis it resizes, for kernels to take its place."""
+    gvar = ctx.bb.lookup_binding(result).args[0]
+    func = ctx.bb.get()[gvar]
+    ctx.bb.update_func(gvar, func.with_attr(RESIZED_AXIS, axis))
+    return result
 
 
 def _int(value: Any) -> Any:

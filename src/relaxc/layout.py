@@ -183,6 +183,9 @@ TASK = "relaxc.task"
 SPARSITY = "relaxc.sparsity"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
+# Which axis a loop nest of the importer resizes: the data come first, then tables, of which the
+# last are the positions, one row per element of the result; others are weights of the same shape.
+RESIZED_AXIS = "relaxc.resized_axis"
 # A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.
 VIEW = "view"
 # Two products around a softmax.

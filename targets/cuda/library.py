@@ -165,6 +165,14 @@ class CudaKernels:
         """No kernel: recurrent layers stay loops."""
         return None
 
+    def lower_resize(
+        self,
+        shape: Sequence[Any],
+        axes: Sequence[tuple[int, np.ndarray, np.ndarray | None]],
+    ) -> Kernel | None:
+        """No kernel: resizing stays loops."""
+        return None
+
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
         if name == "relayout":

@@ -31,6 +31,7 @@ from relaxc.targets.llvm.groups.matmul import Matmul
 from relaxc.targets.llvm.groups.pool2d import Mean2d, Pool2d
 from relaxc.targets.llvm.groups.recurrent import lower_recurrent
 from relaxc.targets.llvm.groups.relayout import lower_relayout
+from relaxc.targets.llvm.groups.resize import lower_resize
 from relaxc.targets.llvm.groups.rows import Norm, Softmax
 from relaxc.targets.llvm.kernels.domain import as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
@@ -184,6 +185,14 @@ class LlvmKernels:
     ) -> Kernel | None:
         """Write the kernel of a recurrent layer."""
         return lower_recurrent(func, attrs, weight, self.machine)
+
+    def lower_resize(
+        self,
+        shape: Sequence[Any],
+        axes: Sequence[tuple[int, np.ndarray, np.ndarray | None]],
+    ) -> Kernel | None:
+        """Write the kernel that resizes one axis, or the last two."""
+        return lower_resize(shape, axes, self.machine)
 
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
