@@ -48,6 +48,9 @@ class Task:
 
     def __str__(self) -> str:
         told = {n: v for n, v in self.workload.items() if n not in ("kernel", EPILOGUE)}
+        for name in ("result", "precision"):  # stored and multiplied as the data are
+            if name in told and told[name] == told.get("element"):
+                del told[name]
         words = [f"{self.kernel} {_shape(told)}".rstrip()]
         words += [f"{n}={_spelled(v)}" for n, v in told.items() if v != _USUAL.get(n)]
         after = [word for word in self.workload[EPILOGUE] if not word.startswith("[")]

@@ -67,6 +67,7 @@ def write_in_pieces(handle: int, data: bytes) -> None:
     """Instead of one write: so that a kill hits the middle of a line."""
     for i in range(0, len(data), 16):
         os.write(handle, data[i : i + 16])
+        time.sleep(5e-5)  # it is in the middle of one most of the time
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["one-write", "in-pieces"])
