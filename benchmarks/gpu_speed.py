@@ -370,7 +370,8 @@ def table(rows: list[dict[str, Any]], card: str) -> str:
             own = medians.pop("relaxc")
             best = min(medians, key=lambda key: medians[key])
             cells += [f"{own:.3f}", f"{medians[best]:.3f} ({best})", f"{own / medians[best]:.2f}"]
-            lines.append("| " + " | ".join(cells) + " |")
+        cells += [""] * (6 - len(cells))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
