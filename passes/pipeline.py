@@ -32,6 +32,7 @@ from relaxc.passes.fuse.merge_parallel_products import MergeParallelProducts
 from relaxc.passes.fuse.sort_symbols import SortSymbols
 from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
 from relaxc.passes.layout.lower_groups import LowerGroups, LoweringLibrary
+from relaxc.passes.layout.split_batch import BatchLibrary, SplitBatch
 from relaxc.passes.lower.call_host_functions import CallHostFunctions
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
@@ -51,6 +52,7 @@ from relaxc.passes.stock import (
 
 class Library(
     AttentionLibrary,
+    BatchLibrary,
     KernelLibrary,
     LayoutLibrary,
     LoweringLibrary,
@@ -147,6 +149,8 @@ def default_passes(
         # Before layouts, because tensors that share a buffer must be stored alike.
         *([ChoosePrecision(kernels, precision)] if precision in ("bfloat16", "float16") else []),
         ChooseLayout(kernels),
+        # After layouts, which all parts of a batch share; before kernels are written for a batch.
+        SplitBatch(kernels),
         LowerGroups(kernels),
         LowerRecurrent(kernels),
         # Before fusion, which would join one of the two axes with what follows.

@@ -16,15 +16,17 @@ _QUANTIZATIONS = st.builds(
 _LAYOUTS = st.one_of(
     st.just(PLAIN),
     st.builds(
-        lambda block, border, place: Layout("blocked", block, border, place),
+        lambda block, border, place, pitch: Layout("blocked", block, border, place, pitch=pitch),
         st.sampled_from([4, 8, 16]),
         st.tuples(_SMALL, _SMALL, _SMALL, _SMALL),
         st.none() | st.builds(Slice, _SMALL, _SMALL, _SMALL),
+        st.sampled_from([0, 1, 4096]),
     ),
     st.builds(
-        lambda border, element: Layout("last", 0, border, element=element),
+        lambda border, element, pitch: Layout("last", 0, border, element=element, pitch=pitch),
         st.tuples(_SMALL, _SMALL, _SMALL, _SMALL),
         st.just("bfloat16") | st.builds(lambda q: q.element, _QUANTIZATIONS),
+        st.sampled_from([0, 640]),
     ),
 )
 

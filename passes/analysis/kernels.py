@@ -10,6 +10,7 @@ to no operator, such as copies into another layout, have no nodes.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.ir import GlobalVar
 
-from relaxc.layout import SPARSITY, TASK
+from relaxc.layout import IMAGE, SPARSITY, TASK, TRAFFIC
 from relaxc.passes.analysis.cost import macs, size
 from relaxc.passes.analysis.expression import as_text
 
@@ -25,6 +26,8 @@ _IN_PLACE = "relax.call_tir_inplace"
 _CALLS = ("relax.call_tir", _IN_PLACE)
 # One node may be several bindings: `name.1`, `name.0`, `name`.
 _PART = re.compile(r"\.\d+$")
+# What a kernel computes for some images of a batch, after the same for others.
+_PART_OF_BATCH = re.compile(rf"\.{IMAGE}\d+$")
 # These read as much of their tables as they return.
 _LOOKUPS = ("relax.take", "relax.gather_elements", "relax.gather_nd", "relax.strided_slice")
 
@@ -43,17 +46,28 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
         have many zeros `sparsity`: how many, and what becomes of them. Both numbers may be
         expressions of symbolic dimensions, or None where they cannot be written down.
     """
-    graph = _Graph(imported, {b.var.name for b in all_bindings(final["main"].body)})
+    names = (b.var.name for b in all_bindings(final["main"].body))
+    graph = _Graph(imported, {_PART_OF_BATCH.sub("", name) for name in names})
+    calls = kernel_calls(final)
+    parts = Counter(_PART_OF_BATCH.sub("", b.var.name) for b in calls if _is_part(b))
+    shared: dict[str, list[relax.Binding]] = {}
     entries = []
-    for binding in kernel_calls(final):
-        call = binding.value
-        members = graph.claim(binding.var.name)
+    for binding in calls:
+        call, name = binding.value, binding.var.name
+        of, count = name, 1
+        if _is_part(binding):  # all parts do the same work, each a share of it
+            of = _PART_OF_BATCH.sub("", name)
+            count = parts[of]
+        members = shared[of] if count > 1 and of in shared else graph.claim(of)
+        shared[of] = members
+        flops = 2 * sum((macs(imported, m.value) for m in members), 0)
+        stated = final[call.args[0]].attrs.get(TRAFFIC)
         entries.append(
             {
                 "name": call.args[0].name_hint,
                 "nodes": list(dict.fromkeys(_PART.sub("", m.var.name) for m in members)),
-                "flops": as_text(2 * sum((macs(imported, m.value) for m in members), 0)),
-                "bytes": as_text(_traffic(call, members)),
+                "flops": as_text(flops if count == 1 else flops // count),
+                "bytes": as_text(_traffic(call, members) if stated is None else int(stated)),
                 "dtype": _arithmetic(call),
                 **_attributes(final[call.args[0]]),
             }
@@ -71,6 +85,11 @@ def kernel_calls(final: IRModule) -> list[relax.Binding]:
         and binding.value.op.name in _CALLS
         and isinstance(binding.value.args[0], GlobalVar)
     ]
+
+
+def _is_part(binding: relax.Binding) -> bool:
+    """Whether a kernel computes some images of a batch."""
+    return _PART_OF_BATCH.search(binding.var.name) is not None
 
 
 class _Graph:

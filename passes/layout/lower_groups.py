@@ -20,7 +20,19 @@ import numpy as np
 import tvm
 from tvm import IRModule, relax, tirx
 
-from relaxc.layout import CONCAT, KERNEL, LAYOUTS, MOVES, PLAIN, VIEW, Layout
+from relaxc.layout import (
+    CONCAT,
+    FIRST_IMAGE,
+    JOIN_IMAGES,
+    KERNEL,
+    LAYOUTS,
+    MOVES,
+    PLAIN,
+    TAKE_IMAGES,
+    TRAFFIC,
+    VIEW,
+    Layout,
+)
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 
@@ -68,13 +80,53 @@ class _Lowering:
         self.builder = relax.BlockBuilder(tvm.IRModule(rest, attrs=mod.attrs))
         self.values: dict[relax.Var, relax.Var] = {}
         self.buffers: dict[int, relax.Var] = {}
+        # What became of groups, which parts of a batch share, and what follows their own arguments.
+        self.lowered: dict[tvm.ir.GlobalVar, tuple[tvm.ir.GlobalVar, list[relax.Expr]]] = {}
 
     def rewrite(self) -> IRModule:
         return rewrite_main(self.builder, self._block)
 
     def _block(self, block: relax.BindingBlock) -> list[relax.Binding]:
-        lowered = (self._binding(b) for b in block.bindings)
-        return [b for b in lowered if b is not None]
+        out: list[relax.Binding] = []
+        for binding in block.bindings:
+            value: Any = getattr(binding, "value", None)
+            is_call = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
+            if is_call and _kernel_name(self.mod[value.op]) == JOIN_IMAGES:
+                out += self._joined(binding)
+                continue
+            lowered = self._binding(binding)
+            out += [] if lowered is None else [lowered]
+        return out
+
+    def _joined(self, binding: relax.Binding) -> list[relax.Binding]:
+        """Parts of a batch are copied into one buffer, which the first of them allocates."""
+        call: Any = binding.value
+        func = self.mod[call.op]
+        *layouts, layout = [Layout.parse(str(text)) for text in func.attrs[LAYOUTS]]
+        physical = self._physical_type(call.ty, layout)
+        out: list[relax.Binding] = []
+        first = 0
+        for number, part in enumerate(call.args):
+            copied = func.with_attr(FIRST_IMAGE, first)
+            kernel = self.library.lower(copied, JOIN_IMAGES, [layouts[number], layout])
+            code = kernel.func.with_attr(TRAFFIC, 2 * _stored_bytes(part.ty, layout))
+            first += int(part.ty.shape.values[0])
+            gvar = self.builder.add_func(code, kernel.name)
+            args = [self.values.get(part, part), *map(relax.prim_value, kernel.scalars)]
+            if out:
+                args.append(out[-1].var)
+                value = relax.op.call_tir_inplace(gvar, args, [len(args) - 1], physical)
+            else:
+                value = relax.call_tir(gvar, args, physical)
+            is_last = number == len(call.args) - 1
+            name = binding.var.name if is_last else f"{binding.var.name}.joined{number}"
+            var: relax.Var = relax.DataflowVar(name, physical)
+            if is_last and layout == PLAIN:
+                var = binding.var
+            elif is_last:
+                self.values[binding.var] = var
+            out.append(relax.VarBinding(var, self.builder.normalize(value)))
+        return out
 
     def _binding(self, binding: relax.Binding) -> relax.Binding | None:
         value = getattr(binding, "value", None)
@@ -103,11 +155,14 @@ class _Lowering:
                 return None
             renamed = self.values[binding.var] = relax.DataflowVar(binding.var.name, physical)
             return relax.VarBinding(renamed, self.builder.normalize(source))
-        kernel = self.library.lower(func, name, layouts)
-        gvar = self.builder.add_func(kernel.func, kernel.name)
-        args = [self.values.get(arg, arg) for arg in value.args]
-        args += [relax.const(array, array.dtype.name) for array in kernel.constants]
-        args += [relax.prim_value(value) for value in kernel.scalars]
+        if value.op not in self.lowered:
+            kernel = self.library.lower(func, name, layouts)
+            code = _with_traffic(kernel, func, layouts)
+            more = [relax.const(array, array.dtype.name) for array in kernel.constants]
+            more += [relax.prim_value(value) for value in kernel.scalars]
+            self.lowered[value.op] = self.builder.add_func(code, kernel.name), more
+        gvar, more = self.lowered[value.op]
+        args = [*(self.values.get(arg, arg) for arg in value.args), *more]
         physical = self._physical_type(value.ty, result)
         var: Any = binding.var
         if result != PLAIN:
@@ -138,6 +193,23 @@ class _Lowering:
         shape = layout.physical_shape(list(logical.shape.values))
         stored = layout.storage if layout.element != "float32" else str(logical.dtype.dtype)
         return relax.TensorType(shape, stored)
+
+
+def _with_traffic(
+    kernel: LoweredKernel, func: relax.Function, layouts: Sequence[Layout]
+) -> tirx.PrimFunc:
+    """State what a kernel reads and writes if that is not the size of its tensors."""
+    if _kernel_name(func) == TAKE_IMAGES:
+        return kernel.func.with_attr(TRAFFIC, 2 * _stored_bytes(func.ret_ty, layouts[-1]))
+    if not any(layout.pitch for layout in layouts):
+        return kernel.func
+    types = [*(param.ty for param in func.params), func.ret_ty]
+    maps = sum(_stored_bytes(ty, layout) for ty, layout in zip(types, layouts))
+    return kernel.func.with_attr(TRAFFIC, maps + sum(array.nbytes for array in kernel.constants))
+
+
+def _stored_bytes(ty: relax.TensorType, layout: Layout) -> int:
+    return layout.stored_bytes([int(dim) for dim in ty.shape.values])
 
 
 def _kernel_name(func: Any) -> str | None:

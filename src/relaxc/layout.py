@@ -14,6 +14,7 @@ with a scale and a zero point, then `uint8*0.05-128` means 0.05 * (integer - 128
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,8 +32,8 @@ IO: tuple[Io, ...] = get_args(Io)
 Border = tuple[int, int, int, int]
 
 _TEXT = re.compile(
-    r"(plain|last|blocked(?P<block>\d+))(:(?P<element>[^+@]+))?(\+(?P<border>\d+,\d+,\d+,\d+))?"
-    r"(@(?P<buffer>\d+):(?P<offset>\d+)/(?P<total>\d+))?"
+    r"(plain|last|blocked(?P<block>\d+))(:(?P<element>[^+@%]+))?(\+(?P<border>\d+,\d+,\d+,\d+))?"
+    r"(@(?P<buffer>\d+):(?P<offset>\d+)/(?P<total>\d+))?(%(?P<pitch>\d+))?"
 )
 
 
@@ -90,6 +91,7 @@ class Layout:
         border: zeros around the spatial axes: top, left, bottom, right.
         slice: where in a larger buffer the channels lie, if they share one.
         element: how a float32 element is stored.
+        pitch: elements from one image to the next; 0: the next begins where one ends.
     """
 
     kind: Kind = "plain"
@@ -97,6 +99,7 @@ class Layout:
     border: Border = (0, 0, 0, 0)
     slice: Slice | None = None
     element: Element = "float32"
+    pitch: int = 0
 
     def __str__(self) -> str:
         text = f"{self.kind}{self.block or ''}"
@@ -106,6 +109,8 @@ class Layout:
             text += "+" + ",".join(map(str, self.border))
         if self.slice is not None:
             text += f"@{self.slice.buffer}:{self.slice.offset}/{self.slice.total}"
+        if self.pitch:
+            text += f"%{self.pitch}"
         return text
 
     @staticmethod
@@ -123,7 +128,8 @@ class Layout:
         )
         whole = (border[0], border[1], border[2], border[3])
         element: Any = match["element"] or "float32"
-        return Layout(kind, int(match["block"] or 0), whole, place, element)
+        block, pitch = int(match["block"] or 0), int(match["pitch"] or 0)
+        return Layout(kind, block, whole, place, element, pitch)
 
     def with_border(self, border: Border) -> Layout:
         """This layout with another border."""
@@ -148,6 +154,11 @@ class Layout:
             return "uint8"
         return "uint16" if self.element == "bfloat16" else self.element
 
+    def stored_bytes(self, dims: Sequence[int]) -> int:
+        """Bytes of a tensor's elements, without what lies between and around them."""
+        width = {"uint8": 1, "uint16": 2, "float16": 2}.get(self.storage, 4)
+        return math.prod(dims) * width
+
     def physical_shape(self, dims: Sequence[Any]) -> list[Any]:
         """The shape in memory of a logical (n, c, h, w), or of any shape when plain.
 
@@ -157,6 +168,8 @@ class Layout:
         if self.same_memory(PLAIN):
             return list(dims)
         n, c, h, w = [1] * (4 - len(dims)) + list(dims)
+        if self.pitch:
+            return [n, self.pitch]
         if self.slice is not None:
             c = self.slice.total
         top, left, bottom, right = self.border
@@ -179,8 +192,12 @@ CHECKS_INDICES = "relaxc.checks_indices"
 ROUNDS_ROWS = "rounds_rows"
 # Attribute of a finished kernel: the key of the tuning task that it is.
 TASK = "relaxc.task"
+# Attribute of a finished kernel: bytes that it reads and writes, where its tensors have gaps.
+TRAFFIC = "relaxc.traffic"
 # Attribute of a finished kernel whose weights have many zeros: how many, and whether it uses them.
 SPARSITY = "relaxc.sparsity"
+# A copy into another layout.
+RELAYOUT = "relayout"
 # The kernel that joins tensors along channels.
 CONCAT = "concat"
 # Which axis a loop nest of the importer resizes: the data come first, then tables, of which the
@@ -188,6 +205,12 @@ CONCAT = "concat"
 RESIZED_AXIS = "relaxc.resized_axis"
 # A transpose between (n, c, h, w) and (n, h, w, c): another name for the same memory.
 VIEW = "view"
+# Some images of a batch, from `FIRST_IMAGE` on; and a batch made of parts.
+TAKE_IMAGES = "take_images"
+JOIN_IMAGES = "join_images"
+FIRST_IMAGE = "first_image"
+# What the results of a part of a batch are called: `name.image0` for the first.
+IMAGE = "image"
 # Two products around a softmax.
 ATTENTION = "attention"
 # The same of rotary position embeddings.

@@ -70,6 +70,16 @@ class CudaKernels:
         return True
 
     @property
+    def cores(self) -> int:
+        """One device."""
+        return 1
+
+    @property
+    def cached_bytes(self) -> int:
+        """A GPU is filled by batches: they stay whole."""
+        return 0
+
+    @property
     def lanes(self) -> int:
         """Channels per block of the blocked layout, in which few channels lie."""
         return CHANNELS

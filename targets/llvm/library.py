@@ -13,9 +13,11 @@ from tvm import IRModule, relax, tirx
 from relaxc.layout import (
     ATTENTION,
     CONCAT,
+    JOIN_IMAGES,
     KERNEL,
     LAYOUTS,
     PLAIN,
+    TAKE_IMAGES,
     TASK,
     VIEW,
     Demand,
@@ -30,7 +32,7 @@ from relaxc.targets.llvm.groups.elementwise import Elementwise
 from relaxc.targets.llvm.groups.matmul import Matmul
 from relaxc.targets.llvm.groups.pool2d import Mean2d, Pool2d
 from relaxc.targets.llvm.groups.recurrent import lower_recurrent
-from relaxc.targets.llvm.groups.relayout import lower_relayout
+from relaxc.targets.llvm.groups.relayout import lower_images, lower_relayout
 from relaxc.targets.llvm.groups.resize import lower_resize
 from relaxc.targets.llvm.groups.rows import Norm, Softmax
 from relaxc.targets.llvm.kernels.domain import as_int
@@ -84,6 +86,16 @@ class LlvmKernels:
     def prefers_wide_products(self) -> bool:
         """Blocks of columns are all the same here."""
         return False
+
+    @property
+    def cores(self) -> int:
+        """As many as the target has."""
+        return self.machine.cores
+
+    @property
+    def cached_bytes(self) -> int:
+        """A quarter of the last-level cache: weights, and other programs, are in there as well."""
+        return self.machine.l3_bytes // 4
 
     @property
     def lanes(self) -> int:
@@ -198,6 +210,8 @@ class LlvmKernels:
         """Write a group's kernel."""
         if name == "relayout":
             return lower_relayout(func, layouts, self.machine)
+        if name in (TAKE_IMAGES, JOIN_IMAGES):
+            return lower_images(func, layouts, self.machine)
         kernel = _TUNED[name].lower(self._group(func), layouts, self.machine)
         task = None if self.tuning is None else self.tuning.task(_TUNED[name], Group.of(func))
         if task is None:

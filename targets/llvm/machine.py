@@ -23,6 +23,7 @@ class Machine:
         cores: cores that the code is tuned for.
         has_bfloat16: whether dot products of bfloat16 are one instruction (avx512bf16).
         byte_products: the instruction that dot products of bytes are made of; None without one.
+        l3_bytes: of the last-level cache, which the cores share.
     """
 
     lanes: int
@@ -32,6 +33,7 @@ class Machine:
     cores: int
     has_bfloat16: bool = False
     byte_products: ByteProducts | None = None
+    l3_bytes: int = 32 << 20
 
 
 def machine_of(target: tvm.target.Target) -> Machine:

@@ -123,6 +123,22 @@ def test_kinds_come_together() -> None:
     assert whole.sum_s == 9.5
 
 
+def test_parts_of_a_batch_come_together(conv_artifact: Path, tmp_path: Path) -> None:
+    """Kernels that compute the same nodes are counted as one; copies without nodes are not."""
+    old = read_artifact(conv_artifact)
+    entries = [{**entry, "nodes": []} for entry in old.manifest["kernels"]]
+    conv = next(i for i, entry in enumerate(entries) if entry["flops"])
+    with zipfile.ZipFile(conv_artifact) as archive:
+        names = set(archive.namelist()) - {"manifest.json"}
+    members = {name: [bytes(old.member(name))] for name in names}
+    same = [{**entry, "name": entries[conv]["name"], "nodes": ["a"]} for entry in entries]
+    for changed, count in ((entries, len(entries)), (same, 1)):
+        write_artifact(tmp_path / "a.rxc", {**old.manifest, "kernels": changed}, members)
+        model = relaxc.load(tmp_path / "a.rxc", threads=1)
+        found = profile(model, {"x": np.zeros((1, 3, 8, 8), np.float32)}, 2)
+        assert len(found.kernels) == count
+
+
 def test_the_peak_is_that_of_compute_or_memory() -> None:
     assert of_peak(kernel("a", 1e-6, flops=500), LINE) == pytest.approx(1.0)  # 1000 bytes at 1 GB/s
     assert of_peak(kernel("a", 8e-6, flops=4000), LINE) == pytest.approx(0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ class Profile:
 
     Attributes:
         runs: how many inferences were timed.
-        kernels: in the order of execution; those that never ran are left out.
+        kernels: in the order of execution, parts of a batch together; those that never ran are
+            left out.
         runtime: functions of TVM's runtime: allocation, checks of shapes.
         min_s, median_s: of a whole inference.
     """
@@ -98,7 +99,7 @@ def profile(model: Model, feed: Mapping[str, np.ndarray], runs: int) -> Profile:
     runtime = {"name": "(TVM's runtime)", "nodes": [], "flops": 0, "bytes": 0, "dtype": "float32"}
     return Profile(
         runs=runs,
-        kernels=tuple(kernels),
+        kernels=tuple(_parts_together(kernels)),
         runtime=_kernel(runtime, int(calls[-1]), seconds[:, -1], runs, symbols),
         min_s=min(run.seconds for run in timed),
         median_s=statistics.median(run.seconds for run in timed),
@@ -170,6 +171,18 @@ def _kernel(
     )
 
 
+def _parts_together(kernels: Sequence[KernelTime]) -> list[KernelTime]:
+    """Kernels that compute the same nodes, each for a part of the batch, as one."""
+    members: dict[tuple[object, ...], list[KernelTime]] = {}
+    for number, kernel in enumerate(kernels):
+        key = (kernel.name, kernel.nodes) if kernel.nodes else (number,)
+        members.setdefault(key, []).append(kernel)
+    return [
+        same[0] if len(same) == 1 else replace(_merged(same[0].name, same), nodes=same[0].nodes)
+        for same in members.values()
+    ]
+
+
 def _merged(name: str, members: Sequence[KernelTime]) -> KernelTime:
     return KernelTime(
         name=name,
@@ -180,6 +193,7 @@ def _merged(name: str, members: Sequence[KernelTime]) -> KernelTime:
         flops=_total([member.flops for member in members]),
         bytes=_total([member.bytes for member in members]),
         dtype=members[0].dtype,
+        task=members[0].task if len({member.task for member in members}) == 1 else None,
     )
 
 

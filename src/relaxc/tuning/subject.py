@@ -17,6 +17,7 @@ from relaxc.frontend.importer import ImportedProgram
 from relaxc.options import CompileOptions, Diagnostics
 from relaxc.pass_runner import PassRunner
 from relaxc.passes.analysis.kernels import kernel_costs
+from relaxc.passes.layout.lower_groups import LowerGroups
 from relaxc.preparing import Prepared, prepare, prepare_piece
 from relaxc.program import require_plain
 from relaxc.targets.base import Backend
@@ -85,10 +86,11 @@ class Subject:
         found: list[Any] = []
         for part in self.parts:
             runner = PassRunner(Diagnostics())
-            layouts, *others = part.left(backend)
-            mod = runner.run([layouts], part.mod)
+            left = part.left(backend)
+            at = [item.name for item in left].index(LowerGroups.name)
+            mod = runner.run(left[:at], part.mod)
             found += backend.kernels.sites(mod)
-            found += backend.nest_sites(runner.run(others, mod))
+            found += backend.nest_sites(runner.run(left[at:], mod))
         return found
 
     def write(self, backend: Backend, output: Path) -> None:

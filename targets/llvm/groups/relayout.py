@@ -1,12 +1,14 @@
-"""Moves between layouts, inserted by `choose-layout`."""
+"""Moves between layouts, inserted by `choose-layout`, and into and out of batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from tvm import relax
 
-from relaxc.layout import PLAIN, Layout
+from relaxc.layout import FIRST_IMAGE, KERNEL, PLAIN, TAKE_IMAGES, Layout
 from relaxc.targets.llvm.kernels import relayout
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.domain import MapDomain
@@ -20,14 +22,31 @@ def lower_relayout(func: relax.Function, layouts: Sequence[Layout], machine: Mac
     logical = list(func.params[0].ty.shape.values)
     b = KernelBuilder("relayout", machine.lanes)
     if all(layout.same_memory(PLAIN) for layout in layouts):
-        x, y = (b.param(n, logical, la.element) for n, la in zip(("x", "y"), layouts))
-        relayout.convert(b, x, y)
+        given, wanted = (b.param(n, logical, la.element) for n, la in zip(("x", "y"), layouts))
+        relayout.convert(b, given, wanted)
         return Kernel("convert", b.finish())
-    dims = MapDomain(tuple(logical)).dims
-    views = []
-    for name, layout in zip(("x", "y"), layouts):
-        shape = logical if layout.same_memory(PLAIN) else layout.physical_shape(dims)
-        buffer = b.param(name, shape, layout.element)
-        views.append(View.of(buffer, dims, layout, machine.lanes))
-    relayout.emit(b, views[0], views[1], dims[0])
+    x, y = (_view(b, n, logical, la) for n, la in zip(("x", "y"), layouts))
+    relayout.emit(b, x, y, logical[0])
     return Kernel("relayout", b.finish())
+
+
+def lower_images(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
+    """Copy some images out of a batch, or into the batch that they become a part of."""
+    name = str(func.attrs[KERNEL])
+    b = KernelBuilder(name, machine.lanes)
+    shapes = [list(ty.shape.values) for ty in (func.params[0].ty, func.ret_ty)]
+    x, y = (_view(b, n, s, la) for n, s, la in zip(("x", "y"), shapes, layouts))
+    # A parameter, so that all parts share their code.
+    first = b.scalar_param("first_image", before_last=True)
+    if name == TAKE_IMAGES:
+        x = replace(x, origin=x.origin + first * x.image)
+    else:
+        y = replace(y, origin=y.origin + first * y.image)
+    relayout.emit(b, x, y, min(int(shape[0]) for shape in shapes))
+    return Kernel(name, b.finish(), scalars=[int(func.attrs[FIRST_IMAGE])])
+
+
+def _view(b: KernelBuilder, name: str, logical: Sequence[Any], layout: Layout) -> View:
+    dims = MapDomain(tuple(logical)).dims
+    shape = list(logical) if layout.same_memory(PLAIN) else layout.physical_shape(dims)
+    return View.of(b.param(name, shape, layout.element), dims, layout, b.lanes)

@@ -62,7 +62,7 @@ def paired_view(b: KernelBuilder, x: View) -> View:
     return replace(
         x,
         buffer=b.grouped(x.buffer, 2),
-        image=plane * x.channels,
+        image=x.image // 2,
         plane=plane,
         row=row,
         pixel=1,

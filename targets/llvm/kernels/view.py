@@ -58,6 +58,7 @@ class View:
         else:
             block, pixel, row, plane = 1, 1, columns, rows * columns
             image = total * plane
+        image = layout.pitch or image
         origin = top * row + left * pixel + first // block * plane
         return View(buffer, c, h, w, block, image, plane, row, pixel, origin, layout)
 
