@@ -19,7 +19,7 @@ def lower_recurrent(
     func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, machine: Machine
 ) -> Kernel | None:
     """The kernel for a recurrence, with its weights packed; None where the plain loops must do."""
-    if attrs["cell"] != "lstm" or weight.shape[2] % machine.lanes:
+    if attrs["cell"] != "lstm":
         return None
     shapes = [tuple(simple(d) for d in param.shape) for param in func.params]
     steps, batch, _ = shapes[0]

@@ -4,6 +4,9 @@ Per step and block of units the four gates accumulate in registers over the prev
 starting from the projected input; cell and hidden state follow at once. Directions are independent
 and run on threads of their own. Bound by reading the recurrent weights once per step.
 
+Units that do not fill the last vectors are padded in the packed weights and in the states: sums of
+nothing, which are neither read from tensors nor written to them.
+
 Weights that would fill the L2 cache are stored in 24 bits: integers times a scale per column, with
 an error of at most 2**-24 of the column's largest weight, which is what float32 has for that one.
 Four vectors take the room of three, and are taken apart in registers:
@@ -15,6 +18,7 @@ Four vectors take the room of three, and are taken apart in registers:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +36,7 @@ class LstmSpec:
     Attributes:
         steps, batch: may be symbolic.
         directions: 1 or 2; the second runs backward.
-        hidden: units; a multiple of the vector width.
+        hidden: units.
         backward: whether a single direction runs backward.
         is_narrow: whether recurrent weights are stored in 24 bits.
     """
@@ -51,8 +55,14 @@ class LstmSpec:
 
 def unit_blocks(spec: LstmSpec, lanes: int) -> int:
     """Vectors of units whose gates are computed together: four gates each, sixteen registers."""
-    blocks = spec.hidden // lanes
+    blocks = padded(spec, lanes) // lanes
     return max(count for count in (1, 2, 4) if blocks % count == 0)
+
+
+def padded(spec: LstmSpec, lanes: int) -> int:
+    """Units in whole vectors; in pairs of them, so that there are sums enough to add to in turn."""
+    blocks = -(-spec.hidden // lanes)
+    return (blocks if blocks == 1 or spec.hidden % lanes == 0 else blocks + blocks % 2) * lanes
 
 
 def pack_weights(recurrent: np.ndarray, spec: LstmSpec, lanes: int) -> np.ndarray:
@@ -61,15 +71,17 @@ def pack_weights(recurrent: np.ndarray, spec: LstmSpec, lanes: int) -> np.ndarra
     In 24 bits: [direction][group], each the scales [gate][unit], then [k][four vectors][3][lane].
     """
     width = unit_blocks(spec, lanes) * lanes
-    d, h = spec.directions, spec.hidden
-    panels = recurrent.reshape(d, 4, h // width, width, h).transpose(0, 2, 4, 1, 3)
-    panels = np.ascontiguousarray(panels, np.float32).reshape(d, h // width, h, 4 * width)
+    d, k, h = spec.directions, spec.hidden, padded(spec, lanes)
+    gates = np.zeros((d, 4, h, k), np.float32)
+    gates[:, :, :k] = recurrent.reshape(d, 4, k, k)
+    panels = gates.reshape(d, 4, h // width, width, k).transpose(0, 2, 4, 1, 3)
+    panels = np.ascontiguousarray(panels, np.float32).reshape(d, h // width, k, 4 * width)
     if not spec.is_narrow:
         return panels
     largest = np.abs(panels).max(axis=2, keepdims=True).astype(np.float64)
     scale = (np.maximum(largest, 1e-20) / (2**31 - 256)).astype(np.float32)
     integers = np.rint(panels / scale.astype(np.float64)).astype(np.int64)
-    quads = integers.reshape(d, h // width, h, -1, 4, lanes)
+    quads = integers.reshape(d, h // width, k, -1, 4, lanes)
     limit = 2**23 - 1
     last = np.clip(quads[..., 3, :] + 128 >> 8, -limit, limit)
     low = np.stack([last >> shift & 255 for shift in (16, 8, 0)], axis=-2)
@@ -94,23 +106,38 @@ class LstmBuffers:
 def emit(b: KernelBuilder, spec: LstmSpec, p: LstmBuffers) -> None:
     """Write the kernel."""
     h, lanes = spec.hidden, b.lanes
-    states = spec.batch * h
+    # States of the step before and of this one, in whole vectors.
+    pitch = padded(spec, lanes)
+    states = spec.batch * pitch
     with b.parallel(spec.directions) as d:
-        # The state of the step before and of this one; they change roles every step.
+        # They change roles every step.
         memory = b.workspace(2 * states)
-        with b.loop(spec.batch) as n, b.loop(h // lanes) as u:
-            at = n * h + u * lanes
-            b.store(memory, at, b.load(p.hidden0, d * states + at))
-            b.store(p.cell, d * states + at, b.load(p.cell0, d * states + at))
+
+        def each(move: Callable[[Index, Index, int], None]) -> None:
+            """Call `move(position in a tensor, in memory, count)` for vectors of all states."""
+            with b.loop(spec.batch) as n:
+                tensor, own = b.let((d * spec.batch + n) * h), b.let(n * pitch)
+                with b.loop(h // lanes) as u:
+                    move(tensor + u * lanes, own + u * lanes, lanes)
+                if h % lanes:
+                    move(tensor + h // lanes * lanes, own + h // lanes * lanes, h % lanes)
+
+        def begin(tensor: Index, own: Index, count: int) -> None:
+            b.store(memory, own, b.load_partial(p.hidden0, tensor, count))
+            b.store_partial(p.cell, tensor, b.load_partial(p.cell0, tensor, count), count)
+
+        each(begin)
         with b.loop(spec.steps) as s:
             position = b.let(_position(spec, d, s))
             before, after = b.let(s % 2 * states), b.let((s + 1) % 2 * states)
             with b.loop(spec.batch) as n:
                 _step(b, spec, p, memory, before, after, d, n, position, s)
         last = b.let(spec.steps % 2 * states)
-        with b.loop(spec.batch) as n, b.loop(h // lanes) as u:
-            at = n * h + u * lanes
-            b.store(p.hidden, d * states + at, b.load(memory, last + at))
+
+        def end(tensor: Index, own: Index, count: int) -> None:
+            b.store_partial(p.hidden, tensor, b.load(memory, last + own), count)
+
+        each(end)
 
 
 def _position(spec: LstmSpec, d: Index, s: Index) -> Expr:
@@ -134,29 +161,53 @@ def _step(
     """All units of one sequence, one step."""
     h, lanes, blocks = spec.hidden, b.lanes, unit_blocks(spec, b.lanes)
     width = blocks * lanes
+    pitch = padded(spec, lanes)
     gates = b.let((position * spec.batch + n) * (spec.directions * 4 * h) + d * (4 * h))
-    source, target = b.let(before + n * h), b.let(after + n * h)
+    source, target = b.let(before + n * pitch), b.let(after + n * pitch)
     cells = b.let((d * spec.batch + n) * h)
     outputs = b.let(((position * spec.directions + d) * spec.batch + n) * h)
-    groups = h // width
+    groups = pitch // width
+    # Of the vectors of a group, how many units there are; fewer in the last one.
+    counts = [lanes] * blocks
+    last = [min(lanes, max(0, h - (groups - 1) * width - v * lanes)) for v in range(blocks)]
+
+    def write(group: Index, counts: list[int]) -> None:
+        unit = b.let(group * width)
+        panel = b.let((d * groups + group) * spec.panel(width))
+        at = b.let(gates + unit)
+        inputs = [
+            (at + gate * h + v * lanes, counts[v]) for gate in range(4) for v in range(blocks)
+        ]
+        emit_sums = _narrow_sums if spec.is_narrow else _sums
+        sums = emit_sums(b, spec, p, memory, source, panel, inputs)
+        for v, count in enumerate(counts):
+            if not count:
+                continue
+            at = unit + v * lanes
+            i, o, f, g = (sums[gate * blocks + v] for gate in range(4))
+            cell = b.load_partial(p.cell, cells + at, count)
+            cell = b.let(vm.sigmoid(f) * cell + vm.sigmoid(i) * vm.tanh(g))
+            hidden = b.let(vm.sigmoid(o) * vm.tanh(cell))
+            b.store_partial(p.cell, cells + at, cell, count)
+            b.store(memory, target + at, hidden)
+            b.store_partial(p.outputs, outputs + at, hidden, count)
+
     with b.loop(groups) as i:
         # To and fro: weights just above the size of a cache would miss it always, read in a circle.
         group = b.let(i + step % 2 * (groups - 1 - 2 * i))
-        unit = b.let(group * width)
-        panel = b.let((d * (h // width) + group) * spec.panel(width))
-        at = b.let(gates + unit)
-        inputs = [at + gate * h + v * lanes for gate in range(4) for v in range(blocks)]
-        emit_sums = _narrow_sums if spec.is_narrow else _sums
-        sums = emit_sums(b, spec, p, memory, source, panel, inputs)
-        for v in range(blocks):
-            at = unit + v * lanes
-            i, o, f, g = (sums[gate * blocks + v] for gate in range(4))
-            cell = b.load(p.cell, cells + at)
-            cell = b.let(vm.sigmoid(f) * cell + vm.sigmoid(i) * vm.tanh(g))
-            hidden = b.let(vm.sigmoid(o) * vm.tanh(cell))
-            b.store(p.cell, cells + at, cell)
-            b.store(memory, target + at, hidden)
-            b.store(p.outputs, outputs + at, hidden)
+        if last == counts:
+            write(group, counts)
+            return
+        with b.when(group < groups - 1 if groups > 1 else None):
+            if groups > 1:
+                write(group, counts)
+        with b.when(group >= groups - 1 if groups > 1 else None):
+            write(group, last)
+
+
+def _input(b: KernelBuilder, p: LstmBuffers, at: Index, count: int) -> Expr:
+    """A vector of projected input, of so many units."""
+    return b.load_partial(p.gates, at, count) if count else b.splat(0.0)
 
 
 def _sums(
@@ -166,16 +217,18 @@ def _sums(
     memory: Buffer,
     source: Index,
     panel: Index,
-    inputs: list[Index],
+    inputs: list[tuple[Index, int]],
 ) -> list[Expr]:
     """The vectors of projected input at `inputs`, plus the panel at `panel` times the state."""
     acc = [b.register() for _ in inputs]
-    for register, at in zip(acc, inputs):
-        register.set(b.load(p.gates, at))
+    for register, (at, count) in zip(acc, inputs):
+        register.set(_input(b, p, at, count))
     with b.loop(spec.hidden) as k:
         value = b.let(b.broadcast(memory, source + k))
         row = b.let(panel + k * (len(acc) * b.lanes))
         for i, register in enumerate(acc):
+            if not inputs[i][1]:
+                continue
             at = row + i * b.lanes
             b.prefetch(p.weight, at + _PREFETCH, 3)
             register.set(register.get() + value * b.load(p.weight, at))
@@ -189,7 +242,7 @@ def _narrow_sums(
     memory: Buffer,
     source: Index,
     panel: Index,
-    inputs: list[Index],
+    inputs: list[tuple[Index, int]],
 ) -> list[Expr]:
     """`_sums` of weights in 24 bits."""
     lanes, count = b.lanes, len(inputs)
@@ -211,10 +264,10 @@ def _narrow_sums(
                 weight = tirx.Cast(vector("float32", lanes), integers)
                 register.set(register.get() + value * weight)
     sums = []
-    for i, (register, at) in enumerate(zip(acc, inputs)):
+    for i, (register, (at, units)) in enumerate(zip(acc, inputs)):
         bits = b.load(p.weight, panel + i * lanes)
         scale = tirx.reinterpret(vector("float32", lanes), bits)
-        sums.append(b.let(b.load(p.gates, at) + register.get() * scale))
+        sums.append(b.let(_input(b, p, at, units) + register.get() * scale))
     return sums
 
 

@@ -11,17 +11,23 @@ from relaxc.targets.llvm.kernels.lstm import LstmSpec, pack_weights
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-@pytest.mark.parametrize("hidden, kernel", [(32, "lstm"), (20, "lstm"), (64, "lstm")])
+@pytest.mark.parametrize("hidden, kernel", [(32, "lstm"), (20, "lstm"), (64, "lstm"), (83, "lstm")])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_matches_onnxruntime(direction: str, hidden: int, kernel: str, batch: int) -> None:
     _check(direction, hidden, kernel, batch)
 
 
-def test_weights_that_fill_the_cache() -> None:
-    _check("bidirectional", 256, "lstm", 1)
+@pytest.mark.parametrize("hidden", [256, 237])
+def test_weights_that_fill_the_cache(hidden: int) -> None:
+    _check("bidirectional", hidden, "lstm", 1)
 
 
-def _check(direction: str, hidden: int, kernel: str, batch: int) -> None:
+@pytest.mark.parametrize("hidden", [5, 33, 50])
+def test_vectors_of_eight(hidden: int) -> None:
+    _check("reverse", hidden, "lstm", 2, "llvm -mcpu=x86-64-v3")
+
+
+def _check(direction: str, hidden: int, kernel: str, batch: int, target: str = "llvm") -> None:
     rng = np.random.default_rng(0)
     d = 2 if direction == "bidirectional" else 1
 
@@ -42,7 +48,7 @@ def _check(direction: str, hidden: int, kernel: str, batch: int) -> None:
         "h0": random(d, batch, hidden),
         "c0": random(d, batch, hidden),
     }
-    check_model(model, feed, kernels={kernel})
+    check_model(model, feed, target, kernels={kernel})
 
 
 def test_narrow_weights_are_exact_to_24_bits() -> None:
