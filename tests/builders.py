@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import numpy_helper, parser
@@ -51,3 +53,29 @@ def conv_model(channels: int = 4) -> onnx.ModelProto:
         mean=random(channels),
         var=np.abs(random(channels)) + 0.5,
     )
+
+
+def quantized_model(graph: str, **weights: np.ndarray) -> onnx.ModelProto:
+    """A model whose weights `w...` are int8 with a scale per output channel, data are bytes."""
+    constants: dict[str, Any] = {
+        "zero": np.array(117, np.uint8),
+        "scale": np.array(0.031, np.float32),
+        "zero2": np.array(0, np.uint8),
+        "scale2": np.array(0.043, np.float32),
+    }
+    for name, weight in weights.items():
+        if not name.startswith("w"):
+            constants[name] = weight
+            continue
+        axis = 0 if weight.ndim == 4 else 1
+        others = tuple(a for a in range(weight.ndim) if a != axis)
+        step = np.abs(weight).max(axis=others) / 127
+        shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+        constants[f"{name}_q"] = np.rint(weight / step.reshape(shape)).astype(np.int8)
+        constants[f"{name}_s"] = step.astype(np.float32)
+        constants[f"{name}_z"] = np.zeros(step.shape, np.int8)
+        graph = graph.replace(
+            f"{name}=",
+            f"{name} = DequantizeLinear<axis={axis}>({name}_q, {name}_s, {name}_z)",
+        )
+    return onnx_model(graph, **constants)

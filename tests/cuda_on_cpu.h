@@ -233,6 +233,10 @@ static void mma(Sum* c, const unsigned* a, const unsigned* b) {
   meet_warp();
 }
 
+#ifndef ROW_BYTES
+#define ROW_BYTES 128
+#endif
+static unsigned permuted(unsigned place) { return place ^ (place >> 7 & (ROW_BYTES / 16 - 1)) << 4; }
 #ifdef WGMMA
 static void show_to_wgmma() {}
 static void begin_wgmma() {}
@@ -245,8 +249,7 @@ static void commit_wgmma() {
 }
 static Sum element_of_tile(unsigned tile, int row, int k, bool is_signed) {
   constexpr int PER_WORD = MODE == 4 ? 4 : MODE == 2 ? 1 : 2;
-  unsigned place = tile + row * 128 + k * (4 / PER_WORD), word;
-  place ^= (place >> 7 & 7) << 4;
+  unsigned place = permuted(tile + row * ROW_BYTES + k * (4 / PER_WORD)), word;
   std::memcpy(&word, at(place & ~3u, 4), 4);
   if (MODE == 2) return __uint_as_float(word & 0xffffe000u);
   uint8_t byte = word >> 8 * (k & 3);
@@ -304,11 +307,11 @@ struct TensorMap {
   const unsigned char* base;
   union {
     struct { int64_t columns, rows, stride, box_columns, box_rows; };
-    struct { int64_t channels, width, height, images, step_w, step_h, first_w, first_h, last_w, last_h, pixels; };
+    struct { int64_t channels, width, height, images, step_w, step_h, first_w, first_h, last_w, last_h, pixels, row_bytes; };
   };
 };
-struct Row128 { unsigned to; const unsigned char* from; };  // null: zeros
-struct Fetch { unsigned bar, mask; std::vector<Row128> rows; unsigned to; const void* from; int bytes; };
+struct TileRow { unsigned to; const unsigned char* from; };  // null: zeros
+struct Fetch { unsigned bar, mask; std::vector<TileRow> rows; unsigned to; const void* from; int bytes; };
 static std::deque<Fetch> fetches;
 static void init_barrier(unsigned bar, int count) { at(bar, 8); barriers[{rank(), bar}] = {count, count, 0, 0}; }
 static void show_barriers() {}
@@ -319,10 +322,10 @@ static void run_fetch() {
     if (!(f.mask >> r & 1)) continue;
     long bytes = f.bytes;
     if (f.bytes) std::memcpy(memories[r] + f.to, f.from, f.bytes);
-    for (const Row128& row : f.rows) {
-      bytes += 128;
-      for (int chunk = 0; chunk < 8; ++chunk) {
-        unsigned char* to = memories[r] + row.to + ((chunk ^ (row.to >> 7 & 7)) << 4);
+    for (const TileRow& row : f.rows) {
+      bytes += ROW_BYTES;
+      for (int chunk = 0; chunk < ROW_BYTES / 16; ++chunk) {
+        unsigned char* to = memories[r] + permuted(row.to + chunk * 16);
         if (row.from) std::memcpy(to, row.from + chunk * 16, 16);
         else std::memset(to, 0, 16);
       }
@@ -350,20 +353,20 @@ template <bool ALONE>
 static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
   constexpr int SIZE = MODE == 4 ? 1 : MODE == 2 ? 4 : 2;
-  if (map.box_columns != 128 / SIZE) fail("boxes are 128 bytes wide");
+  if (map.box_columns != ROW_BYTES / SIZE) fail("boxes are as wide as tiles");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   static std::deque<std::vector<unsigned char>> edges;
   for (int r = 0; r < map.box_rows; ++r) {
     const unsigned char* from = nullptr;
     if (row + r < map.rows && column < map.columns) {
       from = map.base + (row + r) * map.stride + column * SIZE;
-      if (column + 128 / SIZE > map.columns) {
-        edges.emplace_back(128, 0);
+      if (column + ROW_BYTES / SIZE > map.columns) {
+        edges.emplace_back(ROW_BYTES, 0);
         std::memcpy(edges.back().data(), from, (map.columns - column) * SIZE);
         from = edges.back().data();
       }
     }
-    f.rows.push_back({at(to + r * 128, 16) - memories[rank()] + 0u, from});
+    f.rows.push_back({at(to + r * ROW_BYTES, 16) - memories[rank()] + 0u, from});
   }
   fetches.push_back(std::move(f));
 }
@@ -372,13 +375,13 @@ template <bool ALONE>
 static void fetch_patches(unsigned to, const TensorMap& map, int channel, Pixel p, int across, int down, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
   constexpr int SIZE = MODE == 4 ? 1 : MODE == 2 ? 4 : 2;
-  if (channel + 128 / SIZE > map.channels) fail("tiles are 128 bytes of one pixel");
+  if (map.row_bytes != ROW_BYTES || channel + ROW_BYTES / SIZE > map.channels) fail("tiles are of one pixel");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   for (int r = 0; r < map.pixels; ++r) {
     int w = p.w + across, h = p.h + down;
     bool exists = w >= 0 && w < map.width && h >= 0 && h < map.height && p.image < map.images;
     const unsigned char* from = map.base + ((((int64_t)p.image * map.height + h) * map.width + w) * map.channels + channel) * SIZE;
-    f.rows.push_back({at(to + r * 128, 16) - memories[rank()] + 0u, exists ? from : nullptr});
+    f.rows.push_back({at(to + r * ROW_BYTES, 16) - memories[rank()] + 0u, exists ? from : nullptr});
     if ((p.w += map.step_w) < map.width + map.last_w) continue;
     p.w = map.first_w;
     if ((p.h += map.step_h) < map.height + map.last_h) continue;

@@ -159,7 +159,7 @@ def _describe_matrix(to: Any, _dtype: str, rank: int, base: Any, *sizes: int) ->
 
 def _describe_patches(to: Any, base: Any, _size: int, *numbers: int) -> None:
     """The same of patches."""
-    described = (ctypes.c_int64 * 12)(base.value, *numbers)
+    described = (ctypes.c_int64 * 13)(base.value, *numbers)
     ctypes.memmove(to.value, described, ctypes.sizeof(described))
 
 

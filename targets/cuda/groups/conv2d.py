@@ -108,6 +108,7 @@ class Conv2d(GroupKernel):
             packed=True,
             is_fetched=a.is_fetched,
         )
+        tiling = gemm.fitted(tiling, a, depth, context.mode)
         element = element_of(context.mode)
         packed = gemm.pack_weights(matrix, tiling, context.mode)
         pointer = frame.constant(packed, element, gemm.packed_as(matrix, tiling, context.mode))
@@ -232,7 +233,8 @@ def _fetched_patches(spec: ConvSpec, context: Context) -> PatchMap | None:
 
     A tile is of one pixel each of many patches: its depth must be a part of the channels.
     """
-    if spec.in_channels % (128 // element_bytes(context.mode)):
+    pixel_bytes = spec.in_channels * element_bytes(context.mode)
+    if pixel_bytes % 64:
         return None
     down, across = spec.stride
     top, left = spec.padding[:2]
@@ -245,7 +247,9 @@ def _fetched_patches(spec: ConvSpec, context: Context) -> PatchMap | None:
     if max(strides) > 8 or max(reach) > 255 or any(not -128 <= c <= 127 for c in lower + upper):
         return None
     return PatchMap(
-        -1, spec.batch, spec.in_height, spec.in_width, spec.in_channels, strides, lower, upper
+        *(-1, spec.batch, spec.in_height, spec.in_width, spec.in_channels),
+        *(strides, lower, upper),
+        row_bytes=64 if pixel_bytes % 128 else 128,
     )
 
 

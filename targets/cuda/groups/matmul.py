@@ -133,6 +133,7 @@ class Matmul(GroupKernel):
         )
         rescale = None
         if is_weight:
+            tiling = gemm.fitted(tiling, a, depth, context.mode)
             integers = group.integers(1)
             weight = array_of(right) if integers is None else integers.weight.integers
             if integers is not None:

@@ -25,7 +25,8 @@ PAIRED = 4
 
 def packed_as(weight: np.ndarray, tiling: Tiling, mode: Mode) -> Packed:
     """How a tiling wants its weights."""
-    packing = TilePacking(tiling.columns, 128 // element_bytes(mode), tiling.is_streamed)
+    block = tiling.row_bytes // element_bytes(mode)
+    packing = TilePacking(tiling.columns, block, tiling.is_streamed, tiling.row_bytes)
     return Packed(weight.shape[0], weight.shape[1], packing)
 
 
@@ -73,6 +74,19 @@ class Operand:
         return self.is_matrix or self.patches is not None
 
 
+def fitted(tiling: Tiling, a: Operand, depth: int, mode: Mode) -> Tiling:
+    """The same tiling in the details that follow from the left operand."""
+    if not tiling.is_streamed:
+        return tiling
+    if not a.is_fetched:
+        # One group of warps that computes addresses waits for itself; registers allow for a second.
+        is_small = tiling.teams <= 2 and tiling.warp_rows * tiling.warp_columns < 96 * 128
+        return replace(tiling, copiers=2) if is_small else tiling
+    fetched = 128 if a.patches is None else a.patches.row_bytes
+    is_narrow = depth * element_bytes(mode) <= 64 if a.is_matrix else fetched == 64
+    return replace(tiling, row_bytes=64, stages=2 * tiling.stages) if is_narrow else tiling
+
+
 def source(
     mode: Mode,
     tiling: Tiling,
@@ -95,6 +109,7 @@ def source(
     is_fetched = tiling.is_streamed and a.is_fetched
     switches += ["A_IS_FETCHED"] if is_fetched else a.switches
     switches += ["A_IS_PATCHES"] if is_fetched and a.patches else []
+    switches.append(f"ROW_BYTES {tiling.row_bytes}")
     if tiling.is_joint:
         switches += [f"WGMMA_COLUMNS {tiling.warp_columns}", wgmma(mode, tiling.warp_columns)]
     # Tiles hold the mode's elements: what is stored otherwise is converted one by one.
@@ -119,6 +134,7 @@ def source(
     }
     if tiling.is_streamed:
         constants |= {"SHARE_M": tiling.share_rows, "SHARE_N": tiling.share_columns}
+        constants["COPIERS"] = tiling.copiers
         constants |= dict(zip(("PRODUCER_REGISTERS", "CONSUMER_REGISTERS"), _registers(tiling, a)))
     name = "gemm_streamed.cu" if tiling.is_streamed else "gemm.cu"
     text = epilogue.into((_HERE / name).read_text(encoding="utf-8"))
@@ -198,7 +214,8 @@ def finish(
     maps: list[MatrixMap | PatchMap] = []
     box_rows = tiling.rows // tiling.share_columns
     if a.is_matrix:
-        maps = [MatrixMap(frame.place(a.pointer), rows, a.constants["A_ROW"], box_rows)]
+        place, width = frame.place(a.pointer), a.constants["A_ROW"]
+        maps = [MatrixMap(place, rows, width, box_rows, tiling.row_bytes)]
     elif a.patches:
         maps = [replace(a.patches, buffer=frame.place(a.pointer), pixels=box_rows)]
     return frame.finish(text, [clusters * tiling.cluster], *sizes, maps)

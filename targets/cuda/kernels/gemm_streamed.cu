@@ -13,11 +13,11 @@
 // columns lie in such an order that each thread holds eight neighbours of a row.
 // Reference: NVIDIA, PTX ISA 9.0 (mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg).
 
-constexpr int E = 16 / sizeof(T), BK = 8 * E, TILES = (K + BK - 1) / BK;
+constexpr int E = 16 / sizeof(T), BK = ROW_BYTES / sizeof(T), TILES = (K + BK - 1) / BK;
 constexpr int TEAMS = BM / WM, MT = WM / 64, NT = BN / 8, CLUSTER_SIZE = SHARE_M * SHARE_N;
-constexpr int A_BYTES = BM * 128, B_BYTES = BN * 128, STAGE_BYTES = A_BYTES + B_BYTES;
+constexpr int A_BYTES = BM * ROW_BYTES, B_BYTES = BN * ROW_BYTES, STAGE_BYTES = A_BYTES + B_BYTES;
 constexpr int N_TILES = (NB + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
-constexpr int ROWS_PER_PASS = 16, A_ROWS = BM / ROWS_PER_PASS;
+constexpr int COPYING = COPIERS * 128, ROWS_PER_PASS = COPYING / 8, A_ROWS = BM / ROWS_PER_PASS;
 // Copies by threads are announced some tiles late, when they have surely arrived. A place is free
 // when the tile behind it is being multiplied: with fewer stages, each side waits for the other.
 #ifdef A_IS_FETCHED
@@ -87,8 +87,9 @@ __device__ __forceinline__ void begin_with_weights(unsigned shared, unsigned ful
 __device__ __forceinline__ void produce(
     unsigned shared, unsigned full, unsigned empty, const TA* a, const TA* fill, const TB* b, const TensorMap* a_map, int rows) {
   Turn place;
+  unsigned worker = threadIdx.x - TEAMS * 128;
 #ifdef A_IS_FETCHED
-  if (threadIdx.x % 128 != 0) return;
+  if (worker != 0) return;
   int part = blockIdx.x % CLUSTER_SIZE / SHARE_M;
   unsigned mask = 0;
 #pragma unroll
@@ -125,20 +126,20 @@ __device__ __forceinline__ void produce(
     arrive(full + late.stage * 8);
     late.advance();
   };
-  if (threadIdx.x % 128 == 0) begin_with_weights<B_BYTES>(shared, full, b, rows);
+  if (worker == 0) begin_with_weights<B_BYTES>(shared, full, b, rows);
   wait_for_predecessor();
   for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
     Walk at(step, rows);
-    Rows mine = rows_of(a, at.m0, rows, threadIdx.x % 128);
+    Rows mine = rows_of(a, at.m0, rows, worker);
     for (int tile = 0; tile < TILES; ++tile, place.advance()) {
       unsigned to = shared + place.stage * STAGE_BYTES;
       wait_barrier(empty + place.stage * 8, place.turn ^ 1);
       bool begun = tile < EARLY && step == blockIdx.x / CLUSTER_SIZE;
-      if (threadIdx.x % 128 == 0 && !begun) {
+      if (worker == 0 && !begun) {
         expect(full + place.stage * 8, B_BYTES);
         fetch_b(to + A_BYTES, b, at.n_tile, tile, full + place.stage * 8);
       }
-      load_a(to, mine, fill, tile, threadIdx.x % 128);
+      load_a(to, mine, fill, tile, worker);
       commit();
       if (pending == LATE) {
         wait<LATE>();
@@ -161,9 +162,9 @@ template <bool IS_FLOAT> __device__ __forceinline__ float real(Sum sum) {
 
 __device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigned b, int wm) {
 #pragma unroll
-  for (int step = 0; step < 4; ++step)
+  for (int step = 0; step < ROW_BYTES / 32; ++step)
 #pragma unroll
-    for (int i = 0; i < MT; ++i) wgmma(&acc[i][0][0], a + (wm + i * 64) * 128 + step * 32, b + step * 32);
+    for (int i = 0; i < MT; ++i) wgmma(&acc[i][0][0], a + (wm + i * 64) * ROW_BYTES + step * 32, b + step * 32);
 }
 
 #if SPLIT > 1
@@ -176,7 +177,7 @@ __device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigne
 #else
 #define A_MAP
 #endif
-extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
+extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
     KERNEL(PARAMETERS, int rows A_MAP) {
   unsigned char* memory = shared_memory();
   unsigned shared = (unsigned)__cvta_generic_to_shared(memory);
@@ -188,7 +189,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + 128, 1)
 #ifdef A_IS_FETCHED
       init_barrier(full + s * 8, 1);
 #else
-      init_barrier(full + s * 8, 128);
+      init_barrier(full + s * 8, COPYING);
 #endif
       init_barrier(empty + s * 8, (SHARE_M + SHARE_N - 1) * TEAMS * 4);
     }

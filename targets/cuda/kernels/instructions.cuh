@@ -148,7 +148,11 @@ __device__ __forceinline__ float4 load_cluster(unsigned from, unsigned rank) {
 #endif
 
 // Products of tiles by four warps together (Hopper's wgmma). Tiles are rows of 128 bytes, whose
-// chunks are permuted within groups of eight rows: what the hardware calls a swizzle of 128 bytes.
+// chunks are permuted within groups of eight rows: what the hardware calls a swizzle of 128 bytes. Or of
+// half as many, permuted within 512 bytes.
+#ifndef ROW_BYTES
+#define ROW_BYTES 128
+#endif
 #ifdef WGMMA
 __device__ __forceinline__ void show_to_wgmma() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ __forceinline__ void begin_wgmma() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -161,9 +165,10 @@ __device__ __forceinline__ void finished(Sum& sum) { asm volatile("" : SUM(sum):
 // Until here, a factor in a register was needed.
 __device__ __forceinline__ void finished(unsigned& factor) { asm volatile("" : "+r"(factor)::"memory"); }
 __device__ __forceinline__ unsigned long long tile_at(unsigned address, unsigned block = 16) {
-  // Groups of eight rows are 1024 bytes apart, blocks of columns so many; the last field says how
-  // chunks are permuted.
-  return (unsigned long long)((address & 0x3ffff) >> 4) | (unsigned long long)(block >> 4) << 16 | 64ull << 32 | 1ull << 62;
+  // Groups of eight rows lie behind each other, blocks of columns so many bytes apart; the last field says
+  // how chunks are permuted.
+  constexpr unsigned long long GROUP = ROW_BYTES / 2, PERMUTED = ROW_BYTES == 128 ? 1 : 2;
+  return (unsigned long long)((address & 0x3ffff) >> 4) | (unsigned long long)(block >> 4) << 16 | GROUP << 32 | PERMUTED << 62;
 }
 // Sums begin with zero unless it adds.
 __device__ __forceinline__ void wgmma(Sum* c, unsigned a, unsigned b, bool adds = true) {

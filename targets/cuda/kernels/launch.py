@@ -74,13 +74,15 @@ class MatrixMap:
     Attributes:
         buffer: which of the kernel's buffers it is.
         rows, columns: of the matrix; rows may be symbolic.
-        box_rows: of what is fetched at once; columns are 128 bytes.
+        box_rows: of what is fetched at once.
+        row_bytes: how much of each row is: 128 or 64.
     """
 
     buffer: int
     rows: Any
     columns: int
     box_rows: int
+    row_bytes: int = 128
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class PatchMap:
         strides: from one patch to the next.
         lower: where the first patch of an image begins.
         upper: where the last one does, counted from the last pixel.
-        pixels: of so many patches one is fetched at once; channels are 128 bytes.
+        pixels: of so many patches one is fetched at once.
+        row_bytes: how much of its channels is: 128 or 64.
     """
 
     buffer: int
@@ -107,6 +110,7 @@ class PatchMap:
     lower: tuple[int, int]
     upper: tuple[int, int]
     pixels: int = 0
+    row_bytes: int = 128
 
 
 def launch(
@@ -155,9 +159,9 @@ def launch(
     return func.with_attrs({"tirx.is_scheduled": True, "tirx.noalias": True, _SOURCE: attrs})
 
 
-# CUDA's numbers for tiles of 128 bytes whose chunks are permuted, and for how much the second-level
-# cache fetches at once.
-_SWIZZLE_128, _FETCH_256 = 3, 3
+# CUDA's numbers for tiles of so many bytes whose chunks are permuted, and for how much the
+# second-level cache fetches at once.
+_SWIZZLES, _FETCH_256 = {64: 2, 128: 3}, 3
 
 
 def _describe(m: MatrixMap | PatchMap, buffer: Any, dtype: str) -> tuple[Any, list[Any]]:
@@ -168,15 +172,15 @@ def _describe(m: MatrixMap | PatchMap, buffer: Any, dtype: str) -> tuple[Any, li
     made = tirx.Bind(var, tirx.tvm_stack_alloca("tensormap", 1))
     if isinstance(m, PatchMap):
         numbers: list[Any] = [size, m.channels, m.width, m.height, m.images]
-        numbers += [*m.strides, *m.lower, *m.upper, m.pixels]
+        numbers += [*m.strides, *m.lower, *m.upper, m.pixels, m.row_bytes]
         call = tirx.call_packed(DESCRIBE_PATCHES, var, buffer.data, *map(_long, numbers))
         return var, [made, tirx.Evaluate(call)]
     encode = tirx.tensormap_encode_tiled(
         *(var, buffer.data, *map(_long, (m.columns, m.rows, m.columns * size))),
-        *map(_long, (128 // size, m.box_rows, 1, 1)),
+        *map(_long, (m.row_bytes // size, m.box_rows, 1, 1)),
         descriptor_dtype=dtype,
         rank=2,
-        swizzle=_SWIZZLE_128,
+        swizzle=_SWIZZLES[m.row_bytes],
         l2_promotion=_FETCH_256,
     )
     return var, [made, tirx.Evaluate(encode)]

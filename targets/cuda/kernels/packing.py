@@ -17,15 +17,17 @@ class TilePacking:
 
     Attributes:
         columns: of a tile.
-        block: numbers of the depth that fill 128 bytes.
+        block: numbers of the depth that fill a tile's row.
         is_streamed: whether tiles lie one behind the other, each as it will in shared memory: in
             an order of columns by which each thread, which has two of every eight of a product's,
             has eight neighbours.
+        row_bytes: of a tile's row: 128 or 64.
     """
 
     columns: int
     block: int
     is_streamed: bool
+    row_bytes: int = 128
 
     def apply(self, weight: np.ndarray) -> np.ndarray:
         """Pack a matrix."""
@@ -37,10 +39,15 @@ class TilePacking:
             return np.asarray(packed)
         blocks = packed.reshape(-1, 4, 4, 2, packed.shape[1])
         packed = blocks.transpose(0, 2, 1, 3, 4).reshape(packed.shape)
-        chunks = packed.reshape(-1, self.columns, packed.shape[1] // self.block, 8, self.block // 8)
-        tiles = chunks.transpose(0, 2, 1, 3, 4)
-        row, chunk = np.arange(self.columns)[:, None], np.arange(8)[None, :]
-        swizzled: np.ndarray = np.ascontiguousarray(tiles[:, :, row, chunk ^ (row % 8)])
+        count = self.row_bytes // 16
+        tiles = packed.reshape(
+            -1, self.columns, packed.shape[1] // self.block, count, self.block // count
+        )
+        tiles = tiles.transpose(0, 2, 1, 3, 4)
+        row, chunk = np.arange(self.columns)[:, None], np.arange(count)[None, :]
+        # As the hardware permutes chunks: within eight or four rows of 128 bytes.
+        place = chunk ^ (row * count // 8 % count)
+        swizzled: np.ndarray = np.ascontiguousarray(tiles[:, :, row, place])
         return swizzled.reshape(packed.shape)
 
 

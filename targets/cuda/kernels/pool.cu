@@ -3,6 +3,27 @@
 // belongs to the window as well. So nothing depends on where it is, and all are asked for at once.
 constexpr bool CLAMPS = IS_MAX && DIL_H == 1 && DIL_W == 1 && PAD_H < KH && PAD_W < KW &&
                         (OH - 1) * STRIDE_H - PAD_H < H && (OW - 1) * STRIDE_W - PAD_W < W;
+// Bytes are in the order of what they stand for: they are scaled last.
+template <typename Type> struct Steps {
+  unsigned char bits;
+  static constexpr float ZERO = Type::ZERO, SCALE = 1.0f;
+};
+template <typename Type> __device__ __forceinline__ void take(float* v, const Type* from) {
+  float x[V];
+  if constexpr (IS_MAX && IS_BYTES<Type>) read_fresh<V>(x, reinterpret_cast<const Steps<Type>*>(from));
+  else read_fresh<V>(x, from);
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    if (!IS_MAX) v[e] += x[e];
+    else if (IS_BYTES<Type>) v[e] = fmaxf(v[e], x[e]);
+    else v[e] = v[e] < x[e] || x[e] != x[e] ? x[e] : v[e];
+  }
+}
+template <typename Type> __device__ __forceinline__ float result(float v, int count, const Type*) {
+  if constexpr (!IS_MAX) return v / (COUNT_PADDING ? KH * KW : count);
+  else if constexpr (IS_BYTES<Type>) return v * Type::SCALE;
+  else return v;
+}
 
 extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels) {
   wait_for_predecessor();
@@ -20,20 +41,11 @@ extern "C" __global__ void __launch_bounds__(256) KERNEL(PARAMETERS, int pixels)
       int h = h0 + kh * DIL_H, w = w0 + kw * DIL_W;
       if (CLAMPS) h = min(max(h, 0), H - 1), w = min(max(w, 0), W - 1);
       else if (h < 0 || h >= H || w < 0 || w >= W) continue;
-      float x[V];
-      read_fresh<V>(x, X_POINTER + (((long long)image * H + h) * W + w) * C + n);
+      take(v, X_POINTER + (((long long)image * H + h) * W + w) * C + n);
       ++count;
-#pragma unroll
-      for (int e = 0; e < V; ++e) {
-        if (IS_MAX) v[e] = v[e] < x[e] || x[e] != x[e] ? x[e] : v[e];
-        else v[e] += x[e];
-      }
     }
-  if (!IS_MAX) {
-    float divisor = COUNT_PADDING ? KH * KW : count;
 #pragma unroll
-    for (int e = 0; e < V; ++e) v[e] /= divisor;
-  }
+  for (int e = 0; e < V; ++e) v[e] = result(v[e], count, X_POINTER);
   long long at = (long long)m * C + n;
   EPILOGUE
 }

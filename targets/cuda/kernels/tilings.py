@@ -27,6 +27,8 @@ class Tiling:
         share_rows, share_columns: blocks of a cluster below each other, which share tiles of the
             right operand, and beside each other, of the left one; 0 where threads that multiply
             fetch tiles too (gemm.cu, not gemm_streamed.cu).
+        row_bytes: of tiles in shared memory: 128, or 64 where the copy engine fetches such rows.
+        copiers: times four warps that fetch.
     """
 
     rows: int
@@ -38,6 +40,8 @@ class Tiling:
     split: int = 1
     share_rows: int = 0
     share_columns: int = 0
+    row_bytes: int = 128
+    copiers: int = 1
 
     @property
     def is_streamed(self) -> bool:
@@ -57,13 +61,14 @@ class Tiling:
     @property
     def threads(self) -> int:
         """Per block."""
-        return self.teams * (128 if self.is_joint else 32) + (128 if self.is_streamed else 0)
+        fetching = 128 * self.copiers if self.is_streamed else 0
+        return self.teams * (128 if self.is_joint else 32) + fetching
 
     @property
     def shared_bytes(self) -> int:
         """Tiles of the operands, and later the sums; or two barriers for every stage."""
         if self.is_streamed:
-            return self.stages * ((self.rows + self.columns) * 128 + 16)
+            return self.stages * ((self.rows + self.columns) * self.row_bytes + 16)
         return max(
             self.stages * (self.rows + self.columns) * 128, self.rows * (self.columns + 4) * 4
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from builders import onnx_model
+from builders import onnx_model, quantized_model
 from emulation import BOUNDS, check_on_cpu, more, needs_emulation, random, run_on_cpu
 
 from relaxc.layout import Precision
@@ -241,32 +240,6 @@ def test_convolutions(precision: Precision, channels: int, attributes: str, heig
     check_on_cpu(model, feed, precision, kernels={"conv2d"}, rtol=BOUNDS[precision])
 
 
-def quantized_model(graph: str, **weights: np.ndarray) -> onnx.ModelProto:
-    """A model whose weights `w...` are int8 with a scale per output channel, data are bytes."""
-    constants: dict[str, Any] = {
-        "zero": np.array(117, np.uint8),
-        "scale": np.array(0.031, np.float32),
-        "zero2": np.array(0, np.uint8),
-        "scale2": np.array(0.043, np.float32),
-    }
-    for name, weight in weights.items():
-        if not name.startswith("w"):
-            constants[name] = weight
-            continue
-        axis = 0 if weight.ndim == 4 else 1
-        others = tuple(a for a in range(weight.ndim) if a != axis)
-        step = np.abs(weight).max(axis=others) / 127
-        shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
-        constants[f"{name}_q"] = np.rint(weight / step.reshape(shape)).astype(np.int8)
-        constants[f"{name}_s"] = step.astype(np.float32)
-        constants[f"{name}_z"] = np.zeros(step.shape, np.int8)
-        graph = graph.replace(
-            f"{name}=",
-            f"{name} = DequantizeLinear<axis={axis}>({name}_q, {name}_s, {name}_z)",
-        )
-    return onnx_model(graph, **constants)
-
-
 def check_bytes(model: onnx.ModelProto, feed: dict[str, np.ndarray], kernels: set[str]) -> None:
     """Results are those of ONNX Runtime, but for a step of a few."""
     session = onnxruntime.InferenceSession(model.SerializeToString())
@@ -328,3 +301,26 @@ def test_convolutions_of_bytes(channels: int) -> None:
     )
     feed = {"x": random(2, channels, 10, 12, seed=3)}
     check_bytes(model, feed, {"conv2d"} | ({"interleave"} if channels == 3 else set()))
+
+
+# Of 64 channels, tiles have rows of 64 bytes: those of pixels, and of a matrix.
+@pytest.mark.parametrize("tiling", [BELOW, more(FOUR)], ids=["below", "four"])
+def test_narrow_tiles_of_bytes(monkeypatch: pytest.MonkeyPatch, tiling: Tiling) -> None:
+    monkeypatch.setitem(GPUS, "sm_90", replace(GPUS["sm_90"], multiprocessors=2))
+    monkeypatch.setattr(tilings, "choose_tiling", lambda *_args, **_options: tiling)
+    model = quantized_model(
+        """g (float[2,64,10,12] x) => (uint8[2,24,h,w] y) {
+            q = QuantizeLinear(x, scale2, zero2)  d = DequantizeLinear(q, scale2, zero2)
+            w1=  a = Conv<kernel_shape=[3,3],strides=[1,2],pads=[1,1,1,1]>(d, w1, v)
+            b = Relu(a)
+            q2 = QuantizeLinear(b, scale, zero2)  d2 = DequantizeLinear(q2, scale, zero2)
+            w2=  c = Conv<kernel_shape=[1,1]>(d2, w2)  r = Add(c, d2)  e = Relu(r)
+            q3 = QuantizeLinear(e, scale2, zero)  d3 = DequantizeLinear(q3, scale2, zero)
+            w3=  f = Conv<kernel_shape=[1,1]>(d3, w3)  y = QuantizeLinear(f, scale2, zero)
+        }""",
+        w1=random(64, 64, 3, 3) / 16,
+        w2=random(64, 64, 1, 1, seed=1) / 8,
+        w3=random(24, 64, 1, 1, seed=4) / 8,
+        v=random(64, seed=2),
+    )
+    check_bytes(model, {"x": random(2, 64, 10, 12, seed=3)}, {"conv2d"})

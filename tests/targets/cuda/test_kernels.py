@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import tvm
-from builders import conv_model, dense_model, onnx_model
+from builders import conv_model, dense_model, onnx_model, quantized_model
 from gpu import needs_cuda_compiler
 
 from relaxc.errors import OptionError
@@ -20,6 +20,7 @@ from relaxc.layout import Precision
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.cuda.check_indices import check_indices
 from relaxc.targets.cuda.kernels import tilings
+from relaxc.targets.cuda.kernels.byte_epilogue import Rescale
 from relaxc.targets.cuda.kernels.frame import as_element
 from relaxc.targets.cuda.kernels.launch import take_sources
 from relaxc.targets.cuda.machine import GPUS
@@ -193,3 +194,45 @@ def test_indices_are_checked_on_the_gpu() -> None:
     (source,) = take_sources(mod)[1]
     assert "an index is out of range of axis 0, which has 10 elements" in source.source
     assert "__trap" in source.source
+
+
+def body_of(chain: str, size: float) -> str:
+    """The kernel of a product of bytes, then `chain` from `a` to `r`, which another one reads."""
+    model = quantized_model(
+        f"""g (float[64,96] x, float[64,40] z) => (float[64,24] y) {{
+            q = QuantizeLinear(x, scale, zero)  d = DequantizeLinear(q, scale, zero)
+            q2 = QuantizeLinear(z, scale, zero)  d2 = DequantizeLinear(q2, scale, zero)
+            w1=  a = MatMul(d, w1)  {chain}
+            q3 = QuantizeLinear(r, scale2, zero2)  d3 = DequantizeLinear(q3, scale2, zero2)
+            w2=  y = MatMul(d3, w2)
+        }}""",
+        w1=random(96, 40) * size,
+        w2=random(40, 24),
+        v=random(40),
+    )
+    sources = take_sources(lowered(model))[1]
+    (found,) = (s.source for s in sources if s.name.startswith("matmul_64x40x96"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("chain", "is_merged"),
+    [
+        ("b = Add(a, v)  r = Relu(b)", True),
+        ("b = Add(a, v)  c = Add(b, d2)  r = Relu(c)", True),
+        ("b = Add(a, v)  c = Sigmoid(b)  r = Mul(b, c)", False),
+        ("b = Relu(a)  r = Add(b, d2)", False),
+    ],
+)
+def test_scales_are_merged(chain: str, is_merged: bool) -> None:
+    assert ("write_bytes<V, 0>(y" in body_of(chain, 0.1)) == is_merged
+
+
+def test_steps_that_floats_cannot_count_are_not_merged() -> None:
+    assert "write_bytes<V, 0>(y" not in body_of("b = Add(a, v)  r = Relu(b)", 1e6)
+
+
+def test_sums_begin_as_floats_where_they_are_small() -> None:
+    ones = np.ones(8)
+    assert Rescale(ones, ones, ones * (2**22 - 1)).start == 0x4B400000
+    assert Rescale(ones, ones, ones * 2**22).start == 0
