@@ -26,73 +26,53 @@ template <int COUNT, typename Type> __device__ __forceinline__ void store_held(u
 OPERANDS
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
-  wait_for_predecessor();
+  // None of these changes while GPUs work.
   const Number* communicator = reinterpret_cast<const Number*>(COMMUNICATOR);
-  int rank = (int)load_fresh_32(communicator + RANK);
-  int ranks = (int)load_fresh_32(communicator + RANKS);
-  bool joined = load_fresh_32(communicator + IS_JOINED) != 0;
+  int rank = (int)communicator[RANK], ranks = (int)communicator[RANKS];
+  bool joined = communicator[IS_JOINED] != 0;
   unsigned char* own = area_of(communicator, rank);
+  wait_for_predecessor();
   unsigned* counter = reinterpret_cast<unsigned*>(own + COUNTERS) + blockIdx.x;
   unsigned round = joined ? load_fresh_32(counter) : 0;
   constexpr int PER_ROUND = THREADS * STEPS;
   // All threads take part in every round, with or without data: those of the next one are written
   // where others may still read those of the last but one.
-  for (int first = blockIdx.x * PER_ROUND; first < ITEMS; first += BLOCKS * PER_ROUND) {
+  for (int first = blockIdx.x * PER_ROUND + threadIdx.x; first - (int)threadIdx.x < ITEMS; first += BLOCKS * PER_ROUND) {
     if (joined) ++round;
     size_t place = DATA + (size_t)ranks * (DATA_PER_RANK + (size_t)(blockIdx.x * 2 + (round & 1)) * BLOCK_BYTES);
-#if IS_SMALL
-    int item = first + threadIdx.x;
-    Held<V, X> mine;
+    Held<V, X> mine[STEPS];
 #pragma unroll
-    for (int i = 0; i < (int)(sizeof mine.words / 4); ++i) mine.words[i] = 0;
-    if (item < ITEMS) mine.load(X_POINTER + (long long)item * V);
-    Operands o;
-    long long at = (long long)item * V;
-    if (item < ITEMS) {
-      LOAD_OPERANDS
+    for (int s = 0; s < STEPS; ++s) {
+#pragma unroll
+      for (int i = 0; i < (int)(sizeof mine[s].words / 4); ++i) mine[s].words[i] = 0;
+      long long at = (long long)(first + s * THREADS) * V;
+      if (first + s * THREADS < ITEMS) mine[s].load(X_POINTER + at);
     }
-    if (joined) {
-      for (int q = 0; q < ranks; ++q) {
-        if (q == rank) continue;
-        unsigned char* to = area_of(communicator, q) + place + (size_t)rank * BLOCK_BYTES;
-#pragma unroll
-        for (int l = 0; l < LINES; ++l)
-          store_line(to + (l * THREADS + threadIdx.x) * 16, mine.words[l * 2], LINE_HAS_TWO ? mine.words[l * 2 + 1] : 0u, round);
-      }
-    }
-    float v[V] = {};
-    for (int q = 0; q < ranks; ++q) {
-      if (!joined && q != rank) continue;
-      Held<V, X> part = mine;
-      if (q != rank) {
-        const unsigned char* from = own + place + (size_t)q * BLOCK_BYTES;
-#pragma unroll
-        for (int l = 0; l < LINES; ++l) {
-          uint2 words = await_line(from + (l * THREADS + threadIdx.x) * 16, round);
-          part.words[l * 2] = words.x;
-          if (LINE_HAS_TWO) part.words[l * 2 + 1] = words.y;
-        }
-      }
-#pragma unroll
-      for (int e = 0; e < V; ++e) v[e] += part[e];
-    }
-    if (item >= ITEMS) continue;
-    int n = (int)(at % N);
-    EPILOGUE
-#else
-    if (joined) {
+    for (int q = 0; q < ranks && joined; ++q) {
+      if (q == rank) continue;
+      unsigned char* to = area_of(communicator, q) + place + (size_t)rank * BLOCK_BYTES;
 #pragma unroll
       for (int s = 0; s < STEPS; ++s) {
-        int item = first + s * THREADS + threadIdx.x;
-        if (item >= ITEMS) continue;
-        Held<V, X> mine;
-        mine.load(X_POINTER + (long long)item * V);
-        for (int q = 0; q < ranks; ++q) {
-          if (q == rank) continue;
-          unsigned char* to = area_of(communicator, q) + place + (size_t)rank * BLOCK_BYTES;
-          store_held(to + (s * THREADS + threadIdx.x) * (V * sizeof(X)), mine);
-        }
+#if IS_SMALL
+#pragma unroll
+        for (int l = 0; l < LINES; ++l)
+          store_line(to + (l * THREADS + threadIdx.x) * 16, mine[s].words[l * 2], LINE_HAS_TWO ? mine[s].words[l * 2 + 1] : 0u, round);
+#else
+        if (first + s * THREADS < ITEMS) store_held(to + (s * THREADS + threadIdx.x) * (V * sizeof(X)), mine[s]);
+#endif
       }
+    }
+    Operands held[STEPS];
+#pragma unroll
+    for (int s = 0; s < STEPS; ++s) {
+      Operands& o = held[s];
+      long long at = (long long)(first + s * THREADS) * V;
+      if (first + s * THREADS < ITEMS) {
+        LOAD_OPERANDS
+      }
+    }
+#if !IS_SMALL
+    if (joined) {
       __syncthreads();
       if (threadIdx.x < ranks && threadIdx.x != rank) {
         size_t flags = FLAGS + (size_t)blockIdx.x * (MOST_RANKS * 4);
@@ -101,27 +81,42 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL(PARAMETERS) {
       }
       __syncthreads();
     }
+#endif
+    float sums[STEPS][V] = {};
+    for (int q = 0; q < ranks; ++q) {
+      Held<V, X> part[STEPS];
+      if (!joined && q != rank) continue;
+      const unsigned char* from = own + place + (size_t)q * BLOCK_BYTES;
+#pragma unroll
+      for (int s = 0; s < STEPS; ++s) {
+        part[s] = mine[s];
+        if (q == rank) continue;
+#if IS_SMALL
+#pragma unroll
+        for (int l = 0; l < LINES; ++l) {
+          uint2 words = await_line(from + (l * THREADS + threadIdx.x) * 16, round);
+          part[s].words[l * 2] = words.x;
+          if (LINE_HAS_TWO) part[s].words[l * 2 + 1] = words.y;
+        }
+#else
+        if (first + s * THREADS < ITEMS)
+          part[s].load(reinterpret_cast<const X*>(from) + (s * THREADS + threadIdx.x) * V);
+#endif
+      }
+#pragma unroll
+      for (int s = 0; s < STEPS; ++s)
+#pragma unroll
+        for (int e = 0; e < V; ++e) sums[s][e] += part[s][e];
+    }
 #pragma unroll
     for (int s = 0; s < STEPS; ++s) {
-      int item = first + s * THREADS + threadIdx.x;
-      if (item >= ITEMS) continue;
-      long long at = (long long)item * V;
-      Operands o;
-      LOAD_OPERANDS
-      float v[V] = {};
-      for (int q = 0; q < ranks; ++q) {
-        if (!joined && q != rank) continue;
-        const unsigned char* from = own + place + (size_t)q * BLOCK_BYTES;
-        const X* there = reinterpret_cast<const X*>(from) + (s * THREADS + threadIdx.x) * V;
-        Held<V, X> part;
-        part.load(q == rank ? X_POINTER + at : there);
-#pragma unroll
-        for (int e = 0; e < V; ++e) v[e] += part[e];
-      }
+      if (first + s * THREADS >= ITEMS) continue;
+      long long at = (long long)(first + s * THREADS) * V;
       int n = (int)(at % N);
+      float(&v)[V] = sums[s];
+      Operands& o = held[s];
       EPILOGUE
     }
-#endif
   }
   __syncthreads();
   if (joined && threadIdx.x == 0) *counter = round;
