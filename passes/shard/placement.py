@@ -59,7 +59,7 @@ def place(main: relax.Function, ranks: int) -> Placement:
         inputs = {p: (a, s) for p, (a, s) in inputs.items() if not s & set(refused)}
     _require_attention(main, trial.placement, refused)
     if not trial.placement.rows:
-        reason = next(iter(refused.values()), _NO_REASON)
+        reason = next(iter(refused.values()), "no product with constant weights follows another")
         raise OptionError(
             f"nothing in this model can be divided among {ranks} GPUs as the layers of "
             f"transformers can: {reason}; compile it for one GPU"

@@ -23,6 +23,7 @@ from relaxc.pass_runner import PassRunner
 from relaxc.passes.analysis.kernels import kernel_costs
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.shard.shard_layers import ShardLayers
+from relaxc.passes.shard.split_products import SplitProducts
 from relaxc.preparing import prepare
 from relaxc.program import require_plain
 from relaxc.targets.base import Backend, CompiledModule
@@ -97,7 +98,12 @@ def compile_divided(
             own = replace(runner.diagnostics, dump_dir=folder and folder / f"rank{rank}")
             runner = PassRunner(own)
         prepared = prepare(
-            backend, model, options, runner, begin=begin, sharding=[ShardLayers(ranks, rank)]
+            backend,
+            model,
+            options,
+            runner,
+            begin=begin,
+            sharding=[SplitProducts(), ShardLayers(ranks, rank)],
         )
         if isinstance(prepared, ImportedProgram):
             require_plain(prepared, options)
