@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from relaxc.tuning.gpu.results import records_of
 from relaxc.tuning.options import TuneOptions
 from relaxc.tuning.tune import tune
 
+# Parameters that every entry of the table has.
+_FEWEST = 7
 TABLE = Path("targets/cuda/kernels/measured_tilings.json")
 NETS: dict[str, Callable[[Any], Any]] = {
     "resnet50_b32": lambda net: resnet50(net, 32),
@@ -79,9 +82,12 @@ def take(folder: Path) -> None:
     _write(table)
 
 
-def _numbers(t: Tiling) -> list[int]:
-    numbers = [t.rows, t.columns, t.warp_rows, t.warp_columns, t.stages, int(t.is_joint), t.split]
-    return [*numbers, t.share_rows, t.share_columns] if t.share_rows else numbers
+def _numbers(tiling: Tiling) -> list[int]:
+    """Its parameters, in their order; the last may be left out where they are as usual."""
+    numbers, usual = list(map(int, astuple(tiling))), [field.default for field in fields(Tiling)]
+    while len(numbers) > _FEWEST and numbers[-1] == usual[len(numbers) - 1]:
+        numbers.pop()
+    return numbers
 
 
 def _write(table: dict[str, Any]) -> None:

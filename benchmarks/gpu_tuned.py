@@ -7,7 +7,7 @@
 
 Called again, `candidates` writes others, which learn from what was measured; `artifacts` takes all
 results into FOLDER/records.jsonl. The networks are of sizes that the table of tilings, which ships
-with the compiler, knows nothing of.
+with the compiler, knows nothing of; a decoder's products of one row are in no table.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 from gpu_builders import OnnxNet
-from gpu_models import bert, example, resnet50
+from gpu_models import bert, example, llama, resnet50
 from gpu_speed import interleaved, pack
 
 NETS: dict[str, Callable[[Any], Any]] = {
     "bert_s384_b1": lambda net: bert(net, 1, words=384),
     "bert_s64_b4": lambda net: bert(net, 4, words=64),
     "resnet50_b8": lambda net: resnet50(net, 8),
+    "llama_decode1024": lambda net: llama(net, 1, 1024),
 }
 KINDS = ("untuned", "tuned")
 # Outputs of both, relative to the norm: halves, added up in another order.

@@ -19,14 +19,15 @@ from relaxc.targets.tuning.task import Choice, Task
 # What records say of kernels that were written in another way is no longer true.
 SPACE_VERSION = 1
 # Kernels that ask, as records name them.
-CONV2D, MATMUL, ATTENTION = "cuda.conv2d", "cuda.matmul", "cuda.attention"
+CONV2D, MATMUL, MATVEC = "cuda.conv2d", "cuda.matmul", "cuda.matvec"
+ATTENTION = "cuda.attention"
 
 Space = Callable[[], list[Choice]]
 
 
 def space_versions() -> dict[str, int]:
     """Name of a kernel -> version of its parameters."""
-    return dict.fromkeys((CONV2D, MATMUL, ATTENTION), SPACE_VERSION)
+    return dict.fromkeys((CONV2D, MATMUL, MATVEC, ATTENTION), SPACE_VERSION)
 
 
 class Chooser(Protocol):

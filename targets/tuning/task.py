@@ -69,6 +69,7 @@ _USUAL = {
     "packed": True,
     "is_fetched": True,
     "is_paired": False,
+    "norm": "",
 }
 
 

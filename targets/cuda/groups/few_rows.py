@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from relaxc.layout import Element, Layout
 from relaxc.targets.cuda.groups.base import Context, Group
+from relaxc.targets.cuda.groups.tiled import workload_of
 from relaxc.targets.cuda.kernels import gemm, gemv, gemv_streamed, tilings
 from relaxc.targets.cuda.kernels.byte_epilogue import Rescale
 from relaxc.targets.cuda.kernels.elements import element_bytes, element_of
@@ -18,6 +20,8 @@ from relaxc.targets.cuda.kernels.epilogue import epilogue_text
 from relaxc.targets.cuda.kernels.frame import Frame, as_element
 from relaxc.targets.cuda.kernels.gemv_streamed import Split
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.cuda.kernels.packing import Packed
+from relaxc.targets.cuda.tuning import MATVEC
 from relaxc.targets.llvm.kernels.constants import (
     GroupedWeight,
     array_of,
@@ -26,6 +30,7 @@ from relaxc.targets.llvm.kernels.constants import (
     quantized,
 )
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int
+from relaxc.targets.tuning.task import Choice
 
 
 def count(anchor: relax.Call) -> int | None:
@@ -78,15 +83,19 @@ def lower(group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
     calls = [group.anchor] if group.other is None else [group.anchor, group.other[1]]
     weights = [_integers(call.args[1]) for call in calls]
     element: Element = "int8"
+    about = None
     if any(weight is None for weight in weights):
         element = element_of(context.mode)
+        split = _chosen(group, sizes, split, (frame.elements[group.data], layouts[-1]), context)
         arrays = [as_element(array_of(call.args[1]), element) for call in calls]
-        packed = gemv_streamed.pack(_interleaved(arrays), split)
+        whole = _interleaved(arrays)
+        packed = gemv_streamed.pack(whole, split)
+        about = Packed(whole.shape[0], whole.shape[1], whole.dtype.name, split.packing)
         weight = None
     else:
         weight = _joined([w for w in weights if w is not None])
         packed = gemv_streamed.pack_grouped(weight, split)
-    pointer = frame.constant(packed.view(np.int8), "int8")
+    pointer = frame.constant(packed.view(np.int8), "int8", about)
     norm: Sequence[str] = ()
     if group.prologue is not None:
         attrs, affine = group.prologue.attrs, [frame.pointer(a) for a in group.prologue.args[1:]]
@@ -109,6 +118,39 @@ def lower(group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
         norm,
     )
     return frame.finish(text, [split.blocks], split.warps * 32, split.shared_bytes(rows))
+
+
+def _chosen(
+    group: Group,
+    sizes: tuple[int, int, int],
+    usual: Split,
+    stored: tuple[Element, Layout],
+    context: Context,
+) -> Split:
+    """How a product of floats is divided: as was measured, or as usual."""
+    rows, columns, depth = sizes
+    is_paired = group.other is not None
+    bits = 8 * element_bytes(context.mode)
+    every = [usual]
+    every += gemv_streamed.every_split(
+        *(rows, columns * (2 if is_paired else 1), depth, bits, context.gpu), is_paired=is_paired
+    )
+    fields: dict[str, Any] = {"rows": rows, "columns": columns, "depth": depth}
+    fields |= {"is_paired": is_paired, "precision": context.mode}
+    fields["norm"] = ""
+    if group.prologue is not None:
+        fields["norm"] = str(group.prologue.op.name).rpartition(".")[2]
+    layouts = Layout(element=stored[0]), stored[1]
+    domain = RowDomain(tuple(group.result_shape))
+    workload = workload_of(MATVEC, group, domain, layouts, **fields)
+    choices = {split: _as_choice(split) for split in every}
+    choice = context.choose(workload, lambda: list(choices.values()))
+    return next((split for split, known in choices.items() if known == choice), usual)
+
+
+def _as_choice(split: Split) -> Choice:
+    """A division as records have it."""
+    return {"depth_warps": split.depth_warps, "columns": split.columns, "groups": split.groups}
 
 
 def _lower_unstreamed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from relaxc.layout import Layout
@@ -13,6 +13,8 @@ from relaxc.targets.cuda.kernels.tilings import Tiling
 from relaxc.targets.llvm.kernels.domain import Domain
 from relaxc.targets.tuning.records import Fields
 from relaxc.targets.tuning.task import EPILOGUE, Choice
+
+_LATER = ("row_bytes", "copiers")
 
 
 def tiling_for(
@@ -48,8 +50,12 @@ def tiling_for(
 
 
 def as_choice(tiling: Tiling) -> Choice:
-    """A tiling as records have it."""
-    return asdict(tiling)
+    """A tiling as records have it: those of before its latest parameters know nothing of them."""
+    return {
+        field.name: getattr(tiling, field.name)
+        for field in fields(Tiling)
+        if field.name not in _LATER or getattr(tiling, field.name) != field.default
+    }
 
 
 def epilogue_names(group: Group, domain: Domain) -> list[str]:
@@ -60,7 +66,7 @@ def epilogue_names(group: Group, domain: Domain) -> list[str]:
 
 
 def workload_of(
-    kernel: str, group: Group, domain: Domain, stored: tuple[Layout, Layout], **fields: Any
+    kernel: str, group: Group, domain: Domain, stored: tuple[Layout, Layout], **sizes: Any
 ) -> dict[str, Any]:
     """What a group computes, as far as it matters for speed.
 
@@ -69,9 +75,9 @@ def workload_of(
         group: the group.
         domain: of its result.
         stored: how its data and its result lie in memory.
-        fields: sizes and the like.
+        sizes: and the like.
     """
-    told = {name: _plain(value) for name, value in fields.items()}
+    told = {name: _plain(value) for name, value in sizes.items()}
     # Bytes are bytes, whatever their scales are.
     kinds = [lay.storage if lay.storage == "uint8" else lay.element for lay in stored]
     told |= dict(zip(("element", "result"), kinds))

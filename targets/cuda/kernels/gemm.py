@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from relaxc.layout import Layout
 from relaxc.targets.cuda.kernels.elements import MODES, Mode, element_bytes, element_of, type_of
 from relaxc.targets.cuda.kernels.epilogue import EpilogueText
 from relaxc.targets.cuda.kernels.frame import Frame
@@ -27,7 +28,8 @@ def packed_as(weight: np.ndarray, tiling: Tiling, mode: Mode) -> Packed:
     """How a tiling wants its weights."""
     block = tiling.row_bytes // element_bytes(mode)
     packing = TilePacking(tiling.columns, block, tiling.is_streamed, tiling.row_bytes)
-    return Packed(weight.shape[0], weight.shape[1], packing)
+    depth, columns = weight.shape
+    return Packed(depth, columns, Layout(element=element_of(mode)).storage, packing)
 
 
 def pack_weights(weight: np.ndarray, tiling: Tiling, mode: Mode) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from relaxc.targets.cuda.kernels import gemm
 from relaxc.targets.cuda.kernels.elements import type_of
 from relaxc.targets.cuda.kernels.epilogue import EpilogueText
+from relaxc.targets.cuda.kernels.packing import StagePacking
 from relaxc.targets.cuda.machine import Gpu
 from relaxc.targets.llvm.kernels.constants import GroupedWeight
 
@@ -70,6 +71,12 @@ class Split:
         """Of the grid."""
         return -(-self.all_groups // self.groups)
 
+    @property
+    def packing(self) -> StagePacking:
+        """How weights lie in memory."""
+        depth = self.depth_warps * self.slice * self.per_chunk
+        return StagePacking(self.columns, self.all_groups, self.depth_warps, depth)
+
 
 def choose_split(
     rows: int,
@@ -107,41 +114,69 @@ def choose_split(
         return None
     _, negative, part = min(found)
     depth_warps = -negative
-    warps = max(8, depth_warps)
     count = 2 if is_paired else 1
     while count < 8 and count * part * _CHUNK < _STAGE_BYTES:
         count *= 2
+    return _split(rows, columns, (per_chunk, depth_warps, part, count), gpu, _BLOCKS_EACH, extra)
+
+
+def every_split(
+    rows: int, columns: int, depth: int, bits: int, gpu: Gpu, is_paired: bool = False
+) -> list[Split]:
+    """All divisions that a product of floats can have; arguments are those of `choose_split`."""
+    per_chunk = 128 // bits
+    chunks, found = -(-depth // per_chunk), []
+    for depth_warps in (1, 2, 4, 8, 16):
+        part = -(-chunks // depth_warps)
+        if rows * -(-part // 32) * per_chunk > _MOST_HELD:
+            continue
+        for count in (2, 4, 8) if is_paired else (1, 2, 4, 8):
+            for each in (1, 2, 4, 8):
+                sizes = (per_chunk, depth_warps, part, count)
+                found.append(_split(rows, columns, sizes, gpu, each))
+    fits = (split for split in found if split.shared_bytes(rows) <= gpu.shared_bytes)
+    return list(dict.fromkeys(fits))
+
+
+def _split(
+    rows: int,
+    columns: int,
+    sizes: tuple[int, int, int, int],
+    gpu: Gpu,
+    blocks_each: int,
+    extra: int = 0,
+) -> Split:
+    """The division among so many blocks per multiprocessor."""
+    per_chunk, depth_warps, part, count = sizes
+    warps = max(8, depth_warps)
     all_groups = -(-columns // count)
     teams = warps // depth_warps
-    groups = _up(-(-all_groups // (gpu.multiprocessors * _BLOCKS_EACH)), teams)
+    groups = _up(-(-all_groups // (gpu.multiprocessors * blocks_each)), teams)
     groups = max(teams, min(groups, _MOST_COLUMNS // rows // count // teams * teams))
     return Split(per_chunk, depth_warps, warps, part, count, groups, all_groups, extra)
 
 
 def pack(weight: np.ndarray, split: Split) -> np.ndarray:
     """(depth, columns) as the bytes of one stage behind the other, zeros where there is nothing."""
-    depth, columns = weight.shape
-    padded = np.zeros((split.all_groups * split.columns, _depth(split)), weight.dtype)
-    padded[:columns, :depth] = weight.T
-    return _in_stages(padded, split)
+    return split.packing.apply(weight)
 
 
 def pack_grouped(weight: GroupedWeight, split: Split) -> np.ndarray:
     """The same of integers, and their scales and zero points behind them."""
     depth, columns = weight.integers.shape
-    shape = (split.all_groups * split.columns, _depth(split))
+    shape = (split.all_groups * split.columns, split.packing.depth)
     padded: np.ndarray = np.zeros(shape, np.uint8)
     padded[:columns, :depth] = weight.integers.T
     if weight.bits == 4:
         eights = padded.reshape(shape[0], -1, 8)
         padded = (eights[:, :, :4] | eights[:, :, 4:] << 4).reshape(shape[0], -1)
-    parts = [_in_stages(padded, split)]
+    parts = [split.packing.in_stages(padded)]
     per_group = [weight.scale] + ([weight.zero_point] if weight.middle is None else [])
     for values in per_group:
         spread = np.zeros((shape[0], shape[1] // split.per_chunk), scale_type(weight))
         chunks = np.arange(-(-depth // split.per_chunk)) * split.per_chunk // weight.size
         spread[:columns, : len(chunks)] = values[chunks].T
-        parts.append(_in_stages(spread, split))
+        parts.append(split.packing.in_stages(spread))
     whole = np.concatenate(parts, axis=1)
     missing = split.stage_bytes - whole.shape[1]
     return np.ascontiguousarray(np.pad(whole, ((0, 0), (0, missing))))
@@ -240,17 +275,6 @@ def norm_lines(
     factor = "total" if scale is None else f"total * to_float({scale}[k])"
     plus = "" if offset is None else f" + to_float({offset}[k])"
     return [*lines, *every, f"x[m][i][e] = x[m][i][e] * {factor}{plus};", "}"]
-
-
-def _depth(split: Split) -> int:
-    return split.depth_warps * split.slice * split.per_chunk
-
-
-def _in_stages(padded: np.ndarray, split: Split) -> np.ndarray:
-    """(columns, depth) as one row of bytes per stage."""
-    parts = padded.reshape(split.all_groups, split.columns, split.depth_warps, -1)
-    moved = np.ascontiguousarray(parts.transpose(0, 2, 1, 3))
-    return moved.reshape(split.all_groups * split.depth_warps, -1).view(np.uint8)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -52,17 +52,49 @@ class TilePacking:
 
 
 @dataclass(frozen=True)
+class StagePacking:
+    """From (depth, columns) to the bytes of one stage behind the other, as warps fetch them.
+
+    Attributes:
+        columns: of a stage.
+        groups: stages' worth of columns.
+        depth_warps: warps that share the depth.
+        depth: numbers of a column, zeros behind the last included.
+    """
+
+    columns: int
+    groups: int
+    depth_warps: int
+    depth: int
+
+    def apply(self, weight: np.ndarray) -> np.ndarray:
+        """Pack a matrix."""
+        depth, columns = weight.shape
+        padded: np.ndarray = np.zeros((self.groups * self.columns, self.depth), weight.dtype)
+        padded[:columns, :depth] = weight.T
+        return self.in_stages(padded)
+
+    def in_stages(self, padded: np.ndarray) -> np.ndarray:
+        """(columns, depth) as one row of bytes per stage."""
+        parts = padded.reshape(self.groups, self.columns, self.depth_warps, -1)
+        moved = np.ascontiguousarray(parts.transpose(0, 2, 1, 3))
+        return moved.reshape(self.groups * self.depth_warps, -1).view(np.uint8)
+
+
+@dataclass(frozen=True)
 class Packed:
     """What a constant is.
 
     Attributes:
         depth, columns: of the matrix.
+        dtype: of its numbers, as NumPy has it; of bfloat16, that of the bits.
         packing: how it was packed.
     """
 
     depth: int
     columns: int
-    packing: TilePacking
+    dtype: str
+    packing: TilePacking | StagePacking
 
 
 def _up(value: int, multiple: int) -> int:

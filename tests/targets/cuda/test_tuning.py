@@ -130,3 +130,30 @@ def test_kernels_of_open_sizes_are_no_sites() -> None:
     tuned = backend()
     found = tuned.kernels.sites(grouped(model("n"), tuned))
     assert [site.task.kernel for site in found] == []
+
+
+@pytest.mark.parametrize("is_paired", [False, True])
+def test_products_of_a_row_are_divided_as_chosen(is_paired: bool) -> None:
+    random = np.random.default_rng(0).standard_normal
+    weights = {"w": random((96, 40), np.float32), "v": random((96, 40), np.float32)}
+    graph = "a = MatMul (x, w)\n b = MatMul (x, v)\n c = Sigmoid (a)\n y = Mul (c, b)"
+    if not is_paired:
+        graph = "a = MatMul (x, w)\n y = Add (a, v0)"
+        weights = {"w": weights["w"], "v0": weights["v"][0]}
+    text = f"g (float[1,96] x) => (float[1,40] y) {{ {graph} }}"
+    tuned = backend()
+    (site,) = tuned.kernels.sites(grouped(onnx_model(text, **weights), tuned))
+    assert site.task.kernel == "cuda.matvec" and len(site.choices) > 4
+    for choice in site.choices:
+        kernel = site.written(choice)
+        source = source_of(kernel.func).source
+        assert f"constexpr int DEPTH_WARPS = {choice['depth_warps']};" in source
+        assert f"constexpr int COLUMNS = {choice['columns']};" in source
+        # What is measured elsewhere is packed as the kernel's own weights are.
+        ((place, packed),) = kernel.packed.items()
+        matrix = weights["w"].astype(np.float16)
+        if is_paired:
+            pairs = np.stack([weights["w"], weights["v"]], axis=-1).reshape(96, -1)
+            matrix = pairs.astype(packed.dtype)
+        again = packed.packing.apply(matrix).view(np.int8)
+        np.testing.assert_array_equal(kernel.constants[place], again)

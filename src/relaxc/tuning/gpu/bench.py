@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from relaxc.targets.cuda.kernels.packing import TilePacking
+from relaxc.targets.cuda.kernels.packing import StagePacking, TilePacking
 from relaxc.tuning.judging import judged
 
 # Weights of so many bytes do not stay in a GPU's cache.
@@ -114,17 +114,21 @@ class Bench:
         if about["packed"] is None:
             path = self._folder / "constants" / about["file"]
             return np.asarray(np.load(path, allow_pickle=False))
-        depth, columns = int(about["packed"]["depth"]), int(about["packed"]["columns"])
-        matrix = random([columns, depth], dtype, 100)
-        if dtype not in ("int8", "uint16"):
+        packed, kind = about["packed"], str(about["packed"]["dtype"])
+        depth, columns = int(packed["depth"]), int(packed["columns"])
+        matrix = random([columns, depth], kind, 100)
+        if kind == "uint16":
+            matrix = as_bfloat16(as_float(matrix) / np.float32(np.sqrt(depth)))
+        elif kind != "int8":
             # Few bits, so that rounding on the way to tensor cores changes nothing.
             halves = (matrix.astype(np.float32) / np.sqrt(depth)).astype(np.float16)
-            matrix = halves.astype(dtype)
-        if dtype == "uint16":
-            matrix = as_bfloat16(as_float(matrix) / np.float32(np.sqrt(depth)))
-        packed = TilePacking(**about["packed"]["packing"]).apply(matrix.T)
-        assert list(packed.shape) == shape, (packed.shape, shape)
-        return packed
+            matrix = halves.astype(kind)
+        packing = (StagePacking if "groups" in packed["packing"] else TilePacking)(
+            **packed["packing"]
+        )
+        found: np.ndarray = packing.apply(matrix.T).view(dtype)
+        assert list(found.shape) == shape, (found.shape, shape)
+        return found
 
 
 class _Loaded:

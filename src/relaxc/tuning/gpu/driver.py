@@ -14,7 +14,8 @@ import numpy as np
 # Numbers of the driver's interface.
 _SHARED_BYTES, _NON_BLOCKING, _RELAXED = 8, 1, 2
 _PROGRAMMATIC = 6
-_SWIZZLE_128, _FETCH_256 = 3, 3
+# Tiles of so many bytes have their chunks permuted.
+_SWIZZLES, _FETCH_256 = {64: 2, 128: 3}, 3
 _KINDS = {1: 0, 2: 6, 4: 7}  # of elements, by their size: bytes, halves, floats
 _MAP_BYTES = 128
 
@@ -170,7 +171,8 @@ class Device:
         place = -(-ctypes.addressof(block) // 64) * 64
         head = ctypes.c_void_p(place), _KINDS[size]
         numbers, longs = ctypes.c_uint32, ctypes.c_uint64
-        tail = (0, _SWIZZLE_128, _FETCH_256, 0)
+        row_bytes = int(about["row_bytes"])
+        tail = (0, _SWIZZLES[row_bytes], _FETCH_256, 0)
         if "pixels" in about:
             channels, width, height = (about[k] for k in ("channels", "width", "height"))
             row = channels * width * size
@@ -180,7 +182,7 @@ class Device:
                 (longs * 4)(channels, width, height, about["images"]),
                 (longs * 3)(channels * size, row, row * height),
                 *((ctypes.c_int * 2)(*about[end]) for end in ("lower", "upper")),
-                *(128 // size, about["pixels"], (numbers * 4)(1, *about["strides"], 1)),
+                *(row_bytes // size, about["pixels"], (numbers * 4)(1, *about["strides"], 1)),
                 *tail,
             )
         else:
@@ -189,7 +191,7 @@ class Device:
                 *(*head, 2, longs(base)),
                 (longs * 2)(about["columns"], about["rows"]),
                 (longs * 1)(about["columns"] * size),
-                (numbers * 2)(128 // size, about["box_rows"]),
+                (numbers * 2)(row_bytes // size, about["box_rows"]),
                 *((numbers * 2)(1, 1), *tail),
             )
         described = (ctypes.c_ubyte * _MAP_BYTES).from_address(place)
