@@ -18,6 +18,7 @@ from relaxc.errors import InputError, OptionError, OutputError, PassError, Targe
 from relaxc.targets.registry import backend_for
 from relaxc.targets.tuning.history import TRIAL, VERDICT, History
 from relaxc.targets.tuning.records import RecordStore
+from relaxc.tuning.gpu import driver
 from relaxc.tuning.gpu import folder as folders
 from relaxc.tuning.gpu import tuner
 from relaxc.tuning.gpu.driver import DriverError
@@ -248,6 +249,31 @@ def test_the_folder_needs_nothing_else(model: Any, tmp_path: Path) -> None:
     if answer["outcome"] == "failed":  # no GPU here
         assert "DriverError" in answer["detail"]
     child.stop()
+
+
+@pytest.mark.parametrize(("row_bytes", "swizzle"), [(128, 3), (64, 2)])
+def test_the_copy_engine_is_told_how_tiles_lie(
+    monkeypatch: pytest.MonkeyPatch, row_bytes: int, swizzle: int
+) -> None:
+    said: dict[str, tuple[Any, ...]] = {}
+    monkeypatch.setattr(driver.Device, "__init__", lambda _self: None)
+    monkeypatch.setattr(driver.Device, "call", lambda _self, *args: said.update({args[0]: args}))
+    device = driver.Device()
+    matrix = {"rows": 5, "columns": 256, "box_rows": 64, "row_bytes": row_bytes}
+    device.map_of(matrix, 1 << 40, 2)
+    _, place, kind, rank, base, sizes, strides, box, *rest = said["cuTensorMapEncodeTiled"]
+    assert place.value % 64 == 0 and (kind, rank, base.value) == (6, 2, 1 << 40)
+    assert (list(sizes), list(strides), list(box)) == ([256, 5], [512], [row_bytes // 2, 64])
+    assert rest[1:] == [0, swizzle, 3, 0]
+    map_ = {"images": 2, "height": 7, "width": 9, "channels": 64, "strides": (2, 1)}
+    map_ |= {"lower": (-1, -1), "upper": (0, 1), "pixels": 32, "row_bytes": row_bytes}
+    device.map_of(map_, 1 << 40, 1)
+    _, _, kind, rank, _, sizes, strides, *rest = said["cuTensorMapEncodeIm2col"]
+    assert (kind, rank, list(sizes)) == (0, 4, [64, 9, 7, 2])
+    assert list(strides) == [64, 576, 4032]
+    lower, upper, channels, pixels, steps, *tail = rest
+    assert (list(lower), list(upper), channels, pixels) == ([-1, -1], [0, 1], row_bytes, 32)
+    assert list(steps) == [1, 2, 1, 1] and tail == [0, swizzle, 3, 0]
 
 
 def test_a_child_that_dies_is_an_answer(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_kernels_of_open_sizes_are_no_sites() -> None:
 @pytest.mark.parametrize("is_paired", [False, True])
 def test_products_of_a_row_are_divided_as_chosen(is_paired: bool) -> None:
     random = np.random.default_rng(0).standard_normal
-    weights = {"w": random((96, 40), np.float32), "v": random((96, 40), np.float32)}
+    weights: dict[str, Any] = {name: random((96, 40), np.float32) for name in "wv"}
     graph = "a = MatMul (x, w)\n b = MatMul (x, v)\n c = Sigmoid (a)\n y = Mul (c, b)"
     if not is_paired:
         graph = "a = MatMul (x, w)\n y = Add (a, v0)"
