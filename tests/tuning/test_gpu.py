@@ -18,9 +18,8 @@ from relaxc.errors import InputError, OptionError, OutputError, PassError, Targe
 from relaxc.targets.registry import backend_for
 from relaxc.targets.tuning.history import TRIAL, VERDICT, History
 from relaxc.targets.tuning.records import RecordStore
-from relaxc.tuning.gpu import driver
+from relaxc.tuning.gpu import driver, tuner
 from relaxc.tuning.gpu import folder as folders
-from relaxc.tuning.gpu import tuner
 from relaxc.tuning.gpu.driver import DriverError
 from relaxc.tuning.gpu.measure import RESULTS, Child, Worker, measure
 from relaxc.tuning.maintain import why
