@@ -243,7 +243,7 @@ _RNN = _Layer(1, ("Tanh",), rnn_loops, 1, "")
 
 
 def gru(ctx: NodeContext) -> relax.Expr:
-    """GRU in any form."""
+    """GRU in any form; the usual activations with constant weights have a kernel."""
     return _GRU.convert(ctx)
 
 

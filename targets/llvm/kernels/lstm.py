@@ -53,16 +53,16 @@ class LstmSpec:
         return 4 * width + self.hidden * 3 * width if self.is_narrow else self.hidden * 4 * width
 
 
-def unit_blocks(spec: LstmSpec, lanes: int) -> int:
+def unit_blocks(hidden: int, lanes: int) -> int:
     """Vectors of units whose gates are computed together: four gates each, sixteen registers."""
-    blocks = padded(spec, lanes) // lanes
+    blocks = padded(hidden, lanes) // lanes
     return max(count for count in (1, 2, 4) if blocks % count == 0)
 
 
-def padded(spec: LstmSpec, lanes: int) -> int:
+def padded(hidden: int, lanes: int) -> int:
     """Units in whole vectors; in pairs of them, so that there are sums enough to add to in turn."""
-    blocks = -(-spec.hidden // lanes)
-    return (blocks if blocks == 1 or spec.hidden % lanes == 0 else blocks + blocks % 2) * lanes
+    blocks = -(-hidden // lanes)
+    return (blocks if blocks == 1 or hidden % lanes == 0 else blocks + blocks % 2) * lanes
 
 
 def pack_weights(recurrent: np.ndarray, spec: LstmSpec, lanes: int) -> np.ndarray:
@@ -70,8 +70,8 @@ def pack_weights(recurrent: np.ndarray, spec: LstmSpec, lanes: int) -> np.ndarra
 
     In 24 bits: [direction][group], each the scales [gate][unit], then [k][four vectors][3][lane].
     """
-    width = unit_blocks(spec, lanes) * lanes
-    d, k, h = spec.directions, spec.hidden, padded(spec, lanes)
+    width = unit_blocks(spec.hidden, lanes) * lanes
+    d, k, h = spec.directions, spec.hidden, padded(spec.hidden, lanes)
     gates = np.zeros((d, 4, h, k), np.float32)
     gates[:, :, :k] = recurrent.reshape(d, 4, k, k)
     panels = gates.reshape(d, 4, h // width, width, k).transpose(0, 2, 4, 1, 3)
@@ -107,7 +107,7 @@ def emit(b: KernelBuilder, spec: LstmSpec, p: LstmBuffers) -> None:
     """Write the kernel."""
     h, lanes = spec.hidden, b.lanes
     # States of the step before and of this one, in whole vectors.
-    pitch = padded(spec, lanes)
+    pitch = padded(spec.hidden, lanes)
     states = spec.batch * pitch
     with b.parallel(spec.directions) as d:
         # They change roles every step.
@@ -159,9 +159,9 @@ def _step(
     step: Index,
 ) -> None:
     """All units of one sequence, one step."""
-    h, lanes, blocks = spec.hidden, b.lanes, unit_blocks(spec, b.lanes)
+    h, lanes, blocks = spec.hidden, b.lanes, unit_blocks(spec.hidden, b.lanes)
     width = blocks * lanes
-    pitch = padded(spec, lanes)
+    pitch = padded(spec.hidden, lanes)
     gates = b.let((position * spec.batch + n) * (spec.directions * 4 * h) + d * (4 * h))
     source, target = b.let(before + n * pitch), b.let(after + n * pitch)
     cells = b.let((d * spec.batch + n) * h)
@@ -230,7 +230,7 @@ def _sums(
             if not inputs[i][1]:
                 continue
             at = row + i * b.lanes
-            b.prefetch(p.weight, at + _PREFETCH, 3)
+            b.prefetch(p.weight, at + PREFETCH, 3)
             register.set(register.get() + value * b.load(p.weight, at))
     return [b.let(register.get()) for register in acc]
 
@@ -272,4 +272,4 @@ def _narrow_sums(
 
 
 # Elements ahead in the packed weights: a row of sixteen vectors.
-_PREFETCH = 2048
+PREFETCH = 2048
