@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 import struct
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+import relaxc
+from relaxc.runtime.session import Model
+
 _LAYERS, _HEADS, _WIDTH = 5, 4, 8
 _LENGTH = 160
+_SIDE_BY_SIDE = 64
 TEXT = (
     "Lily and Ben are friends. They like to play in the park. One day, they see a big tree with "
     "a swing. Lily wants to try the swing. She runs to the tree and climbs on the swing.\n"
@@ -53,6 +58,34 @@ def feed(ids: list[int]) -> dict[str, np.ndarray]:
         "position_ids": np.arange(count, dtype=np.int64)[None],
         **{f"past_{kind}{i}": empty for i in range(_LAYERS) for kind in "kv"},
     }
+
+
+def told_together(model: Path, seed: int, count: int) -> list[list[int]]:
+    """Many stories, told side by side by the compiled model, which remembers what it said."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        relaxc.compile(model, Path(folder) / "model.rxc")
+        teller = relaxc.load(Path(folder) / "model.rxc")
+        groups = [range(i, min(i + _SIDE_BY_SIDE, count)) for i in range(0, count, _SIDE_BY_SIDE)]
+        return [story for group in groups for story in _told_by(teller, rng, len(group))]
+
+
+def _told_by(teller: Model, rng: np.random.Generator, count: int) -> list[list[int]]:
+    ids = np.ones((count, 1), np.int64)
+    empty = np.zeros((count, _HEADS, 0, _WIDTH), np.float32)
+    names = [f"{kind}{i}" for i in range(_LAYERS) for kind in "kv"]
+    past = {f"past_{name}": empty for name in names}
+    while ids.shape[1] < _LENGTH:
+        position = np.full((count, 1), ids.shape[1] - 1)
+        mask = np.ones_like(ids)
+        tokens = {"input_ids": ids[:, -1:], "attention_mask": mask, "position_ids": position}
+        results = teller.run({**tokens, **past})
+        past = {f"past_{name}": results[f"present_{name}"] for name in names}
+        # The largest of scores with Gumbel noise is drawn by their softmax.
+        scores = results["logits"][:, -1] + rng.gumbel(size=(count, results["logits"].shape[-1]))
+        ids = np.concatenate([ids, scores.argmax(1)[:, None]], axis=1)
+    told: list[list[int]] = ids.tolist()
+    return told
 
 
 def told(model: Path, seeds: Iterable[int]) -> list[list[int]]:

@@ -78,6 +78,15 @@ def test_a_pair_that_does_not_fit(student: onnx.ModelProto, message: str, tmp_pa
         distill(TEACHER, student, SAMPLES, tmp_path / "a.onnx")
 
 
+def test_logits_are_outputs(tmp_path: Path) -> None:
+    options = DistillOptions(epochs=8, learning_rate=0.05, logits=("y",))
+    done = distill(TEACHER, STUDENT, SAMPLES, tmp_path / "a.onnx", options)
+    assert min(done.errors) < 0.5 * done.errors[0]
+    with pytest.raises(OptionError, match=r"`logit` is to be compared as logits, .* it has `y`"):
+        wrong = DistillOptions(logits=("logit",))
+        distill(TEACHER, STUDENT, SAMPLES, tmp_path / "a.onnx", wrong)
+
+
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str]) -> Run:
     def run(*args: object) -> Outcome:
@@ -92,7 +101,8 @@ def test_the_command(command: Run, tmp_path: Path) -> None:
         onnx.save(model, tmp_path / f"{name}.onnx")
     np.savez(tmp_path / "data.npz", x=np.concatenate([sample["x"] for sample in SAMPLES]))
     common = ("--teacher", tmp_path / "teacher.onnx", "--student", tmp_path / "student.onnx")
-    done = command("distill", *common, "--data", tmp_path / "data.npz", "--epochs", "1")
+    data = ("--data", tmp_path / "data.npz")
+    done = command("distill", *common, *data, "--epochs", "1", "--logits", "y")
     assert done.code == 0, done.err
     assert f"Model: {tmp_path / 'student.distilled.onnx'}" in done.out
-    assert "of the teacher's outputs" in done.out
+    assert " at the start" in done.out

@@ -176,6 +176,7 @@ def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:
         (("--prune", "macs=0.5", "--importance", "wanda"), "`--importance wanda` needs samples"),
         (("--prune", "macs=0.5", "--distill", "3"), "`--distill` needs samples"),
         (("--prune", "macs=0.5", "--augment", "flip"), "go with `--distill`"),
+        (("--prune", "macs=0.5", "--logits", "y"), "go with `--distill`"),
         (("--prune", "macs=0.5", "--round-to", "x"), "is neither `auto` nor a number"),
         (("--prune", "macs=1.5"), "must be between 0 and 1, not 1.5"),
         (("--prune", "macs=0.5", "--prune", "params=0.5"), "channels can be pruned in one way"),

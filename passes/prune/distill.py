@@ -42,6 +42,8 @@ class Distillation:
         batch: samples per step, where the model's batch is open.
         augment: what happens to samples before they are shown.
         checkpoint: where the state is kept; None: nowhere.
+        logits: names of outputs that are scores of classes.
+        outputs: gives the names of all outputs, in order.
     """
 
     epochs: int = 20
@@ -49,6 +51,8 @@ class Distillation:
     batch: int = 32
     augment: tuple[Augmentation, ...] = ()
     checkpoint: Path | None = field(default=None, compare=False)
+    logits: tuple[str, ...] = ()
+    outputs: Callable[[], Sequence[str]] = field(default=tuple, compare=False, repr=False)
 
 
 def distill(
@@ -125,7 +129,8 @@ def train(
     wanted = [bindings[i].var for i in (*_results(teacher), *pair.teacher_features)]
     taught, order = piece(teacher, bindings, wanted)
     positions = [list(teacher["main"].params).index(var) for var in order]
-    step = training_step(student, _results(student), pair.student_features)
+    scores = _results(student, [options.outputs().index(name) for name in options.logits])
+    step = training_step(student, _results(student), pair.student_features, scores)
     work = _Training(step, data, options, progress, judged, _digest(samples, step, options))
 
     def targets(inputs: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
@@ -307,15 +312,23 @@ def _mask(weight: np.ndarray) -> np.ndarray | None:
     return (~zeros).astype(np.float32) if weight.ndim > 1 and zeros.mean() > _SPARSE else None
 
 
-def _results(mod: IRModule) -> list[int]:
-    """Which bindings `main` returns."""
+def _results(mod: IRModule, which: Sequence[int] | None = None) -> list[int]:
+    """Which bindings `main` returns, or some of them.
+
+    Raises:
+        OptionError: none of them is float32; or, of some, one is not.
+    """
     bindings = bindings_of(mod)
     index = {b.var: i for i, b in enumerate(bindings)}
     result = mod["main"].body.body
     value = bindings[index[result]].value if isinstance(result, relax.Var) else result
     fields = list(value.fields) if isinstance(value, relax.Tuple) else [result]
+    if which is not None:
+        fields = [fields[i] for i in which]
     floats = [f for f in fields if str(f.ty.dtype.dtype) == "float32" and f in index]
-    if not floats:
+    if which is not None and len(floats) < len(fields):
+        raise OptionError("outputs that are compared as logits must be computed, in float32")
+    if not floats and which is None:
         raise OptionError("distillation needs a float32 output")
     return [index[f] for f in floats]
 

@@ -6,6 +6,9 @@ Before:                                  After:
                                                  loss = mean(square(lv - t)) / mean(square(t))
                                                  return loss, d loss / d w
 
+Of outputs that are scores of classes, the loss is how far the probabilities that follow from them
+are from the teacher's: the divergence of Kullback and Leibler (Hinton et al., 2015).
+
 Weights become parameters; what the teacher computes for the same inputs comes in as `t`. The
 derivative is that of `relax.transform.Gradient`, with the operators of gradients.py.
 """
@@ -13,7 +16,7 @@ derivative is that of `relax.transform.Gradient`, with the operators of gradient
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +55,19 @@ class Step:
     weights: tuple[np.ndarray, ...]
 
 
-def training_step(student: IRModule, outputs: Sequence[int], features: Sequence[int]) -> Step:
+def training_step(
+    student: IRModule,
+    outputs: Sequence[int],
+    features: Sequence[int],
+    logits: Collection[int] = (),
+) -> Step:
     """The step of a student of static shapes.
 
     Args:
         student: its bindings form one block.
         outputs: which bindings are the model's results.
         features: which ones are to be as the teacher has them, too.
+        logits: which outputs are scores of classes, along the last axis.
 
     Raises:
         OptionError: an operator has no gradient, or nothing can be trained.
@@ -99,7 +108,8 @@ def training_step(student: IRModule, outputs: Sequence[int], features: Sequence[
                 if binding.var in still:
                     inner[binding.var] = builder.emit(relax.op.grad.no_grad(inner[binding.var]))
             found = [inner[bindings[w].var] for w in watched]
-            loss = builder.emit_output(_loss(builder, found, targets, len(outputs)))
+            are_scores = [w in logits for w in outputs]
+            loss = builder.emit_output(_loss(builder, found, targets, are_scores))
         builder.emit_func_output(loss)
     mod = builder.get()
     mod = relax.transform.Gradient("step", require_grads=params)(mod)
@@ -110,27 +120,48 @@ def _loss(
     builder: relax.BlockBuilder,
     found: Sequence[relax.Var],
     targets: Sequence[relax.Var],
-    outputs: int,
+    are_scores: Sequence[bool],
 ) -> relax.Expr:
-    op = relax.op
+    op, outputs = relax.op, len(are_scores)
     total: relax.Expr | None = None
     # Every number counts alike: caches beside the scores of a language model are many, but small.
     sizes = [math.prod(int(d) for d in v.ty.shape.values) for v in found[:outputs]]
     for number, (value, target) in enumerate(zip(found, targets, strict=True)):
-        error = builder.emit(op.subtract(value, target))
-        error = builder.emit(op.mean(builder.emit(op.multiply(error, error))))
-        energy = builder.emit(op.mean(builder.emit(op.multiply(target, target))))
-        energy = builder.emit(op.add(energy, relax.const(1e-12, "float32")))
         is_output = number < outputs
         if is_output:
             share = sizes[number] / max(sum(sizes), 1)
         else:
             share = _FEATURES_COUNT / (len(found) - outputs)
-        part = builder.emit(op.divide(error, energy))
+        compare = _divergence if is_output and are_scores[number] else _distance
+        part = compare(builder, value, target)
         part = builder.emit(op.multiply(part, relax.const(share, "float32")))
         total = part if total is None else builder.emit(op.add(total, part))
     assert total is not None
     return total
+
+
+def _distance(builder: relax.BlockBuilder, value: relax.Var, target: relax.Var) -> relax.Expr:
+    """The mean square of the differences, relative to that of the teacher's numbers."""
+    op = relax.op
+    error = builder.emit(op.subtract(value, target))
+    error = builder.emit(op.mean(builder.emit(op.multiply(error, error))))
+    energy = builder.emit(op.mean(builder.emit(op.multiply(target, target))))
+    energy = builder.emit(op.add(energy, relax.const(1e-12, "float32")))
+    return builder.emit(op.divide(error, energy))
+
+
+def _divergence(builder: relax.BlockBuilder, value: relax.Var, target: relax.Var) -> relax.Expr:
+    """What coding by the student's probabilities costs more than by the teacher's: nats a row."""
+    op = relax.op
+    wanted = builder.emit(op.nn.softmax(target, axis=-1))
+    lost = builder.emit(
+        op.subtract(
+            builder.emit(op.nn.log_softmax(target, axis=-1)),
+            builder.emit(op.nn.log_softmax(value, axis=-1)),
+        )
+    )
+    each = builder.emit(op.sum(builder.emit(op.multiply(wanted, lost)), axis=-1))
+    return builder.emit(op.mean(each))
 
 
 def _places(bindings: Sequence[relax.Binding]) -> list[Place]:

@@ -25,7 +25,7 @@ from relaxc.pass_runner import PassRunner
 from relaxc.passes.pipeline import graph_passes
 from relaxc.passes.prune.distill import Pair, train
 from relaxc.passes.prune.segments import Arrays
-from relaxc.pruning import distillation
+from relaxc.pruning import distillation, require_logits
 from relaxc.targets.registry import backend_for
 
 Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
@@ -38,8 +38,8 @@ class DistillResult:
     Attributes:
         path: the trained student, an ONNX file.
         errors: of the samples that were kept aside, before and after every epoch: the squared
-            distance to the teacher's outputs, relative to their squares. Of a run that went on
-            from a checkpoint, those since then.
+            distance to the teacher's outputs, relative to their squares, or the divergence of
+            logits. Of a run that went on from a checkpoint, those since then.
         warnings: oddities of the models.
     """
 
@@ -83,6 +83,7 @@ def distill(
     taught = from_onnx(student, input_shapes, keeps_source=True)
     master = from_onnx(teacher, input_shapes)
     _require_pair(master, taught)
+    require_logits(options, taught.outputs)
     samples = recovery_samples(describe_inputs(taught), data)
     runner = PassRunner(diagnostics)
     small = runner.run(graph_passes(), taught.mod)
@@ -92,7 +93,7 @@ def distill(
     def run(piece: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
         return run_piece(taught, piece, backend_for("llvm"), arguments)
 
-    how = distillation(options, diagnostics.checkpoint)
+    how = distillation(options, diagnostics.checkpoint, lambda: taught.outputs)
     trained = train(Pair(large, small), (), run, samples, how, diagnostics.on_phase, errors.append)
     diagnostics.on_phase("write")
     save_model(to_onnx(taught, small, trained), output)

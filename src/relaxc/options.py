@@ -46,12 +46,15 @@ class DistillOptions:
         batch: samples per step, where the model's batch is open.
         augment: what happens to samples before both models see them: `flip` and `shift` for images,
             `mix` blends two.
+        logits: outputs that hold scores of classes along the last axis: not numbers are compared,
+            but the probabilities that follow from them.
     """
 
     epochs: int = 20
     learning_rate: float = 0.003
     batch: int = 32
     augment: tuple[Augmentation, ...] = ()
+    logits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1:

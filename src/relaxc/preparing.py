@@ -32,7 +32,7 @@ from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.passes.quantize.unquantized import unquantized
 from relaxc.probes import Probes
-from relaxc.pruning import pruning_passes, require_samples
+from relaxc.pruning import pruning_passes, require_logits, require_samples
 from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
 from relaxc.targets.base import Backend
 
@@ -145,6 +145,7 @@ def prepare(
                 diagnostics.on_phase,
                 diagnostics.checkpoint,
                 kernel_clock(backend, probes.build, probes.feed),
+                lambda: probes.imported.outputs,
             ),
             rounds_rows=options.quantize is not None and options.quantize.scheme == "int8-dynamic",
             sharding=sharding,
@@ -162,6 +163,8 @@ def prepare(
     if options.io != "model":
         imported = replace(found, mod=ConvertIo(options.io).apply(found.mod))
     probes.imported = imported
+    for pruned in (options.prune, options.sparsify):
+        require_logits(None if pruned is None else pruned.distill, imported.outputs)
     begin("passes")
     runner.dump("imported", imported.mod)
     mod = runner.run(_divided(passes)[0], imported.mod)

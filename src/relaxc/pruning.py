@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from relaxc.errors import OptionError
+from relaxc.errors import OptionError, near_matches
 from relaxc.options import CompileOptions, DistillOptions, SparsifyOptions
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget
@@ -37,6 +37,20 @@ def require_samples(options: CompileOptions, are_given: bool) -> None:
         raise OptionError(f"pruning weights by `{sparsify.criterion}` needs samples of real inputs")
 
 
+def require_logits(options: DistillOptions | None, outputs: Sequence[str]) -> None:
+    """Refuse logits that a model does not give.
+
+    Raises:
+        OptionError: no output has such a name.
+    """
+    for name in () if options is None else options.logits:
+        if name not in outputs:
+            raise OptionError(
+                f"`{name}` is to be compared as logits, but the model has no such output"
+                f"{near_matches(name, outputs)}; it has {', '.join(f'`{n}`' for n in outputs)}"
+            )
+
+
 def pruning_passes(
     options: CompileOptions,
     backend: Backend,
@@ -46,6 +60,7 @@ def pruning_passes(
     progress: Callable[[str], None],
     checkpoint: Path | None = None,
     clock: Clock | None = None,
+    outputs: Callable[[], Sequence[str]] = tuple,
 ) -> list[Pass]:
     """Channels first: weights that are gone need no zeros.
 
@@ -58,6 +73,7 @@ def pruning_passes(
         progress: told how far the work is.
         checkpoint: keeps the state of distillation.
         clock: times kernels.
+        outputs: gives the names of the model's outputs.
     """
     passes: list[Pass] = []
     prune, sparsify = options.prune, options.sparsify
@@ -75,7 +91,7 @@ def pruning_passes(
                 report,
                 progress,
                 {name: tuple(curve.items()) for name, curve in prune.curves.items()},
-                _distillation(prune.distill, checkpoint),
+                _distillation(prune.distill, checkpoint, outputs),
                 clock,
             )
         )
@@ -89,7 +105,7 @@ def pruning_passes(
                 run,
                 samples,
                 progress,
-                _distillation(sparsify.distill, _second(checkpoint, prune is not None)),
+                _distillation(sparsify.distill, _second(checkpoint, prune is not None), outputs),
                 *([_pays(sparsify.share, backend)] if sparsify.blocks else []),
             )
         )
@@ -112,15 +128,25 @@ def _pays(share: float, backend: Backend) -> Callable[[Any], bool]:
     return lambda call: bool(backend.kernels.gains_from_blocks(call, share))
 
 
-def distillation(options: DistillOptions, checkpoint: Path | None) -> Distillation:
+def distillation(
+    options: DistillOptions, checkpoint: Path | None, outputs: Callable[[], Sequence[str]]
+) -> Distillation:
     """How to train, as the options say."""
     return Distillation(
-        options.epochs, options.learning_rate, options.batch, options.augment, checkpoint
+        options.epochs,
+        options.learning_rate,
+        options.batch,
+        options.augment,
+        checkpoint,
+        options.logits,
+        outputs,
     )
 
 
-def _distillation(options: DistillOptions | None, checkpoint: Path | None) -> Distillation | None:
-    return None if options is None else distillation(options, checkpoint)
+def _distillation(
+    options: DistillOptions | None, checkpoint: Path | None, outputs: Callable[[], Sequence[str]]
+) -> Distillation | None:
+    return None if options is None else distillation(options, checkpoint, outputs)
 
 
 def _second(path: Path | None, is_taken: bool) -> Path | None:

@@ -37,13 +37,14 @@ from relaxc.options import AUGMENTATIONS, Augmentation, Diagnostics, DistillOpti
     show_default=True,
     help="The longest step, relative to the size of a weight.",
 )
-@click.option("--batch", type=int, default=32, show_default=True, help="Samples per step.")
+@click.option("--batch", type=int, default=32, show_default=True, help=parameters.BATCH)
 @click.option(
     "--augment",
     multiple=True,
     type=click.Choice(AUGMENTATIONS),
     help="Mirror or move images, or mix samples; may be repeated.",
 )
+@click.option("--logits", multiple=True, metavar="OUTPUT", help=parameters.LOGITS)
 @click.option("--checkpoint", type=parameters.PATH, help="Keep the state there, and go on from it.")
 @parameters.shapes
 @parameters.common
@@ -56,6 +57,7 @@ def distill(
     learning_rate: float,
     batch: int,
     augment: tuple[Augmentation, ...],
+    logits: tuple[str, ...],
     checkpoint: Path | None,
     input_shapes: tuple[str, ...],
     as_json: bool,
@@ -67,7 +69,11 @@ def distill(
     the weights that do best there are written.
     """
     options = DistillOptions(
-        epochs=epochs, learning_rate=learning_rate, batch=batch, augment=augment
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        augment=augment,
+        logits=logits,
     )
     samples = samples_from(data)
     with progress("Loading the compiler", not (as_json or debug)) as show, quiet(debug):
@@ -85,4 +91,5 @@ def distill(
     click.echo(f"Model: {result.path}")
     if result.errors:
         before, best = result.errors[0], min(result.errors)
-        click.echo(f"Error: {best:.4f} of the teacher's outputs, {before:.4f} at the start")
+        of = "" if logits else " of the teacher's outputs"
+        click.echo(f"Error: {best:.4f}{of}, {before:.4f} at the start")

@@ -38,6 +38,13 @@ PRECISION_NAMES: dict[str, Precision] = {
 IO_NAMES: dict[str, Io] = {"model": "model", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 PATH = click.Path(path_type=Path)
+
+# Of options that train.
+BATCH = "Samples per step, where the model's batch is open."
+LOGITS = (
+    "Compare this output as scores of classes along its last axis: by the probabilities that "
+    "follow from them. For language models; may be repeated."
+)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 

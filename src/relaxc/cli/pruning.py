@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from relaxc.cli.parameters import PATH
+from relaxc.cli.parameters import BATCH, LOGITS, PATH
 from relaxc.errors import OptionError
 from relaxc.options import (
     AUGMENTATIONS,
@@ -94,6 +94,10 @@ def pruning(command: _Command) -> _Command:
             help="Change samples for distillation: images are mirrored or moved, or samples mixed; "
             "may be repeated.",
         ),
+        click.option(
+            "--distill-batch", "batch", type=int, default=32, show_default=True, help=BATCH
+        ),
+        click.option("--logits", multiple=True, metavar="OUTPUT", help=LOGITS),
         click.option(
             "--checkpoint",
             type=PATH,

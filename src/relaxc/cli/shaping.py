@@ -72,6 +72,8 @@ def read_shaping(
     distill_epochs: int | None,
     learning_rate: float,
     augment: tuple[Augmentation, ...],
+    batch: int,
+    logits: tuple[str, ...],
     checkpoint: Path | None,
     quantize: Scheme | None,
     group_size: int | None,
@@ -97,10 +99,14 @@ def read_shaping(
     distill = None
     if distill_epochs is not None:
         distill = DistillOptions(
-            epochs=distill_epochs, learning_rate=learning_rate, augment=augment
+            epochs=distill_epochs,
+            learning_rate=learning_rate,
+            batch=batch,
+            augment=augment,
+            logits=logits,
         )
-    elif augment or checkpoint is not None:
-        raise OptionError("`--augment` and `--checkpoint` go with `--distill`")
+    elif augment or logits or checkpoint is not None:
+        raise OptionError("`--augment`, `--logits` and `--checkpoint` go with `--distill`")
     options = pruning.read_pruning(
         options, prune, importance, scope, round_to, keep, recover, samples, sensitivity, distill
     )

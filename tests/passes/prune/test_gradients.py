@@ -73,11 +73,13 @@ def imported(body: str, weights: dict[str, np.ndarray]) -> IRModule:
     return from_onnx(onnx_model(graph, 23, **weights)).mod
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_small_step_changes_the_loss_as_the_derivative_says(case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "are_scores"), [*((case, False) for case in CASES), ("slices and padding", True)]
+)
+def test_a_small_step_changes_the_loss_as_the_derivative_says(case: str, are_scores: bool) -> None:
     mod = imported(*CASES[case])
     last = len(bindings_of(mod)) - 1
-    step = training_step(mod, [last], [])
+    step = training_step(mod, [last], [], [last] if are_scores else [])
     assert len(step.weights) > 1
     vm = relax.VirtualMachine(tvm.compile(step.mod, target="llvm"), tvm.cpu())
     x = weight(2, 3, 8, 8)
@@ -101,6 +103,24 @@ def test_a_small_step_changes_the_loss_as_the_derivative_says(case: str) -> None
         slope = (losses[0] - losses[1]) / (2 * size)
         assert slope == pytest.approx(float(np.linalg.norm(gradient)), rel=0.03), i
     tvm.ir.assert_structural_equal(with_weights(mod, step.places, start), mod)
+
+
+def test_logits_are_compared_as_probabilities() -> None:
+    mod = imported("a = Flatten(x) y = MatMul(a, w)", {"w": weight(192, 5) / 10})
+    step = training_step(mod, [len(bindings_of(mod)) - 1], [], [len(bindings_of(mod)) - 1])
+    vm = relax.VirtualMachine(tvm.compile(step.mod, target="llvm"), tvm.cpu())
+    x, target = weight(2, 3, 8, 8), weight(2, 5)
+
+    def loss(scores: np.ndarray) -> float:
+        arguments = map(tvm.runtime.tensor, (x, *step.weights, scores))
+        return float(vm["main"](*arguments)[0].numpy())
+
+    own = x.reshape(2, -1) @ step.weights[0]
+    wanted, found = (np.exp(a) / np.exp(a).sum(1, keepdims=True) for a in (target, own))
+    divergence = (wanted * np.log(wanted / found)).sum(1).mean()
+    assert loss(target) == pytest.approx(divergence, rel=1e-4)
+    # Scores that differ by a constant mean the same.
+    assert loss(own + 3) == pytest.approx(0, abs=1e-5)
 
 
 def test_an_operator_without_a_derivative_is_named() -> None:
