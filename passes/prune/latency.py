@@ -39,6 +39,7 @@ _PART = re.compile(r"\.\d+$")
 class _Row:
     """A layer: shares of its products, ascending, and seconds; the channels that they depend on."""
 
+    layer: str
     work: npt.NDArray[np.float64]
     seconds: npt.NDArray[np.float64]
     axes: tuple[npt.NDArray[np.int64], ...]
@@ -54,12 +55,17 @@ class LatencyTable:
 
     def seconds(self, removed: Collection[int]) -> float:
         """What all kernels take together."""
+        return sum(self.by_layer(removed).values())
+
+    def by_layer(self, removed: Collection[int]) -> dict[str, float]:
+        """What the kernels of each node take; under no name, those of nodes without channels."""
         kept = np.ones(self._size)
         gone = np.fromiter(removed, np.int64, len(removed))
         kept[gone[gone < self._size]] = 0
-        return float(
-            sum(np.interp(_share(row.axes, kept), row.work, row.seconds) for row in self._rows)
-        )
+        return {
+            row.layer: float(np.interp(_share(row.axes, kept), row.work, row.seconds))
+            for row in self._rows
+        }
 
 
 def measure_table(
@@ -95,12 +101,15 @@ def measure_table(
     rows = []
     for layer, column in by_layer.items():
         known = tuple(a for a in axes.get(layer, ()) if a is not None)
-        rows.append(_row(known, removals, column))
+        rows.append(_row(layer, known, removals, column))
     return LatencyTable(rows)
 
 
 def _row(
-    axes: tuple[npt.NDArray[np.int64], ...], removals: list[list[int]], seconds: list[float]
+    layer: str,
+    axes: tuple[npt.NDArray[np.int64], ...],
+    removals: list[list[int]],
+    seconds: list[float],
 ) -> _Row:
     size = 1 + max((int(a.max()) for a in axes), default=0)
     work = []
@@ -112,7 +121,7 @@ def _row(
     order = np.argsort(work, kind="stable")
     # A narrower layer is never slower than a wider one: what looks so is noise.
     times = np.minimum.accumulate(np.array(seconds)[order][::-1])[::-1]
-    return _Row(np.array(work)[order], times, axes)
+    return _Row(layer, np.array(work)[order], times, axes)
 
 
 def _share(axes: Sequence[npt.NDArray[np.int64]], kept: npt.NDArray[np.float64]) -> float:

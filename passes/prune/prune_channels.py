@@ -16,7 +16,7 @@ quantization, whose ranges depend on what is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -66,6 +66,8 @@ class LayerReport:
         macs: multiply-accumulates; symbolic dimensions count as 1.
         params: numbers in its weights.
         bytes: that it reads and writes by itself.
+        latency_s: of its kernel, with what is fused into it, where pruning went by time; None if it
+            has none of its own.
     """
 
     name: str
@@ -73,6 +75,7 @@ class LayerReport:
     macs: tuple[int, int]
     params: tuple[int, int]
     bytes: tuple[int, int]
+    latency_s: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,10 +161,12 @@ class PruneChannels(Pass):
             small = distill(mod, small, kept, self.run, samples, self.distillation, self.progress)
         macs = round(cost.macs([])), round(cost.macs(removed))
         params = round(cost.params([])), round(cost.params(removed))
-        seconds = None
+        seconds, times = None, {}
         if latency is not None:
             seconds = latency.seconds([]), latency.seconds(removed)
-        layers = _layers(mod, small)
+            left = latency.by_layer(removed)
+            times = {name: (was, left[name]) for name, was in latency.by_layer([]).items()}
+        layers = _layers(mod, small, times)
         self.report(PruneReport(_reports(groups, removed), layers, macs, params, small, seconds))
         return small
 
@@ -212,7 +217,9 @@ class _Kept:
         return None if axis is None else ~np.isin(axis, self.removed)
 
 
-def _layers(dense: IRModule, small: IRModule) -> tuple[LayerReport, ...]:
+def _layers(
+    dense: IRModule, small: IRModule, times: Mapping[str, tuple[float, float]]
+) -> tuple[LayerReport, ...]:
     after = {layer["name"]: layer for layer in layer_costs(small)}
     pairs = [(layer, after[layer["name"]]) for layer in layer_costs(dense)]
     return tuple(
@@ -222,6 +229,7 @@ def _layers(dense: IRModule, small: IRModule) -> tuple[LayerReport, ...]:
             (a["macs"], b["macs"]),
             (a["params"], b["params"]),
             (a["bytes"], b["bytes"]),
+            times.get(str(a["name"])),
         )
         for a, b in pairs
         if a["macs"] or a["params"]

@@ -60,6 +60,13 @@ def test_the_budget_is_met_by_the_table_and_in_truth(scope: str) -> None:
     assert after <= 0.5 * before
     (kernels,) = steps([report.mod])
     assert sum(seconds for _, seconds in kernels) == pytest.approx(after, rel=0.1)
+    layers = {layer.name: layer.latency_s for layer in report.layers}
+    assert set(layers) == {"a", "c", "y"}
+    for name, (_, left) in layers.items():  # type: ignore[misc]
+        (found,) = (seconds for nodes, seconds in kernels if nodes == (name,))
+        assert left == pytest.approx(found, rel=0.15)
+    # One kernel belongs to no layer.
+    assert before == pytest.approx(sum(was for was, _ in layers.values()) + 1e-6)  # type: ignore[misc]
 
 
 def test_a_budget_out_of_reach() -> None:
