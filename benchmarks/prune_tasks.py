@@ -1,4 +1,4 @@
-"""How much language models lose by pruning: sentence embeddings, and a teller of stories.
+"""How much language models lose by pruning and by four bits: embeddings of sentences, and stories.
 
     python benchmarks/prune_tasks.py FOLDER [--only NAME] [--case WORD]
 
@@ -23,7 +23,13 @@ import numpy as np
 import stories
 
 import relaxc
-from relaxc.options import CompileOptions, DistillOptions, PruneOptions, SparsifyOptions
+from relaxc.options import (
+    CompileOptions,
+    DistillOptions,
+    PruneOptions,
+    QuantizeOptions,
+    SparsifyOptions,
+)
 
 # Of the stories that the dense model tells; others test.
 _SEED = 100
@@ -78,11 +84,13 @@ def sentence_cases() -> tuple[Case, ...]:
 
 
 def story_cases(epochs: int) -> tuple[Case, ...]:
-    """Half of the weights, one by one, but for those that are the embeddings."""
+    """Half of the weights, one by one, but for those that are the embeddings; or four bits."""
     bare = SparsifyOptions(share=0.5, exclude=_HEAD)
     swept = replace(bare, criterion="obs")
     how = DistillOptions(epochs=epochs, learning_rate=0.015, batch=16, logits=("logits",))
     trained = replace(swept, distill=how)
+    four = QuantizeOptions(scheme="int4-weights")
+    slow = replace(how, epochs=max(1, epochs // 2), learning_rate=0.005)
     return (
         Case(_DENSE, CompileOptions()),
         Case("unstructured=0.5 magnitude", CompileOptions(sparsify=bare)),
@@ -92,6 +100,8 @@ def story_cases(epochs: int) -> tuple[Case, ...]:
         ),
         Case("unstructured=0.5 obs", CompileOptions(sparsify=swept)),
         Case("unstructured=0.5 obs, distilled", CompileOptions(sparsify=trained), True),
+        Case("int4", CompileOptions(quantize=four)),
+        Case("int4, distilled", CompileOptions(quantize=replace(four, distill=slow))),
     )
 
 
@@ -113,7 +123,8 @@ def score(task: accuracy_tasks.Task, options: CompileOptions) -> float:
     """What the compiled model gets."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.rxc"
-        relaxc.compile(task.path, path, options, recovery_data=task.calibration)
+        data = task.calibration
+        relaxc.compile(task.path, path, options, calibration_data=data, recovery_data=data)
         model = relaxc.load(path)
         outputs = task.predict(lambda feed: [np.asarray(a) for a in model.run(feed).values()])
     return task.score(outputs, outputs)

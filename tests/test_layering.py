@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "src/relaxc/replacing.py": set(),
     "src/relaxc/cache.py": set(),
     "src/relaxc/communicator.py": set(),
-    "src/relaxc/options.py": {"quantize_options", *LEAVES},
-    "src/relaxc/quantize_options.py": LEAVES,
+    "src/relaxc/options.py": {"distill_options", "quantize_options", *LEAVES},
+    "src/relaxc/quantize_options.py": {"distill_options", *LEAVES},
+    "src/relaxc/distill_options.py": LEAVES,
 }
 
 

@@ -175,6 +175,11 @@ def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:
         (("--recover", "a.npz"), "`--recover`, `--samples`, `--sensitivity`, `--keep` go with"),
         (("--prune", "macs=0.5", "--importance", "wanda"), "`--importance wanda` needs samples"),
         (("--prune", "macs=0.5", "--distill", "3"), "`--distill` needs samples"),
+        (("--distill", "3"), "`--distill` goes with `--prune` or `--quantize`"),
+        (
+            ("--quantize", "int4-weights", "--distill", "3"),
+            "needs samples; give them with `--recover` or `--calibrate`",
+        ),
         (("--prune", "macs=0.5", "--augment", "flip"), "go with `--distill`"),
         (("--prune", "macs=0.5", "--logits", "y"), "go with `--distill`"),
         (("--prune", "macs=0.5", "--round-to", "x"), "is neither `auto` nor a number"),

@@ -10,7 +10,7 @@ The state is written down after every epoch, so that training goes on where it w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,14 +20,13 @@ from tvm import IRModule, relax
 from relaxc.errors import InputError, OptionError, OutputError
 from relaxc.passes.prune.adam import Adam, scheduled
 from relaxc.passes.prune.augment import Augmentation, augmented
+from relaxc.passes.prune.features import features_of
 from relaxc.passes.prune.operands import static_dim
 from relaxc.passes.prune.reconstruct import Kept
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, piece
 from relaxc.passes.prune.training import Step, training_step, with_weights
 from relaxc.replacing import replacing
 
-# Values in the middle that are compared, evenly spread.
-_FEATURES = 4
 # Below this share of zeros, a weight is not a pruned one.
 _SPARSE = 0.05
 
@@ -82,7 +81,7 @@ def distill(
     """
     if not all(isinstance(b, relax.DataflowBlock) for b in small["main"].body.blocks):
         raise OptionError("distillation is for models without branches and loops")
-    features = _features(dense, small, kept)
+    features = features_of(dense, small, kept)
     return train(
         Pair(dense, small, tuple(i for i, _ in features), tuple(i for i, _ in features)),
         [mask for _, mask in features],
@@ -95,12 +94,20 @@ def distill(
 
 @dataclass(frozen=True)
 class Pair:
-    """A teacher and a student; features are bindings of theirs that are compared."""
+    """A teacher and a student.
+
+    Attributes:
+        teacher, student: both take the same inputs and give the same outputs.
+        teacher_features, student_features: bindings of theirs that are compared.
+        kept: student's binding -> which numbers of a weight that is stored as integers may move.
+            Of other weights, all zeros stay where there are many.
+    """
 
     teacher: IRModule
     student: IRModule
     teacher_features: tuple[int, ...] = ()
     student_features: tuple[int, ...] = ()
+    kept: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 def train(
@@ -115,7 +122,7 @@ def train(
     """The student with trained weights.
 
     Args:
-        pair: both take the same inputs and give the same outputs.
+        pair: who teaches and who learns.
         masks: axis and indices of a teacher's feature that the student has; None: all.
         run: compiles and runs modules.
         samples: arguments of `main`.
@@ -131,7 +138,8 @@ def train(
     positions = [list(teacher["main"].params).index(var) for var in order]
     scores = _results(student, [options.outputs().index(name) for name in options.logits])
     step = training_step(student, _results(student), pair.student_features, scores)
-    work = _Training(step, data, options, progress, judged, _digest(samples, step, options))
+    digest = _digest(samples, step, options)
+    work = _Training(step, pair.kept, data, options, progress, judged, digest)
 
     def targets(inputs: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
         first = len(wanted) - len(masks)
@@ -205,6 +213,7 @@ class _Training:
     def __init__(
         self,
         step: Step,
+        kept: Mapping[int, np.ndarray],
         data: _Data,
         options: Distillation,
         progress: Callable[[str], None],
@@ -217,7 +226,11 @@ class _Training:
         self._options = options
         self._progress = progress
         self._digest = digest
-        self._adam = Adam(step.weights, [_mask(w) for w in step.weights])
+        masks = [
+            sparse_mask(w) if stored is None else kept.get(index)
+            for (index, _), w, stored in zip(step.places, step.weights, step.rounded, strict=True)
+        ]
+        self._adam = Adam(step.weights, masks)
         self.best = [np.array(w) for w in step.weights]
         self._least = np.inf
         order = np.random.default_rng(0).permutation(data.count)
@@ -242,7 +255,7 @@ class _Training:
 
         def feeds() -> Iterator[list[np.ndarray]]:
             for values in targets(inputs()):
-                yield [*shown.pop(), *self._adam.weights, *values]
+                yield [*shown.pop(), *self._weights(), *values]
 
         results = run(self._step.mod, feeds())
         if self._epoch == 0:
@@ -252,9 +265,19 @@ class _Training:
             for _ in self._data.batches(self._shown):
                 _, *gradients = next(results)
                 self._adam.step(gradients, scheduled(self._options.rate, self._adam.steps, steps))
+                for i, stored in enumerate(self._step.rounded):
+                    if stored is not None:
+                        self._adam.weights[i] = stored.clipped(self._adam.weights[i])
             self._epoch += 1
             self._judge(results)
             self._save()
+
+    def _weights(self) -> list[np.ndarray]:
+        """Weights as the student has them: rounded, where it stores integers."""
+        return [
+            weight if stored is None else stored.shown(weight)
+            for weight, stored in zip(self._adam.weights, self._step.rounded, strict=True)
+        ]
 
     def _inputs(self) -> Iterator[list[np.ndarray]]:
         """What is shown, in the order in which `go` asks for it."""
@@ -306,7 +329,7 @@ class _Training:
             raise InputError(f"`{path}` is not a checkpoint of relaxc; remove it") from err
 
 
-def _mask(weight: np.ndarray) -> np.ndarray | None:
+def sparse_mask(weight: np.ndarray) -> np.ndarray | None:
     """Zeros of a pruned weight stay."""
     zeros = weight == 0
     return (~zeros).astype(np.float32) if weight.ndim > 1 and zeros.mean() > _SPARSE else None
@@ -331,29 +354,6 @@ def _results(mod: IRModule, which: Sequence[int] | None = None) -> list[int]:
     if not floats and which is None:
         raise OptionError("distillation needs a float32 output")
     return [index[f] for f in floats]
-
-
-def _features(
-    dense: IRModule, small: IRModule, kept: Kept | None
-) -> list[tuple[int, tuple[int, np.ndarray] | None]]:
-    """Sums of two branches, evenly spread, with the teacher's channels that are left."""
-    before, after = bindings_of(dense), bindings_of(small)
-    found: list[tuple[int, tuple[int, np.ndarray] | None]] = []
-    for index, (old, new) in enumerate(zip(before, after, strict=True)):
-        call = new.value
-        if not isinstance(call, relax.Call) or str(getattr(call.op, "name", "")) != "relax.add":
-            continue
-        if not all(isinstance(arg, relax.Var) for arg in call.args):
-            continue
-        is_same = list(map(str, old.var.ty.shape.values)) == list(map(str, new.var.ty.shape.values))
-        if is_same:
-            found.append((index, None))
-        elif kept is not None and (mask := kept(old.var)) is not None:
-            found.append((index, (1 if old.var.ty.ndim == 4 else old.var.ty.ndim - 1, mask)))
-    if len(found) <= _FEATURES:
-        return found
-    picked = np.linspace(0, len(found) - 1, _FEATURES + 1)[1:].round().astype(int)
-    return [found[i] for i in picked]
 
 
 def _digest(samples: list[Arrays], step: Step, options: Distillation) -> str:

@@ -10,13 +10,14 @@ Of outputs that are scores of classes, the loss is how far the probabilities tha
 are from the teacher's: the divergence of Kullback and Leibler (Hinton et al., 2015).
 
 Weights become parameters; what the teacher computes for the same inputs comes in as `t`. The
-derivative is that of `relax.transform.Gradient`, with the operators of gradients.py.
+derivative is that of `relax.transform.Gradient`, with the operators of gradients.py. What is
+rounded to integers stays so (straight_through.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from relaxc.errors import OptionError
 from relaxc.passes.prune.gradients import has_gradient
 from relaxc.passes.prune.operands import tensor_operands, with_operands
 from relaxc.passes.prune.segments import bindings_of, with_new_variables
+from relaxc.passes.prune.straight_through import RoundedWeight, rounded_data
 
 # Where weights are found; what else is constant, such as a mask or an epsilon, stays.
 _TRAINED = ("relax.nn.conv2d", "relax.matmul", "relax.add")
@@ -46,13 +48,16 @@ class Step:
     Attributes:
         mod: `main` takes inputs, weights and the teacher's values, and gives the loss and its
             derivative by every weight.
-        places: (binding, operand) of every weight.
+        places: (binding, operand) of every weight; of one that is stored as integers, where it
+            becomes real numbers.
         weights: as they are now.
+        rounded: how each is shown; None: as it is.
     """
 
     mod: IRModule
     places: tuple[Place, ...]
     weights: tuple[np.ndarray, ...]
+    rounded: tuple[RoundedWeight | None, ...]
 
 
 def training_step(
@@ -80,13 +85,22 @@ def training_step(
     if not places:
         raise OptionError("distillation finds no weights of convolutions and products to train")
     trained = {index for index, _ in places}
-    require_gradients(bindings, trained, set(watched), "distillation", "use `--recover` without it")
+    data = rounded_data(bindings)
+    sources: dict[relax.Var, relax.Var | None] = {v: found.value for v, found in data.items()}
+    sources |= {b.var: None for b in bindings if RoundedWeight.of(b.value) is not None}
+    require_gradients(
+        bindings, trained, set(watched), "distillation", "use `--recover` without it", sources
+    )
     still = held(bindings, trained)
     weights: list[np.ndarray] = []
+    rounded: list[RoundedWeight | None] = []
     params: list[relax.Var] = []
     replaced: dict[int, dict[int, relax.Var]] = {}
     for index, operand in places:
-        array = np.array(tensor_operands(bindings[index].value)[operand].value.numpy())
+        stored = RoundedWeight.of(bindings[index].value)
+        constant = tensor_operands(bindings[index].value)[operand].value.numpy()
+        array = np.array(constant) if stored is None else stored.values()
+        rounded.append(stored)
         param = relax.Var(f"weight{len(params)}", relax.TensorType(array.shape, "float32"))
         weights.append(array)
         params.append(param)
@@ -97,7 +111,13 @@ def training_step(
     with builder.function("step", [*main.params, *params, *targets]):
         with builder.dataflow():
             for index, binding in enumerate(bindings):
+                if RoundedWeight.of(binding.value) is not None and index in replaced:
+                    inner[binding.var] = replaced[index][0]
+                    continue
                 value = renamed(binding.value, inner)
+                if binding.var in data:
+                    source = data[binding.var].value
+                    value = data[binding.var].shown(builder, inner.get(source, source))
                 if index in replaced:
                     operands = tensor_operands(value)
                     for operand, param in replaced[index].items():
@@ -113,7 +133,7 @@ def training_step(
         builder.emit_func_output(loss)
     mod = builder.get()
     mod = relax.transform.Gradient("step", require_grads=params)(mod)
-    return Step(flattened(mod), tuple(places), tuple(weights))
+    return Step(flattened(mod), tuple(places), tuple(weights), tuple(rounded))
 
 
 def _loss(
@@ -168,6 +188,8 @@ def _places(bindings: Sequence[relax.Binding]) -> list[Place]:
     found = []
     for index, binding in enumerate(bindings):
         call = binding.value
+        if RoundedWeight.of(call) is not None:
+            found.append((index, 0))
         if not isinstance(call, relax.Call) or str(getattr(call.op, "name", "")) not in _TRAINED:
             continue
         for number, operand in enumerate(tensor_operands(call)):
@@ -189,6 +211,7 @@ def require_gradients(
     watched: set[int],
     who: str,
     instead: str = "use another one",
+    through: Mapping[relax.Var, relax.Var | None] = {},
 ) -> None:
     """Only what lies between a weight and a watched value is differentiated.
 
@@ -198,6 +221,8 @@ def require_gradients(
         watched: which of them the derivatives are of.
         who: asks for them.
         instead: what to do where they are not known.
+        through: values whose derivative is known beforehand -> what they are made of; None: they
+            are weights.
 
     Raises:
         OptionError: an operator between them has none.
@@ -206,6 +231,10 @@ def require_gradients(
     on_the_way: set[relax.Var] = {bindings[w].var for w in watched}
     for binding in reversed(bindings):
         if binding.var not in on_the_way or binding.var not in moving:
+            continue
+        if binding.var in through:
+            if (source := through[binding.var]) is not None:
+                on_the_way.add(source)
             continue
         on_the_way.update(relax.analysis.free_vars(binding.value))
         call = binding.value
@@ -298,9 +327,11 @@ def with_weights(mod: IRModule, places: Sequence[Place], weights: Sequence[np.nd
         for binding in block.bindings:
             if index in new:
                 call = binding.value
-                operands = tensor_operands(call)
+                operands, stored = tensor_operands(call), RoundedWeight.of(call)
                 for operand, weight in new[index].items():
-                    operands[operand] = relax.const(np.ascontiguousarray(weight), "float32")
+                    value = weight if stored is None else stored.nearest(weight)
+                    array = np.ascontiguousarray(value)
+                    operands[operand] = relax.const(array, array.dtype.name)
                 args = with_operands(call, operands)
                 value = relax.Call(call.op, args, call.attrs, call.ty_args)
                 binding = relax.VarBinding(binding.var, relax.BlockBuilder().normalize(value))

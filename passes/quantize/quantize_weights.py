@@ -59,6 +59,7 @@ class QuantizeWeights(Pass):
         run: compiles a module and runs it; None rounds to nearest.
         samples: gives arguments of `main`; none round to nearest.
         progress: told how far the work is.
+        keep: told the float module, with which later passes compare.
     """
 
     bits: Literal[4, 8] = 8
@@ -67,6 +68,7 @@ class QuantizeWeights(Pass):
     run: Run | None = None
     samples: Callable[[], list[Arrays]] = list
     progress: Callable[[str], None] = lambda _text: None
+    keep: Callable[[IRModule], None] = lambda _mod: None
 
     name: ClassVar[str] = "quantize-weights"
     required: ClassVar[bool] = True
@@ -78,6 +80,7 @@ class QuantizeWeights(Pass):
             OptionError: what is excluded matches no node.
         """
         Exclusion.of(mod, self.exclude).check(mod)
+        self.keep(mod)
         names = self.variables(mod)
         mod, found = self._fitted(without_float_nodes(mod), names)
         builder = relax.BlockBuilder(mod)

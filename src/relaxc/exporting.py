@@ -24,7 +24,7 @@ from relaxc.passes.pipeline import graph_passes
 from relaxc.passes.prune.prune_channels import PruneReport
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.probes import Probes
-from relaxc.pruning import pruning_passes, require_samples
+from relaxc.pruning import pruning_passes, require_outputs, require_samples, training_pass
 from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
 from relaxc.replacing import replacing
 from relaxc.targets.registry import backend_for
@@ -95,6 +95,7 @@ def export(
     diagnostics.on_phase("import")
     extension = Extension.parse(options.preprocess, options.postprocess)
     imported = from_onnx(model, options.input_shapes, extension, keeps_source=True)
+    require_outputs(options, imported.outputs)
     probes = Probes(backend_for("llvm"), calibration_data, recovery_data)
     probes.imported = imported
     reports: list[PruneReport] = []
@@ -108,8 +109,23 @@ def export(
         diagnostics.on_phase,
         diagnostics.checkpoint,
         kernel_clock(backend_for(options.target), probes.build, probes.feed),
+        lambda: imported.outputs,
     )
-    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append, probes.once)
+    correction = Correction(
+        probes.run,
+        probes.shown,
+        probes.run_once,
+        measured.append,
+        probes.once,
+        lambda how, teacher: training_pass(
+            how,
+            teacher,
+            probes.run,
+            probes.samples,
+            diagnostics,
+            lambda: probes.imported.outputs,
+        ),
+    )
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     passes = select_passes(graph_passes(quantization, pruning), options, diagnostics)
     changing = {id(p) for p in (*pruning, *quantization)}

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from relaxc.communicator import MOST_RANKS
+from relaxc.distill_options import AUGMENTATIONS as AUGMENTATIONS
+from relaxc.distill_options import Augmentation as Augmentation
+from relaxc.distill_options import DistillOptions as DistillOptions
 from relaxc.errors import OptionError, near_matches
 from relaxc.layout import IO, Io, Precision
 from relaxc.quantize_options import CALIBRATION_METHODS as CALIBRATION_METHODS
@@ -18,7 +21,7 @@ from relaxc.quantize_options import CalibrationMethod as CalibrationMethod
 from relaxc.quantize_options import ErrorCorrection as ErrorCorrection
 from relaxc.quantize_options import QuantizeOptions as QuantizeOptions
 from relaxc.quantize_options import Scheme as Scheme
-from relaxc.quantize_options import check_patterns, check_word
+from relaxc.quantize_options import check_patterns
 from relaxc.quantize_options import corrections_for as corrections_for
 
 Shape = tuple["int | str", ...]
@@ -32,39 +35,6 @@ Criterion = Literal["magnitude", "wanda", "obs"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Scope = Literal["global", "local", "uniform", "sensitivity"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-Augmentation = Literal["flip", "shift", "mix"]
-AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions:
-    """How a pruned model is trained to do what the whole one does; no labels.
-
-    Attributes:
-        epochs: times that every sample is seen.
-        learning_rate: the longest step, relative to the size of a weight.
-        batch: samples per step, where the model's batch is open.
-        augment: what happens to samples before both models see them: `flip` and `shift` for images,
-            `mix` blends two.
-        logits: outputs that hold scores of classes along the last axis: not numbers are compared,
-            but the probabilities that follow from them.
-    """
-
-    epochs: int = 20
-    learning_rate: float = 0.003
-    batch: int = 32
-    augment: tuple[Augmentation, ...] = ()
-    logits: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise OptionError("distillation takes at least one epoch and one sample per batch")
-        if not 0 < self.learning_rate < 1:
-            raise OptionError(
-                f"the learning rate is a share of a weight, in (0, 1), not {self.learning_rate:g}"
-            )
-        for word in self.augment:
-            check_word("augmentation", word, AUGMENTATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

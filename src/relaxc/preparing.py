@@ -32,7 +32,7 @@ from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.passes.quantize.unquantized import unquantized
 from relaxc.probes import Probes
-from relaxc.pruning import pruning_passes, require_logits, require_samples
+from relaxc.pruning import pruning_passes, require_outputs, require_samples, training_pass
 from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
 from relaxc.targets.base import Backend
 
@@ -124,7 +124,21 @@ def prepare(
     gated: list[GateReport] = []
     measured: list[Study] = []
     probes = Probes(backend, calibration_data, recovery_data)
-    correction = Correction(probes.run, probes.shown, probes.run_once, measured.append, probes.once)
+    correction = Correction(
+        probes.run,
+        probes.shown,
+        probes.run_once,
+        measured.append,
+        probes.once,
+        lambda how, teacher: training_pass(
+            how,
+            teacher,
+            probes.run,
+            probes.samples,
+            diagnostics,
+            lambda: probes.imported.outputs,
+        ),
+    )
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     if has_speed_gate(options, backend, warnings):
         gate = gate_pass(
@@ -163,8 +177,7 @@ def prepare(
     if options.io != "model":
         imported = replace(found, mod=ConvertIo(options.io).apply(found.mod))
     probes.imported = imported
-    for pruned in (options.prune, options.sparsify):
-        require_logits(None if pruned is None else pruned.distill, imported.outputs)
+    require_outputs(options, imported.outputs)
     begin("passes")
     runner.dump("imported", imported.mod)
     mod = runner.run(_divided(passes)[0], imported.mod)

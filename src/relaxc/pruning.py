@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvm import IRModule
+
 from relaxc.errors import OptionError, near_matches
-from relaxc.options import CompileOptions, DistillOptions, SparsifyOptions
+from relaxc.options import CompileOptions, Diagnostics, DistillOptions, SparsifyOptions
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.budget import Budget
 from relaxc.passes.prune.distill import Distillation
@@ -15,6 +17,7 @@ from relaxc.passes.prune.latency import Clock
 from relaxc.passes.prune.prune_channels import PruneChannels, PruneReport
 from relaxc.passes.prune.prune_weights import Blocks, NOfM, Pattern, PruneWeights, Unstructured
 from relaxc.passes.prune.segments import Arrays, Run
+from relaxc.passes.quantize.train_rounding import TrainRounding
 from relaxc.targets.base import Backend
 
 
@@ -24,9 +27,11 @@ def require_samples(options: CompileOptions, are_given: bool) -> None:
     Raises:
         OptionError: an importance or recovery lacks samples.
     """
-    prune, sparsify = options.prune, options.sparsify
+    prune, sparsify, quantize = options.prune, options.sparsify, options.quantize
     if are_given:
         return
+    if quantize is not None and quantize.distill is not None:
+        raise OptionError("training a quantized model needs samples of real inputs to recover by")
     if prune is not None and prune.needs_samples:
         way = "scope" if prune.scope == "sensitivity" else "importance"
         raise OptionError(
@@ -49,6 +54,16 @@ def require_logits(options: DistillOptions | None, outputs: Sequence[str]) -> No
                 f"`{name}` is to be compared as logits, but the model has no such output"
                 f"{near_matches(name, outputs)}; it has {', '.join(f'`{n}`' for n in outputs)}"
             )
+
+
+def require_outputs(options: CompileOptions, outputs: Sequence[str]) -> None:
+    """Refuse logits that a model does not give, before any work is done.
+
+    Raises:
+        OptionError: no output has such a name.
+    """
+    for part in (options.prune, options.sparsify, options.quantize):
+        require_logits(None if part is None else part.distill, outputs)
 
 
 def pruning_passes(
@@ -91,7 +106,7 @@ def pruning_passes(
                 report,
                 progress,
                 {name: tuple(curve.items()) for name, curve in prune.curves.items()},
-                _distillation(prune.distill, checkpoint, outputs),
+                _trained(prune.distill, checkpoint, outputs),
                 clock,
             )
         )
@@ -105,11 +120,33 @@ def pruning_passes(
                 run,
                 samples,
                 progress,
-                _distillation(sparsify.distill, _second(checkpoint, prune is not None), outputs),
+                _trained(sparsify.distill, _second(checkpoint, prune is not None), outputs),
                 *([_pays(sparsify.share, backend)] if sparsify.blocks else []),
             )
         )
     return passes
+
+
+def training_pass(
+    options: DistillOptions,
+    teacher: Callable[[], IRModule],
+    run: Run,
+    samples: Callable[[], list[Arrays]],
+    diagnostics: Diagnostics,
+    outputs: Callable[[], Sequence[str]],
+) -> TrainRounding:
+    """Training of a quantized model; its state lies beside that of a pruned one.
+
+    Args:
+        options: how long and how fast.
+        teacher: gives the float module.
+        run, samples, outputs: as of `pruning_passes`.
+        diagnostics: where the state is kept, and who is told how far it is.
+    """
+    path = diagnostics.checkpoint
+    state = path and path.with_name(path.name + ".integers")
+    how = distillation(options, state, outputs)
+    return TrainRounding(teacher, run, samples, how, diagnostics.on_phase)
 
 
 def _pattern(options: SparsifyOptions, backend: Backend) -> Pattern:
@@ -143,7 +180,7 @@ def distillation(
     )
 
 
-def _distillation(
+def _trained(
     options: DistillOptions | None, checkpoint: Path | None, outputs: Callable[[], Sequence[str]]
 ) -> Distillation | None:
     return None if options is None else distillation(options, checkpoint, outputs)

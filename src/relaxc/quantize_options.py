@@ -8,18 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from relaxc.distill_options import DistillOptions, check_word
 from relaxc.errors import OptionError, near_matches
-
-
-def check_word(what: str, word: str, words: tuple[str, ...]) -> None:
-    """Fail unless a word is one of some.
-
-    Raises:
-        OptionError: it is none.
-    """
-    if word not in words:
-        listed = ", ".join(f"`{name}`" for name in words)
-        raise OptionError(f"unknown {what} `{word}`{near_matches(word, words)}; use {listed}")
 
 
 def check_patterns(patterns: tuple[str, ...]) -> None:
@@ -82,6 +72,7 @@ class QuantizeOptions:
             `int4-weights` 32.
         speed_gate: layers that are not faster on integers stay float: they are timed on this
             machine, unless they were before. Not for schemes that round weights only.
+        distill: train what is rounded to do what the float model does, on samples; None: no.
     """
 
     scheme: Scheme = "int8"
@@ -95,6 +86,7 @@ class QuantizeOptions:
     exclude: tuple[str, ...] = ()
     group_size: int | None = None
     speed_gate: bool = True
+    distill: DistillOptions | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:

@@ -11,7 +11,7 @@ import numpy as np
 from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData, Feed
-from relaxc.options import CompileOptions, QuantizeOptions
+from relaxc.options import CompileOptions, DistillOptions, QuantizeOptions
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.segments import Arrays, Run
 from relaxc.passes.quantize.annotate import AnnotateQuantization
@@ -52,6 +52,8 @@ class Correction:
         run_once: likewise, for what is worth keeping between compilations.
         report: receives what can be found out about layers.
         once: finds arrays, or knows them from an earlier compilation.
+        train: makes the pass that trains what is rounded, as the options say, when told what gives
+            the float module.
     """
 
     run: Run
@@ -59,6 +61,7 @@ class Correction:
     run_once: Run
     report: Callable[[Study], None]
     once: Once
+    train: Callable[[DistillOptions, Callable[[], IRModule]], Pass]
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def quantization_passes(
         passes: list[Pass] = []
         if options.scheme != "int8-dynamic":  # which would round images, too
             passes.append(UnfoldPatches(group, options.exclude))
-        weights = QuantizeWeights(bits, group, options.exclude)
+        floats: list[IRModule] = []
+        weights = QuantizeWeights(bits, group, options.exclude, keep=floats.append)
         if correction is None:
             return [*passes, weights, tables]
         run, samples = correction.run, correction.samples
@@ -129,7 +133,7 @@ def quantization_passes(
             passes.append(ScaleRows(weights.variables, bits, group, run, samples))
         if "round" in options.corrections:
             weights = replace(weights, run=run, samples=samples)
-        return [*passes, weights, tables]
+        return [*passes, weights, *_training(options, correction, floats), tables]
 
     def calibrate(collect: Collect) -> CalibrateQuantization:
         symmetric, layers = options.symmetric, options.layer_calibration
@@ -176,7 +180,15 @@ def quantization_passes(
         *([fit] if "round" in options.corrections else []),
         RestoreFloat(errors, again, limits),
     ]
-    return [*passes, *bias, tables]
+    return [*passes, *bias, *_training(options, correction, teachers), tables]
+
+
+def _training(
+    options: QuantizeOptions, correction: Correction, teachers: list[IRModule]
+) -> list[Pass]:
+    if options.distill is None:
+        return []
+    return [correction.train(options.distill, lambda: teachers[-1])]
 
 
 class Remembered:

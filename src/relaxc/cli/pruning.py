@@ -77,8 +77,8 @@ def pruning(command: _Command) -> _Command:
             "distill_epochs",
             type=int,
             metavar="EPOCHS",
-            help="Train the weights that are left to do what the whole model does on `--recover`'s "
-            "samples; no labels.",
+            help="Train the weights that are left, or their integers, to do what the whole model "
+            "does on `--recover`'s (without `--prune`: `--calibrate`'s) samples; no labels.",
         ),
         click.option(
             "--learning-rate",
@@ -147,8 +147,6 @@ def read_pruning(
             curves = read_curves(sensitivity)
         else:
             samples = samples or sensitivity
-    if distill is not None and recover is None:
-        raise OptionError("`--distill` needs samples; give them with `--recover`")
     if round_to != "auto" and not round_to.isdecimal():
         raise OptionError(f"`--round-to {round_to}` is neither `auto` nor a number")
     if texts and importance not in ("l1", "l2") and recover is None and samples is None:

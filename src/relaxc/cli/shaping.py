@@ -105,10 +105,24 @@ def read_shaping(
             augment=augment,
             logits=logits,
         )
+        if not prune and quantize is None:
+            raise OptionError("`--distill` goes with `--prune` or `--quantize`")
+        if recover is None and (prune or calibrate is None):
+            instead = "" if prune else " or `--calibrate`"
+            raise OptionError(f"`--distill` needs samples; give them with `--recover`{instead}")
     elif augment or logits or checkpoint is not None:
         raise OptionError("`--augment`, `--logits` and `--checkpoint` go with `--distill`")
     options = pruning.read_pruning(
-        options, prune, importance, scope, round_to, keep, recover, samples, sensitivity, distill
+        options,
+        prune,
+        importance,
+        scope,
+        round_to,
+        keep,
+        recover,
+        samples,
+        sensitivity,
+        distill if prune else None,
     )
     if quantize is not None:
         quantization = QuantizeOptions(
@@ -122,6 +136,7 @@ def read_shaping(
             exclude=exclude,
             group_size=group_size,
             speed_gate=speed_gate,
+            distill=distill,
         )
         options = replace(options, quantize=quantization)
         if quantize == "int8" and calibrate is None:
@@ -133,6 +148,8 @@ def read_shaping(
     if recipe is not None:
         options = _from_recipe(recipe, options, calibrate is not None)
     source = recover or samples or pruning.data_of(sensitivity)
+    if distill is not None and source is None:
+        source = calibrate
     if recipe is not None:
         source = calibrate  # serves all that the recipe does
     return Shape(

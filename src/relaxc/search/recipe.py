@@ -91,7 +91,7 @@ class Recipe:
         """
         inner = dict(values)
         if inner.get("quantize") is not None:
-            inner["quantize"] = _built(QuantizeOptions, inner["quantize"])
+            inner["quantize"] = _built(QuantizeOptions, _with_distillation(inner["quantize"]))
         if inner.get("prune") is not None:
             inner["prune"] = _built(PruneOptions, _with_distillation(inner["prune"]))
         if inner.get("sparsify") is not None:
