@@ -39,6 +39,9 @@ class FakeRank:
     def activate(self) -> None:
         """There is nothing to do."""
 
+    def find(self, _place: tuple[int, ...]) -> bool:
+        return "record 0" in self._notes
+
     def begin(self, inputs: list[Any]) -> None:
         self._notes.append(f"begin {self._number}")
         self.inputs = [x if isinstance(x, np.ndarray) else x.numpy() for x in inputs]
@@ -80,7 +83,12 @@ def test_all_are_recorded_before_any_is_started() -> None:
 def test_inputs_that_were_put_there() -> None:
     x, y = np.arange(12.0).reshape(2, 6), np.arange(3.0)
     there: Any = [FakeTensor(x[:, :3]), FakeTensor(x[:, 3:])]
-    doubled, _ = runner([]).run([DividedTensor(there, 1), y])
+    whole: Any = [FakeTensor(y), FakeTensor(y)]
+    notes: list[str] = []
+    run = runner(notes)
+    doubled, _ = run.run([DividedTensor(there, 1), y])
+    run.run([DividedTensor(there, 1), DividedTensor(whole, None)])
+    assert notes[-4:] == ["launch 0", "launch 1"] * 2  # nothing is asked for again
     assert isinstance(doubled, DividedTensor) and doubled.axis == 1
     assert doubled.shape == (2, 6) and doubled.nbytes == x.nbytes
     np.testing.assert_array_equal(doubled.numpy(), x * 2)

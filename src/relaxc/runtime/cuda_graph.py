@@ -16,10 +16,11 @@ import contextlib
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relaxc.runtime import ffi
 from relaxc.runtime.cuda import Gpu
+from relaxc.runtime.device_tensor import DeviceTensor
 
 Place = tuple[int, ...]
 # Places that are remembered, and graphs that are kept: each takes some 100 KB and its results.
@@ -77,10 +78,12 @@ class Recorded:
     Attributes:
         graph: its launches.
         results: in memory of the graph.
+        tensors: the same as callers see them, where that was asked for.
     """
 
     graph: Graph
     results: list[ffi.Object]
+    tensors: list[DeviceTensor] = field(default_factory=list)
 
     @property
     def is_free(self) -> bool:
@@ -127,6 +130,14 @@ class Recorder:
         self._calls += 1
         found = self.ready(place, call) if self._calls > 1 and self.works else None
         return call() if found is None else found.launch()
+
+    def known(self, place: Place) -> Recorded | None:
+        """What was recorded for inputs that lie at `place`, if nobody holds its results."""
+        for number in range(self._most_graphs):
+            found = self._graphs.get((place, number))
+            if found is None or found.is_free:
+                return found
+        return None
 
     def ready(self, place: Place, call: Callable[[], list[ffi.Object]]) -> Recorded | None:
         """What was recorded for inputs that lie at `place`, if necessary now; None if it can't be.

@@ -37,6 +37,13 @@ class DeviceTensor:
         self.shape = tuple(described.shape[axis] for axis in range(described.ndim))
         self.address = (described.data or 0) + described.byte_offset
 
+    def again(self, tensor: ffi.Object) -> DeviceTensor:
+        """The same of another reference to the memory."""
+        other = DeviceTensor.__new__(DeviceTensor)
+        other.__dict__.update(self.__dict__)
+        other.tensor = tensor
+        return other
+
     @property
     def nbytes(self) -> int:
         """Size in bytes."""

@@ -18,7 +18,7 @@ from relaxc.artifact import Artifact, numpy_dtype
 from relaxc.errors import InputError, OptionError
 from relaxc.runtime import ffi
 from relaxc.runtime.cuda import Gpu
-from relaxc.runtime.cuda_graph import Recorded, Recorder
+from relaxc.runtime.cuda_graph import Place, Recorded, Recorder
 from relaxc.runtime.cuda_runner import (
     CudaEngine,
     CudaRunner,
@@ -145,6 +145,11 @@ class RankRunner(CudaRunner):
         self._ready: Recorded | None = None
         self.gpu = gpu
 
+    def find(self, place: Place) -> bool:
+        """Whether a call with inputs that lie there was recorded: then it is ready."""
+        self._ready = self._graphs.known(place)
+        return self._ready is not None
+
     def begin(self, inputs: Sequence[np.ndarray | DeviceTensor]) -> None:
         """Take the inputs."""
         self._given = self._hand_over(inputs)
@@ -171,16 +176,20 @@ class RankRunner(CudaRunner):
             )
         if self._ready is None:
             raise ffi.FfiError("CUDA: the launches of a call cannot be recorded as a graph")
-        found = [DeviceTensor(t, d, self.gpu) for t, d in zip(self._ready.results, self._outputs)]
-        if any(is_within(tensor, self._spans(self._given)) for tensor in found):
+        recorded = self._ready
+        if not recorded.tensors:
+            pairs = zip(recorded.results, self._outputs)
+            recorded.tensors = [DeviceTensor(tensor, dtype, self.gpu) for tensor, dtype in pairs]
+        spans = self._spans(self._given)
+        if any(is_within(tensor, spans) for tensor in recorded.tensors):
             raise ffi.FfiError("an output is an input or a weight, unchanged")
 
     def launch(self) -> list[DeviceTensor]:
         """Begin the call."""
         assert self._ready is not None, "record() comes first"
         self.gpu.activate()
-        results = self._ready.launch()
-        return [DeviceTensor(t, d, self.gpu) for t, d in zip(results, self._outputs)]
+        pairs = zip(self._ready.tensors, self._ready.launch())
+        return [known.again(tensor) for known, tensor in pairs]
 
 
 class DividedRunner:
@@ -211,15 +220,9 @@ class DividedRunner:
             FfiError: compiled code or CUDA reports an error.
             InputError: an input is divided otherwise than the model's is.
         """
-        count = len(self._ranks)
         with self._lock:
-            for rank, runner in enumerate(self._ranks):
-                pairs = zip(inputs, self._inputs)
-                runner.begin([_part(value, axis, rank, count) for value, axis in pairs])
-            if not self._is_warm:
-                self._warm_up()
-            for runner in self._ranks:
-                runner.record()
+            if not self._find(inputs):
+                self._record(inputs)
             results = [runner.launch() for runner in self._ranks]
             outputs = [
                 DividedTensor(parts, axis)
@@ -228,6 +231,26 @@ class DividedRunner:
             if any(isinstance(value, DividedTensor) for value in inputs):
                 return outputs
             return [self._downloaded(output) for output in outputs]
+
+    def _find(self, inputs: Sequence[np.ndarray | DividedTensor]) -> bool:
+        """Whether a call with inputs where these are was recorded: the way that must be short."""
+        addresses = []
+        for value, axis in zip(inputs, self._inputs):
+            if not isinstance(value, DividedTensor) or value.axis != axis:
+                return False
+            addresses.append(value.addresses)
+        pairs = zip(self._ranks, zip(*addresses))
+        return bool(addresses) and all(runner.find(place) for runner, place in pairs)
+
+    def _record(self, inputs: Sequence[np.ndarray | DividedTensor]) -> None:
+        count = len(self._ranks)
+        for rank, runner in enumerate(self._ranks):
+            pairs = zip(inputs, self._inputs)
+            runner.begin([_part(value, axis, rank, count) for value, axis in pairs])
+        if not self._is_warm:
+            self._warm_up()
+        for runner in self._ranks:
+            runner.record()
 
     def _downloaded(self, output: DividedTensor) -> np.ndarray:
         if output.axis is None:

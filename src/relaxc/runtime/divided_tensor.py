@@ -19,12 +19,14 @@ class DividedTensor:
         axis: along which it is divided; None: each GPU has all of it.
         shape: dimensions of the whole.
         dtype: NumPy's element type.
+        addresses: of the parts.
     """
 
     def __init__(self, parts: Sequence[DeviceTensor], axis: int | None) -> None:
         self.parts = list(parts)
         self.axis = axis
         self.dtype = parts[0].dtype
+        self.addresses = tuple([part.address for part in parts])
         dims = list(parts[0].shape)
         if axis is not None:
             dims[axis] *= len(self.parts)
