@@ -9,6 +9,9 @@ No labels are used, and no sample that is tested. Every line is compiled and run
 ONNX Runtime gets the same samples: `quantize_static` (QDQ, per channel), `quantize_dynamic`, or
 MatMulNBits. SQNR is that of the first output, against float32. With `--json`, lines that the file
 has are not measured again: it takes hours, and may be stopped.
+
+`--keep ARTIFACTS` keeps what was compiled, and `--speed` then measures it instead, in turns with
+our own float32, on the first sample that is tested; without a quiet machine that says nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -103,9 +107,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="models with this in their name")
     parser.add_argument("--case", nargs="+", default=["default"], help="`all`, or cases by name")
     parser.add_argument("--no-peer", action="store_true", help="without ONNX Runtime's int8")
+    parser.add_argument("--keep", type=Path, metavar="ARTIFACTS", help="compiled models, by name")
+    parser.add_argument("--speed", action="store_true", help="of those that were kept")
     parser.add_argument("--json", type=Path, help="keep the numbers there; known ones stay")
     parser.add_argument("--plot", type=Path, help="draw them, as .svg or .png")
     args = parser.parse_args()
+    if args.speed and not args.keep:
+        parser.error("--speed measures what --keep has kept")
     rows = Rows(args.json)
     for make in tasks(args.folder):
         try:
@@ -113,8 +121,15 @@ def main() -> int:
         except FileNotFoundError as err:
             print(f"left out: {err}", file=sys.stderr)
             continue
-        if not args.only or any(name in task.name for name in args.only):
-            measure(task, args.case, not args.no_peer, rows)
+        if args.only and not any(name in task.name for name in args.only):
+            continue
+        if args.speed:
+            for path in kept(task, args.keep):
+                print(speed(task, path, float32(task, args.keep)))
+        else:
+            measure(task, args.case, not args.no_peer, rows, args.keep)
+    if args.speed:
+        return 0
     found = list(rows.known.values())
     print(table(found))
     if args.plot:
@@ -148,7 +163,9 @@ class Rows:
             self._path.write_text(json.dumps(values, indent=1) + "\n")
 
 
-def measure(task: Task, names: list[str], with_peer: bool, rows: Rows) -> None:
+def measure(
+    task: Task, names: list[str], with_peer: bool, rows: Rows, keep: Path | None = None
+) -> None:
     """Add the lines of one model that are not known."""
     ways: list[tuple[Scheme, str, Callable[[Path], Run]]] = []
     for scheme in task.bar:
@@ -156,7 +173,8 @@ def measure(task: Task, names: list[str], with_peer: bool, rows: Rows) -> None:
             ways.append((scheme, PEER, functools.partial(peer, task, scheme)))
         for name, options in cases(scheme).items():
             if names == ["all"] or name in names:
-                ways.append((scheme, name, functools.partial(ours, task, options)))
+                place = keep and keep / f"{task.name}.{scheme}.{name}.rxc"
+                ways.append((scheme, name, functools.partial(ours, task, options, place)))
     ways = [way for way in ways if (task.name, *way[:2]) not in rows.known]
     if not ways:
         return
@@ -184,12 +202,44 @@ def measure(task: Task, names: list[str], with_peer: bool, rows: Rows) -> None:
         rows.add(row)
 
 
-def ours(task: Task, options: CompileOptions, folder: Path) -> Run:
+def ours(task: Task, options: CompileOptions, place: Path | None, folder: Path) -> Run:
     """The model as relaxc quantizes it."""
-    path = folder / "model.rxc"
+    path = place or folder / "model.rxc"
     relaxc.compile(task.path, path, options, calibration_data=task.calibration)
+    if place is not None:
+        float32(task, place.parent)
     model = relaxc.load(path)
     return lambda feed: list(model.run(feed).values())
+
+
+def kept(task: Task, folder: Path) -> list[Path]:
+    """Quantized artifacts of a model."""
+    return sorted(folder.glob(f"{task.name}.int*.rxc"))
+
+
+def float32(task: Task, folder: Path) -> Path:
+    """The artifact of the float model."""
+    path = folder / f"{task.name}.float32.rxc"
+    if not path.exists():
+        relaxc.compile(task.path, path)
+    return path
+
+
+def speed(task: Task, path: Path, base: Path, seconds: float = 8.0) -> str:
+    """Minimum and median of both, in turns."""
+    models = [relaxc.load(path), relaxc.load(base)]
+    times: list[list[float]] = [[], []]
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for model, found in zip(models, times):
+            for _ in range(10):
+                start = time.perf_counter()
+                model.run(task.tests[0])
+                found.append(1e3 * (time.perf_counter() - start))
+    pairs = [(min(found), statistics.median(found)) for found in times]
+    texts = [f"{low:.3f} / {middle:.3f} ms" for low, middle in pairs]
+    ratios = [f"{ours / theirs:.2f}" for ours, theirs in zip(*pairs)]
+    return f"{path.stem}: {texts[0]}, float32 {texts[1]}, ratio {' / '.join(ratios)}"
 
 
 def peer(task: Task, scheme: Scheme, folder: Path) -> Run:

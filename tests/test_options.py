@@ -149,6 +149,6 @@ def test_corrections_are_those_of_the_scheme() -> None:
         QuantizeOptions(scheme="int4-weights", correct=("bias",))
     with pytest.raises(OptionError, match="correction `scale` is not for scheme `int8`, which has"):
         QuantizeOptions(correct=("scale",))
-    assert QuantizeOptions().corrections == ("round", "bias")
+    assert QuantizeOptions().corrections == ("smooth", "round", "bias")
     assert QuantizeOptions(scheme="int8-weights").corrections == ("round",)
     assert QuantizeOptions(correct=()).corrections == ()

@@ -55,10 +55,11 @@ class QuantizeOptions:
         calibration: how the range of an activation is read off the calibration data.
         correct: what makes up for rounding. With `int8`: `equalize` lets the weights of consecutive
             layers share their ranges, `smooth` moves differences between channels from the data of
-            products into the weights, `round` chooses integers that make up for each other's errors
-            on the data, `bias` takes back what rounding adds in the mean. With other schemes, where
-            there are samples: `scale` enlarges the rows of weights that are multiplied by much,
-            `round` fits integers, scales and biases to the data. None: what `corrections` says.
+            products and depthwise convolutions into the weights, `round` chooses integers that make
+            up for each other's errors on the data, `bias` takes back what rounding adds on average.
+            With other schemes, where there are samples: `scale` enlarges the rows of weights that
+            are multiplied by much, `round` fits integers, scales and biases to the data. None: what
+            `corrections` says.
         layer_calibration: the same for the data of single layers: node, or regular expression that
             matches whole names -> method.
         least_sqnr_db: layers whose signal to noise ratio on integers is less, on calibration data,
@@ -119,4 +120,4 @@ class QuantizeOptions:
         """What makes up for rounding: what was asked for, or what pays with the scheme."""
         if self.correct is not None:
             return self.correct
-        return ("round", "bias") if self.scheme == "int8" else ("round",)
+        return ("smooth", "round", "bias") if self.scheme == "int8" else ("round",)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from quantized_graphs import run
-from tvm import IRModule
+from tvm import IRModule, relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
 from relaxc.passes.quantize.affine import activation_params, weight_params
 from relaxc.passes.quantize.channel_ranges import ChannelRanges
-from relaxc.passes.quantize.smooth_activations import SmoothActivations, best_scales
+from relaxc.passes.quantize.smooth_activations import Rows, SmoothActivations, best_scales
 
 RNG = np.random.default_rng(0)
 # The first of eight channels is a hundred times as large as the others.
@@ -22,7 +22,8 @@ SIZE = np.array([100, *[1] * 7], np.float32)
 DATA = RNG.standard_normal((64, 8)).astype(np.float32) * SIZE
 WEIGHT = RNG.standard_normal((8, 4)).astype(np.float32)
 SEEN = ChannelRanges(DATA.min(0), DATA.max(0), (DATA**2).mean(0))
-SCALES = best_scales(SEEN, [WEIGHT[:, None].astype(np.float64)])[0]
+ROWS = Rows((WEIGHT.astype(np.float64) ** 2).sum(1), np.abs(WEIGHT).astype(np.float64), 1)
+SCALES = best_scales(SEEN, [ROWS])[0]
 
 
 def smoothed(mod: IRModule, data: np.ndarray = DATA, **options: object) -> IRModule:
@@ -58,6 +59,42 @@ def test_an_input_is_divided(golden) -> None:
 
     pass_ = SmoothActivations(run, lambda: [[DATA]])
     golden(pass_, product(WEIGHT), Expected, idempotent=False)
+
+
+IMAGES = RNG.standard_normal((2, 8, 6, 6)).astype(np.float32) * SIZE.reshape(8, 1, 1)
+TAPS = RNG.standard_normal((8, 1, 3, 3)).astype(np.float32)
+
+
+def depthwise(is_read_twice: bool) -> IRModule:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", R.Tensor(IMAGES.shape, "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            a = builder.emit(relax.op.nn.silu(x))
+            y = builder.emit(relax.op.nn.conv2d(a, relax.const(TAPS), padding=1, groups=8))
+            out = builder.emit_output(relax.op.add(y, a) if is_read_twice else y)
+        builder.emit_func_output(out)
+    return builder.get()
+
+
+def test_a_channel_of_a_depthwise_convolution_fills_the_range(execute) -> None:
+    before = depthwise(is_read_twice=False)
+    after = smoothed(before, IMAGES)
+    silu, division, conv, *_ = (b.value for b in after["main"].body.blocks[0].bindings)
+    assert [c.op.name for c in (silu, division, conv)] == [
+        *("relax.nn.silu", "relax.multiply", "relax.nn.conv2d")
+    ]
+    inverse = division.args[1].value.numpy()
+    np.testing.assert_allclose(conv.args[1].value.numpy() * inverse.reshape(8, 1, 1, 1), TAPS, 1e-6)
+    # Large channels are those above zero; of the others, what is below counts, too.
+    high = (np.maximum(IMAGES, 0).max((0, 2, 3)) * inverse.ravel()).round(3)
+    assert high.max() / high.min() < 5 < SIZE[0] / 2
+    np.testing.assert_allclose(execute(after, IMAGES), execute(before, IMAGES), 1e-4, 1e-4)
+
+
+def test_data_of_a_convolution_that_others_read_stay(golden) -> None:
+    pass_ = SmoothActivations(run, lambda: [[IMAGES]])
+    golden(pass_, depthwise(is_read_twice=True), depthwise(is_read_twice=True))
 
 
 def test_a_norm_takes_the_division(execute) -> None:
