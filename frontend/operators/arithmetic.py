@@ -11,6 +11,9 @@ from tvm import relax, te, tirx
 from relaxc.frontend.operators.base import Converter, NodeContext, constant, dims, dtype
 from relaxc.frontend.operators.broadcast import with_sizes
 
+# ONNX's defaults.
+_SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+
 
 def binary(
     ctx: NodeContext, func: Callable[[Any, Any], Any], a: relax.Expr, b: relax.Expr
@@ -131,14 +134,16 @@ def is_infinite(ctx: NodeContext) -> relax.Expr:
 
 
 def elu(ctx: NodeContext) -> relax.Expr:
-    """Elu in any float type."""
-    alpha = float(ctx.attrs.get("alpha", 1.0))
-    kind = dtype(ctx.input(0))
+    """Elu and Selu in any float type."""
+    is_scaled, kind = ctx.node.op_type == "Selu", dtype(ctx.input(0))
+    alpha = float(ctx.attrs.get("alpha", _SELU_ALPHA if is_scaled else 1.0))
+    gamma = float(ctx.attrs.get("gamma", _SELU_GAMMA)) if is_scaled else 1.0
 
     def compute(x: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:
             low = tirx.const(alpha, kind) * (tirx.exp(x(*i)) - tirx.const(1, kind))
-            return tirx.Select(x(*i) > 0, x(*i), low)
+            value = tirx.Select(x(*i) > 0, x(*i), low)
+            return value if gamma == 1.0 else tirx.const(gamma, kind) * value
 
         return te.compute(x.shape, element, name="elu")
 
@@ -189,4 +194,5 @@ CONVERTERS: dict[str, Converter] = {
     "Mod": modulo,
     "PRelu": prelu,
     "Pow": power,
+    "Selu": elu,
 }

@@ -247,17 +247,18 @@ def _log_sum_exp_of_runtime_axes(ctx: NodeContext) -> relax.Expr:
 
 
 def _log_sum_exp_of_integers(ctx: NodeContext) -> relax.Expr:
-    """As ONNX Runtime does it: every step is rounded toward zero, so the largest alone count."""
-    data, axes = ctx.input(0), _axes(ctx)
+    """As ONNX Runtime: the maximum is exact, what is added to it rounded toward zero."""
+    bb, data, axes = ctx.bb, ctx.input(0), _axes(ctx)
     if axes is None or any(not _is_positive(dims(data)[a]) for a in axes):
         raise ValueError("of integers, the axes must be known and not empty; cast them to floats")
-    top = ctx.bb.emit(relax.op.max(data, axes, True)) if axes else data
-    is_top = ctx.bb.emit(relax.op.astype(relax.op.equal(data, top), "int64"))
+    if not axes:
+        return data
+    top = bb.emit(relax.op.max(data, axes, True))
+    below = bb.emit(relax.op.astype(bb.emit(relax.op.subtract(data, top)), "float64"))
     keep = _keeps_axes(ctx)
-    count = ctx.bb.emit(relax.op.sum(is_top, axes, keep)) if axes else is_top
-    power = ctx.bb.emit(relax.op.log(ctx.bb.emit(relax.op.astype(count, "float64"))))
-    top = top if keep or not axes else ctx.bb.emit(relax.op.squeeze(top, axes))
-    return relax.op.add(ctx.bb.emit(relax.op.astype(power, dtype(data))), top)
+    total = bb.emit(relax.op.sum(bb.emit(relax.op.exp(below)), axes, keep))
+    more = bb.emit(relax.op.astype(bb.emit(relax.op.log(total)), dtype(data)))
+    return relax.op.add(more, top if keep else bb.emit(relax.op.squeeze(top, axes)))
 
 
 def _is_positive(dim: Element) -> bool:

@@ -41,3 +41,8 @@ def test_infinities_of_one_sign() -> None:
         attrs = f"<detect_negative={low}, detect_positive={high}>"
         x = np.array([np.inf, -np.inf, np.nan, 1], np.float32)
         agree(f"g (float[4] x) => (bool[4] y) {{ y = IsInf{attrs}(x) }}", x=x)
+
+
+@pytest.mark.parametrize("node", ["Elu<alpha=0.5>", "Selu", "Selu<alpha=2.0, gamma=3.0>"])
+def test_exponential_units_of_doubles(node: str) -> None:
+    agree(f"g (double[3] x) => (double[3] y) {{ y = {node}(x) }}", x=np.array([-2.0, 0.0, 3.0]))

@@ -56,3 +56,15 @@ def test_exponentials_do_not_overflow(keep: int) -> None:
     feed = {"x": 200 * positive(3, 4), "s": np.array(190.5, np.float32)}
     for axis in (0, 1):
         check_model(model, {**feed, "i": np.array([axis])})
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_exponentials_of_integers(keep: int) -> None:
+    graph = f"""g (int64[n,2,2] x, int64[2] i) => (int64[a] y) {{
+        y = ReduceLogSumExp<keepdims={keep}>(x, i)
+    }}"""
+    model = onnx_model(graph, i=np.array([1, 2]))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    check_model(
+        model, {"x": np.array([[[-3, -2]] * 2, [[-1, -2]] * 2, [[0, 4]] * 2, [[5, 5]] * 2])}
+    )
