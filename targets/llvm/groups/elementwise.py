@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from tvm import relax
@@ -15,11 +16,13 @@ from relaxc.targets.llvm.groups.base import (
     operand_demands,
     same_shape,
 )
-from relaxc.targets.llvm.kernels.builder import even_tiles
+from relaxc.targets.llvm.kernels.builder import Index, KernelBuilder, even_tiles
 from relaxc.targets.llvm.kernels.domain import Domain, MapDomain, RowDomain, as_int
 from relaxc.targets.llvm.kernels.elementwise import Epilogue
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.rows import Row
+from relaxc.targets.llvm.kernels.streaming import fence, pays, stream
+from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
 
 
@@ -81,7 +84,9 @@ def _emit_rows(frame: KernelFrame, group: Group) -> None:
 def _emit_map(frame: KernelFrame, group: Group) -> None:
     operands, y = frame.operands(), frame.result()
     b, x = frame.b, frame.views[group.epilogue.start]
-    with b.parallel(frame.dims[0] * y.blocks * y.height) as t:
+    streams = _streams(b, y, frame.dims[0])
+    finish = functools.partial(fence, b) if streams else None
+    with b.parallel(frame.dims[0] * y.blocks * y.height, finish) as t:
         h, plane = b.let(t % y.height), b.let(t // y.height)
         n, cb = b.let(plane // y.blocks), b.let(plane % y.blocks)
         y.zero_row_border(b, n, cb, h)
@@ -91,7 +96,19 @@ def _emit_map(frame: KernelFrame, group: Group) -> None:
                     w = tile * size + (start + i)
                     value = b.load(x.buffer, x.at(n, cb, h, w))
                     result = operands.apply(b, value, n, cb, h, w)
-                    b.store(y.buffer, y.at(n, cb, h, w), result)
+                    if streams:
+                        stream(b, y.buffer, y.at(n, cb, h, w), b.let(result), b.lanes)
+                    else:
+                        b.store(y.buffer, y.at(n, cb, h, w), result)
+
+
+def _streams(b: KernelBuilder, y: View, batch: Index) -> bool:
+    """Whether pixels of blocks of channels are written around the caches."""
+    is_plain = not y.buffer.is_bfloat16 and y.buffer.quantization is None
+    if not is_plain or y.block != b.lanes or any(y.layout.border) or y.channels % b.lanes:
+        return False
+    count = batch * y.channels * y.height * y.width
+    return pays(b, count, 4, (y.pixel, y.plane, y.image, y.origin))
 
 
 def _domains(call: relax.Call) -> list[Domain]:

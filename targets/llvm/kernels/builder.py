@@ -13,7 +13,7 @@ A kernel template reads like the loop nest that it emits:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,8 +165,10 @@ class KernelBuilder:
         self.emit(tirx.For(var, index(0), index(extent), kind, body))
 
     @contextlib.contextmanager
-    def parallel(self, extent: Index) -> Iterator[Expr]:
+    def parallel(self, extent: Index, finish: Callable[[], None] | None = None) -> Iterator[Expr]:
         """A loop whose iterations the thread pool shares out, in equal contiguous parts.
+
+        `finish` writes what follows the last iteration of a part.
 
         Parts differ by one iteration at most: TVM's own split rounds their size up, so that seven
         pairs of rows would be shared four to three.
@@ -175,11 +177,13 @@ class KernelBuilder:
         with self.loop(parts, ForKind.PARALLEL) as part:
             if parts == extent:
                 yield part
-                return
-            low = self.let(part * extent // parts)
-            count = self.let((part + 1) * extent // parts - low)
-            with self.loop(count) as i:
-                yield self.let(low + i)
+            else:
+                low = self.let(part * extent // parts)
+                count = self.let((part + 1) * extent // parts - low)
+                with self.loop(count) as i:
+                    yield self.let(low + i)
+            if finish is not None:
+                finish()
 
     @contextlib.contextmanager
     def when(self, condition: Expr | None) -> Iterator[None]:

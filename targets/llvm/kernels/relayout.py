@@ -25,7 +25,7 @@ def emit(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
     """
     if x.block == y.block:
         _copy(b, x, y, batch)
-    elif _turned(b, x, y, batch):
+    elif _streamed(b, x, y, batch):
         return
     elif x.block == 1:
         _from_plain(b, x, y, batch)
@@ -76,8 +76,8 @@ def _move_run(b: KernelBuilder, x: View, y: View, n: Index, c: Index, h: Index) 
         b.store(y.buffer, y.at(n, c, h, w), b.load(x.buffer, x.at(n, c, h, w), 1), 1)
 
 
-def _turned(b: KernelBuilder, x: View, y: View, batch: Any) -> bool:
-    """Between channels first and channels last, a transpose; False for what is more than that."""
+def _streamed(b: KernelBuilder, x: View, y: View, batch: Any) -> bool:
+    """Between channels first and last of what no cache holds; False for what is more than that."""
     kinds = {x.layout.kind, y.layout.kind}
     is_plain = [v.buffer.quantization is None and not v.buffer.is_bfloat16 for v in (x, y)]
     if kinds != {"plain", "last"} or not all(is_plain) or any((*x.layout.border, *y.layout.border)):
@@ -98,8 +98,9 @@ def _turned(b: KernelBuilder, x: View, y: View, batch: Any) -> bool:
 
     pitch = y.plane if y.block == 1 else y.pixel
     starts = (y.origin, y.image, pitch)
-    streams = last % tile.width == 0 and pays(b, batch * y.channels * pixels, 4, starts)
-    turn = Turn([batch], turned, last, place(x), place(y), pitch, streams)
+    if last % tile.width or not pays(b, batch * y.channels * pixels, 4, starts):
+        return False
+    turn = Turn([batch], turned, last, place(x), place(y), pitch, streams=True)
     emit_turn(b, turn, tile, x.buffer, y.buffer)
     return True
 

@@ -12,6 +12,7 @@ from tvm import tirx
 from tvm.tirx import BufferLoad
 
 from relaxc.targets.llvm.kernels.builder import LINE, Buffer, Expr, Index, KernelBuilder, index
+from relaxc.targets.llvm.kernels.domain import as_int
 
 # Bytes of a result above which the last-level cache does not keep it.
 _LARGE = 32 << 20
@@ -41,9 +42,11 @@ def pays(b: KernelBuilder, count: Index, size: int, starts: Iterable[Index | Non
         starts: elements from the beginning to wherever a row may begin, and from row to row; None
             is unknown.
     """
-    if 4 * b.lanes != LINE or not isinstance(count, int) or count * size < _LARGE:
+    total = as_int(count)
+    if 4 * b.lanes != LINE or total is None or total * size < _LARGE:
         return False
-    return all(isinstance(start, int) and start * size % LINE == 0 for start in starts)
+    known = [None if start is None else as_int(start) for start in starts]
+    return all(start is not None and start * size % LINE == 0 for start in known)
 
 
 def stream(b: KernelBuilder, buffer: Buffer, at: Index, value: Expr, lanes: int) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
+import pytest
 from builders import onnx_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import check_model, run_model
 from onnx import TensorProto, helper
+
+from relaxc.targets.llvm.groups import elementwise
+from relaxc.targets.llvm.kernels import streaming
+from relaxc.targets.registry import backend_for
 
 _BINARY = ("Add", "Mul", "Sub", "Max")
 _UNARY = ("Relu", "Tanh", "Sigmoid", "Exp", "Abs", "Erf", "Neg", "Floor")
@@ -66,3 +73,24 @@ def test_one_number_per_image_is_not_one_per_channel() -> None:
         name: rng.random(s, np.float32) for name, s in (("x", (2, 20, 4, 5)), ("m", (2, 1, 1, 1)))
     }
     check_model(onnx_model(graph), feed)
+
+
+def test_large_maps_are_stored_around_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def counted(*args: Any) -> None:
+        found.append(1)
+        streaming.stream(*args)
+
+    monkeypatch.setattr(streaming, "_LARGE", 0)
+    monkeypatch.setattr(elementwise, "stream", counted)
+    model = onnx_model(
+        """g (float[1,32,6,7] x) => (float[1,32,6,7] y) {
+            a = InstanceNormalization (x, s, b)  y = Sigmoid (a) }""",
+        s=np.linspace(-1, 1, 32, dtype=np.float32),
+        b=np.linspace(1, 2, 32, dtype=np.float32),
+    )
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 32, 6, 7)).astype(np.float32)}
+    check_model(model, feed)
+    if backend_for("llvm").kernels.lanes == 16:
+        assert found
