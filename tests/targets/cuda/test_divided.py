@@ -12,6 +12,7 @@ from builders import conv_model, onnx_model
 from gpu import has_gpu, needs_cuda_compiler
 
 import relaxc
+from relaxc import sharding
 from relaxc.artifact import Artifact, read_artifact
 from relaxc.errors import ArtifactError, OptionError, TargetError
 from relaxc.options import PruneOptions, QuantizeOptions
@@ -46,6 +47,16 @@ def test_parts_share_code_and_have_their_own_weights(artifact: Artifact) -> None
     sizes = [sum(w["size_bytes"] for w in piece["weights"]) for piece in divided["pieces"]]
     assert artifact.manifest["memory"]["weight_bytes"] == sum(sizes)
     assert [communicator_offset(artifact.piece(rank)) >= 0 for rank in (0, 1)] == [True, True]
+
+
+@needs_cuda_compiler
+def test_parts_whose_code_differs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sharding, "_is_same", lambda _a, _b: False)
+    relaxc.compile(feed_forward(), tmp_path / "x.rxc", OPTIONS)
+    found = read_artifact(tmp_path / "x.rxc")
+    own = found.member("pieces/1/lib/model.so")
+    assert found.piece(1).member("lib/model.so") == own
+    assert found.piece(0).member("lib/model.so") == found.member("lib/model.so")
 
 
 @needs_cuda_compiler
