@@ -60,7 +60,7 @@ def test_what_describes_patches_is_carried_where_they_are_fetched(
     library = Path(tmp_path, "patches.so")
     library.write_bytes(read_artifact(tmp_path / "patches.rxc").member("lib/patches.so"))
     describe = ctypes.cast(ctypes.CDLL(str(library)).relaxc_describe_patches, ctypes.c_void_p)
-    with pytest.raises(ffi.FfiError, match="patches have 14 properties"):
+    with pytest.raises(ffi.FfiError, match="patches have 15 properties"):
         ffi.call(ffi.c_function(describe, 0), 1)
 
 
