@@ -16,9 +16,10 @@ quantization, whose ranges depend on what is left.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm import IRModule, relax
@@ -222,6 +223,12 @@ def _layers(
 ) -> tuple[LayerReport, ...]:
     after = {layer["name"]: layer for layer in layer_costs(small)}
     pairs = [(layer, after[layer["name"]]) for layer in layer_costs(dense)]
+    # A node becomes several operators and one kernel, which is that of its products.
+    main: dict[str, Mapping[str, Any]] = {}
+    for layer, _ in pairs:
+        node = _node(layer)
+        if node not in main or layer["macs"] > main[node]["macs"]:
+            main[node] = layer
     return tuple(
         LayerReport(
             str(a["name"]),
@@ -229,11 +236,15 @@ def _layers(
             (a["macs"], b["macs"]),
             (a["params"], b["params"]),
             (a["bytes"], b["bytes"]),
-            times.get(str(a["name"])),
+            times.get(_node(a)) if main[_node(a)] is a else None,
         )
         for a, b in pairs
         if a["macs"] or a["params"]
     )
+
+
+def _node(layer: Mapping[str, Any]) -> str:
+    return re.sub(r"\.\d+$", "", str(layer["name"]))
 
 
 def _reports(groups: tuple[Group, ...], removed: list[int]) -> tuple[GroupReport, ...]:
