@@ -24,6 +24,7 @@ class Case:
         body: the nodes; `y` is the result.
         weights: name -> shape of random constants.
         opset: of the model.
+        kind: type of the result's elements.
     """
 
     name: str
@@ -32,13 +33,14 @@ class Case:
     body: str
     weights: dict[str, tuple[int, ...]]
     opset: int = 18
+    kind: str = "float"
 
     def model(self) -> onnx.ModelProto:
         """The model, with seeded weights."""
         rng = np.random.default_rng(0)
         text = (
             f'<ir_version: 9, opset_import: ["" : {self.opset}]> '
-            f"g ({self.inputs}) => (float[] y) {{ {self.body} }}"
+            f"g ({self.inputs}) => ({self.kind}[] y) {{ {self.body} }}"
         )
         model = parser.parse_model(text)
         model.graph.output[0].type.tensor_type.ClearField("shape")
@@ -134,6 +136,13 @@ CASES = (
         {"w": (1, 1024, 256), "r": (1, 1024, 256)},
     ),
     Case(
+        "LSTM, odd",
+        "64 steps, 250",
+        "float[64,1,250] x",
+        "y, h, c = LSTM<hidden_size=250>(x, w, r)",
+        {"w": (1, 1000, 250), "r": (1, 1000, 250)},
+    ),
+    Case(
         "GRU",
         "64 steps, 256",
         "float[64,1,256] x",
@@ -151,7 +160,18 @@ CASES = (
     _map("instance norm", "y = InstanceNormalization(x, w, b)", w=(64,), b=(64,)),
     _map("elementwise chain", "a = Mul(x, x) c = Sigmoid(a) y = Mul(c, x)"),
     _map("transpose, to channels last", "y = Transpose<perm=[0,2,3,1]>(x)"),
+    _map("transpose, images", "y = Transpose<perm=[0,2,3,1]>(x)", "8,3,1024,512"),
     _map("transpose, matrix", "y = Transpose<perm=[1,0]>(x)", "4096,4096"),
+    _map("transpose, matrix", "y = Transpose<perm=[1,0]>(x)", "4000,4000"),
+    _map("transpose, matrix", "y = Transpose<perm=[1,0]>(x)", "4099,4099"),
+    Case(
+        "transpose, bytes",
+        "8256x8256",
+        "uint8[8256,8256] x",
+        "y = Transpose<perm=[1,0]>(x)",
+        {},
+        kind="uint8",
+    ),
     Case(
         "gather, rows",
         "65536 of 30000x256",
@@ -166,4 +186,5 @@ CASES = (
         "2,64,128,128",
     ),
     _map("resize, linear", 'y = Resize<mode="linear">(x, , doubled)', "2,64,128,128"),
+    _map("resize, cubic", 'y = Resize<mode="cubic">(x, , doubled)', "2,64,128,128"),
 )
