@@ -136,8 +136,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", help="the model whose name has this in it")
     parser.add_argument("--case", help="lines whose name has this in it, beside `dense`")
-    parser.add_argument("--epochs", type=int, default=8, help="of distillation")
-    parser.add_argument("--stories", type=int, default=2048, help="that stories260k is pruned by")
+    parser.add_argument("--epochs", type=int, default=10, help="of distillation")
+    parser.add_argument("--stories", type=int, default=1024, help="that stories260k is pruned by")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     for subject in subjects(args.epochs, args.stories):
