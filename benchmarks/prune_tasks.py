@@ -90,7 +90,7 @@ def story_cases(epochs: int) -> tuple[Case, ...]:
     how = DistillOptions(epochs=epochs, learning_rate=0.015, batch=16, logits=("logits",))
     trained = replace(swept, distill=how)
     four = QuantizeOptions(scheme="int4-weights")
-    slow = replace(how, epochs=max(1, epochs // 2), learning_rate=0.005)
+    slow = replace(how, learning_rate=0.003)
     return (
         Case(_DENSE, CompileOptions()),
         Case("unstructured=0.5 magnitude", CompileOptions(sparsify=bare)),
