@@ -33,9 +33,12 @@ def with_fewer_images(
     if str(func.attrs[KERNEL]) not in _BY_IMAGE or not is_batch(func.ret_ty, batch):
         return None
     for param in func.params:
-        dims = static_map(param.ty)
-        if getattr(param.ty, "ndim", 5) >= 4 and (dims is None or dims[0] not in (1, batch)):
+        # A map of one image is broadcast to the batch, but would be a part of one image's own.
+        if getattr(param.ty, "ndim", 5) >= 4 and not is_batch(param.ty, batch):
             return None
+    # Rows of plain tensors are not maps, and of those that are broadcast any may be the first.
+    if func.attrs[KERNEL] == "elementwise" and layouts_of(func)[-1].kind == "plain":
+        return None
     types = [
         relax.TensorType([images, *dims_of(p.ty)[1:]], str(p.ty.dtype.dtype))
         if is_batch(p.ty, batch)
@@ -98,10 +101,11 @@ def _retyped(func: relax.Function, types: Sequence[relax.Type]) -> relax.Functio
     """The function on tensors of other types; None if an operator says its own shape."""
     params = [relax.Var(p.name, ty) for p, ty in zip(func.params, types)]
     replaced: dict[relax.Expr, relax.Expr] = dict(zip(func.params, params))
-    if not func.body.blocks:
-        ret = types[0]
-        return relax.Function(params, params[0], ret, func.is_pure, func.attrs)
     builder = relax.BlockBuilder()
+    if not func.body.blocks:  # a copy: its body is the parameter
+        with builder.function("group", params, private=True):
+            builder.emit_func_output(params[0])
+        return builder.get()["group"].with_attrs(func.attrs)
     with builder.function("group", params, private=True):
         with builder.dataflow():
             for block in func.body.blocks:

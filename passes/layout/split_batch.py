@@ -231,13 +231,18 @@ class _Splitter:
         return out
 
     def _largest_image(self, bindings: Sequence[relax.Binding]) -> int:
-        """Bytes of the largest map of one image, borders included, in whole cache lines."""
+        """Bytes of the largest map of one image, borders included, in whole cache lines.
+
+        Maps that enter count as well: they may be larger than all that are computed.
+        """
         largest = 0
         for binding in bindings:
             func = self.mod[binding.value.op]
-            layout = layouts_of(func)[-1]
-            one = layout.physical_shape([1, *dims_of(func.ret_ty)[1:]])
-            largest = max(largest, layout.stored_bytes(one))
+            types = [*(param.ty for param in func.params), func.ret_ty]
+            for ty, layout in zip(types, layouts_of(func)):
+                if self._has_batch(ty):
+                    one = layout.physical_shape([1, *dims_of(ty)[1:]])
+                    largest = max(largest, layout.stored_bytes(one))
         return -(-largest // _LINE) * _LINE
 
     def _apart(self, layout: Layout, ty: relax.Type) -> Layout:

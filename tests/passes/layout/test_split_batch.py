@@ -193,3 +193,34 @@ def test_same_numbers_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"take_images", "join_images"} <= kernels
     for expected, actual in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_map_that_is_broadcast_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one image, it would have the shape of a part."""
+    monkeypatch.setattr(batch_plan.Step, "gain", lambda *_: 1e12)
+    model = onnx_model(
+        """g (float[3,16,8,8] x, float[1,16,8,8] e) => (float[n,c,h,w] y) {
+            a = Conv <kernel_shape=[1,1]> (x, w)
+            b = Conv <kernel_shape=[1,1]> (a, w)
+            s = MaxPool <kernel_shape=[3,3], strides=[1,1], pads=[1,1,1,1]> (b)
+            y = Mul (e, s)
+        }""",
+        w=_random(16, 16, 1, 1),
+    )
+    feed = {"x": _random(3, 16, 8, 8), "e": _random(1, 16, 8, 8)}
+    check_model(model, feed, kernels={"take_images", "join_images"})
+
+
+def test_a_map_that_enters_may_be_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images lie as far apart as all others, and must not overlap."""
+    monkeypatch.setattr(batch_plan.Step, "gain", lambda *_: 1e12)
+    model = onnx_model(
+        """g (float[4,16,9,9] x) => (float[n,c,h,w] y) {
+            s = Softmax <axis=3> (x)
+            a = Conv <kernel_shape=[1,1], strides=[4,4]> (s, w)
+            y = Add (a, a)
+        }""",
+        w=_random(16, 16, 1, 1),
+    )
+    feed = {"x": _random(4, 16, 9, 9)}
+    check_model(model, feed, kernels={"take_images", "join_images"})
