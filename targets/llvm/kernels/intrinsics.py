@@ -166,7 +166,14 @@ def join_halves(low: Expr, high: Expr, dtype: str) -> Expr:
 
 def with_definitions(body: Any, definitions: Iterable[str]) -> Any:
     """A function's body that may call what is defined in these texts of LLVM IR."""
-    text = "".join(definitions)
+    text, declared = "", set[str]()
+    for line in "".join(definitions).splitlines(keepends=True):
+        # Two texts may declare the same intrinsic, which LLVM takes once.
+        if line.startswith("declare "):
+            if line in declared:
+                continue
+            declared.add(line)
+        text += line
     return tirx.AttrStmt(
         tirx.IntImm("int32", 0), "pragma_import_llvm", tvm.ir.StringImm(text), body
     )

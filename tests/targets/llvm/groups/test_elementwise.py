@@ -51,6 +51,21 @@ def test_random_chain(data: st.DataObject) -> None:
     check_model(helper.make_model(graph, opset_imports=opsets, ir_version=9), feed)
 
 
+def test_several_look_ups_in_one_kernel() -> None:
+    """SiLU's table and that of exponentials declare the same instruction."""
+    names = ["x", "a", "b", "c"]
+    nodes = [
+        helper.make_node(op, [i], [o])
+        for op, i, o in zip(("Sigmoid", "Tanh", "Exp"), names, names[1:])
+    ]
+    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 6, 1, 3])
+    result = helper.make_tensor_value_info("c", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [info], [result])
+    opsets = [helper.make_opsetid("", 18)]
+    x = np.random.default_rng(0).standard_normal((8, 6, 1, 3)).astype(np.float32)
+    check_model(helper.make_model(graph, opset_imports=opsets, ir_version=9), {"x": x})
+
+
 def test_nan_and_infinity_propagate() -> None:
     x = np.array([[np.nan, np.inf, -np.inf, 0.0, -0.0, 1e38, -1e38, 88.0]], np.float32)
     for op in ("Exp", "Tanh", "Sigmoid", "Erf", "Relu", "Log"):
