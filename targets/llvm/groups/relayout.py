@@ -11,7 +11,7 @@ from tvm import relax
 from relaxc.layout import FIRST_IMAGE, KERNEL, PLAIN, TAKE_IMAGES, Layout
 from relaxc.targets.llvm.kernels import relayout
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
-from relaxc.targets.llvm.kernels.domain import MapDomain
+from relaxc.targets.llvm.kernels.domain import Dims, MapDomain
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.machine import Machine
@@ -26,7 +26,8 @@ def lower_relayout(func: relax.Function, layouts: Sequence[Layout], machine: Mac
         relayout.convert(b, given, wanted)
         return Kernel("convert", b.finish())
     x, y = (_view(b, n, logical, la) for n, la in zip(("x", "y"), layouts))
-    relayout.emit(b, x, y, logical[0])
+    # Not the first of the logical dimensions: a tensor of fewer than four has one image.
+    relayout.emit(b, x, y, _dims(logical)[0])
     return Kernel("relayout", b.finish())
 
 
@@ -42,11 +43,15 @@ def lower_images(func: relax.Function, layouts: Sequence[Layout], machine: Machi
         x = replace(x, origin=x.origin + first * x.image)
     else:
         y = replace(y, origin=y.origin + first * y.image)
-    relayout.emit(b, x, y, min(int(shape[0]) for shape in shapes))
+    relayout.emit(b, x, y, min(int(_dims(shape)[0]) for shape in shapes))
     return Kernel(name, b.finish(), scalars=[int(func.attrs[FIRST_IMAGE])])
 
 
 def _view(b: KernelBuilder, name: str, logical: Sequence[Any], layout: Layout) -> View:
-    dims = MapDomain(tuple(logical)).dims
+    dims = _dims(logical)
     shape = list(logical) if layout.same_memory(PLAIN) else layout.physical_shape(dims)
     return View.of(b.param(name, shape, layout.element), dims, layout, b.lanes)
+
+
+def _dims(logical: Sequence[Any]) -> Dims:
+    return MapDomain(tuple(logical)).dims
