@@ -247,18 +247,18 @@ def _log_sum_exp_of_runtime_axes(ctx: NodeContext) -> relax.Expr:
 
 
 def _log_sum_exp_of_integers(ctx: NodeContext) -> relax.Expr:
-    """As ONNX Runtime: the maximum is exact, what is added to it rounded toward zero."""
+    """As ONNX Runtime: exponentials are rounded toward zero, so the largest alone count."""
     bb, data, axes = ctx.bb, ctx.input(0), _axes(ctx)
     if axes is None or any(not _is_positive(dims(data)[a]) for a in axes):
         raise ValueError("of integers, the axes must be known and not empty; cast them to floats")
     if not axes:
         return data
     top = bb.emit(relax.op.max(data, axes, True))
-    below = bb.emit(relax.op.astype(bb.emit(relax.op.subtract(data, top)), "float64"))
-    keep = _keeps_axes(ctx)
-    total = bb.emit(relax.op.sum(bb.emit(relax.op.exp(below)), axes, keep))
-    more = bb.emit(relax.op.astype(bb.emit(relax.op.log(total)), dtype(data)))
-    return relax.op.add(more, top if keep else bb.emit(relax.op.squeeze(top, axes)))
+    is_top = bb.emit(relax.op.astype(relax.op.equal(data, top), "float64"))
+    more = bb.emit(relax.op.log(bb.emit(relax.op.sum(is_top, axes, True))))
+    result = bb.emit(relax.op.add(bb.emit(relax.op.astype(top, "float64")), more))
+    result = bb.emit(relax.op.astype(result, dtype(data)))
+    return result if _keeps_axes(ctx) else relax.op.squeeze(result, axes)
 
 
 def _is_positive(dim: Element) -> bool:
