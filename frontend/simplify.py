@@ -136,12 +136,25 @@ def check(model: OnnxModel) -> None:
     try:
         onnx.checker.check_model(model.proto)
         check_element_types(model)
+        _check_splits(model)
     except UnicodeDecodeError as err:  # from a message of the checker's, which quotes the file
         raise ModelError(f"`{model.name}` holds names that are not UTF-8") from err
     except onnx.checker.ValidationError as err:
         raise ModelError(f"`{model.name}` is not a valid ONNX model: {first_line(err)}") from err
     for tensor in unshaped:
         tensor.ClearField("shape")
+
+
+def _check_splits(model: OnnxModel) -> None:
+    """Refuse outputs that a Split does not have; ONNX's shape inference ends the process there."""
+    for node in nodes(model.proto.graph):
+        for attr in node.attribute:
+            wanted, found = attr.i, len(node.output)
+            if node.op_type == "Split" and attr.name == "num_outputs" and wanted != found:
+                raise ModelError(
+                    f"`{model.name}` is not a valid ONNX model: a Split makes {wanted} outputs and "
+                    f"has {found}, the first `{node.output[0]}`"
+                )
 
 
 def check_element_types(model: OnnxModel) -> None:

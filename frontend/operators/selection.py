@@ -8,7 +8,9 @@ from tvm import relax, te, tirx
 
 from relaxc.frontend.element_types import carrier
 from relaxc.frontend.operators.base import Converter, NodeContext, dims, dtype
+from relaxc.frontend.operators.indexing import valid_indices
 from relaxc.frontend.operators.vectors import prefix
+from relaxc.frontend.shape_values import Element
 
 
 def top_k(ctx: NodeContext) -> relax.Expr:
@@ -23,7 +25,7 @@ def top_k(ctx: NodeContext) -> relax.Expr:
         key = ctx.bb.emit(relax.op.astype(data, wide))
     descending = bool(ctx.attrs.get("largest", 1))
     order = ctx.bb.emit(relax.op.argsort(key, axis, descending, "int64"))
-    indices = prefix(ctx, order, axis, 0, count)
+    indices = _first(ctx, order, axis, count)
 
     def compute(x: te.Tensor, at: te.Tensor) -> te.Tensor:
         return te.compute(
@@ -31,6 +33,27 @@ def top_k(ctx: NodeContext) -> relax.Expr:
         )
 
     return relax.Tuple([ctx.emit_te(compute, data, indices, name="top_values"), indices])
+
+
+def _first(ctx: NodeContext, order: relax.Expr, axis: int, count: Element) -> relax.Expr:
+    """As many of an axis, if it has so many: what is not known now is checked in each run."""
+    size = dims(order)[axis]
+    if isinstance(count, tirx.IntImm) and isinstance(size, tirx.IntImm):
+        if int(count) > int(size):
+            raise ValueError(f"k is {int(count)}, and axis {axis} has {int(size)} elements")
+        return prefix(ctx, order, axis, 0, count)
+    wanted = ctx.bb.emit(relax.op.shape_to_tensor(relax.ShapeExpr([count])))
+    checked = valid_indices(ctx, wanted, [size + 1], axis)
+
+    def compute(x: te.Tensor, checked: te.Tensor, count: Any) -> te.Tensor:
+        shape = [*list(x.shape)[:axis], count, *list(x.shape)[axis + 1 :]]
+
+        def element(*i: Any) -> Any:  # reads what was checked, so that it is checked first
+            return x(*i[:axis], i[axis] + (checked(0) - count), *i[axis + 1 :])
+
+        return te.compute(shape, element, name="first")
+
+    return ctx.emit_te(compute, order, checked, count, name="first")
 
 
 def one_hot(ctx: NodeContext) -> relax.Expr:

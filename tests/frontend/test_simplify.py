@@ -168,3 +168,10 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(data)
     with pytest.raises(ModelError, match="bad"):
         from_onnx(tmp_path / "bad.onnx")
+
+
+def test_more_outputs_than_a_split_makes_are_refused() -> None:
+    """ONNX's shape inference would end the process."""
+    graph = "g (float[4] x) => (float[a] y, float[b] z) { y, z = Split<axis=0, num_outputs=1>(x) }"
+    with pytest.raises(ModelError, match="a Split makes 1 outputs and has 2, the first `y`"):
+        from_onnx(onnx_model(graph, 18))

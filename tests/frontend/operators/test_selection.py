@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from builders import onnx_model
-from kernels import check_model
+from kernels import BuiltModel, check_model, run_model
+
+from relaxc.errors import UnsupportedOpError
 
 
 def floats(*shape: int) -> np.ndarray:
@@ -20,6 +22,27 @@ def test_top_k_of_a_count_computed_by_the_model(largest: int, k: int) -> None:
     }}"""
     x = np.round(floats(4, 5))  # with ties
     check_model(onnx_model(graph), {"x": x, "k": np.array([k])})
+
+
+@pytest.mark.parametrize("k", ["int64[1] k", "float s"])
+def test_more_than_there_is_is_an_error(k: str) -> None:
+    """Computed by the model, or known, of rows that only the data count."""
+    graph = f"g (float[n,5] x, {k}) => (float[a,5] v, int64[a,5] i) {{ v, i = TopK<axis=0>(x, k) }}"
+    model = onnx_model(graph, **({} if "k" in k else {"k": np.array([4])}))
+    built = BuiltModel(model)
+    more = {"k": np.array([4])} if "k" in k else {"s": np.array(0, np.float32)}
+    assert built.run({"x": floats(4, 5), **more})[1].shape == (4, 5)
+    with pytest.raises(RuntimeError, match="out of range of axis 0"):
+        built.run({"x": floats(3, 5), **more})
+
+
+def test_more_than_a_known_axis_has_is_refused() -> None:
+    graph = "g (float[3,5] x) => (float[4,5] v, int64[4,5] i) { v, i = TopK<axis=0>(x, k) }"
+    model = onnx_model(graph, k=np.array([4]))
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    with pytest.raises(UnsupportedOpError, match="TopK"):
+        run_model(model, {"x": floats(3, 5)})
 
 
 def test_one_hot_of_a_depth_computed_by_the_model() -> None:
