@@ -93,7 +93,7 @@ def cases(scheme: Scheme) -> dict[str, CompileOptions]:
         for method in CALIBRATION_METHODS:
             found[f"bare, {method}"] = case(correct=(), calibration=method)
         # More layers in float, for models that lose too much.
-        found["34 dB"] = case(least_sqnr_db=34.0)
+        found["30 dB"] = case(least_sqnr_db=30.0)
         found["38 dB"] = case(least_sqnr_db=38.0)
         found["1 % noise"] = case(most_noise=0.01)
     if "weights" not in scheme:

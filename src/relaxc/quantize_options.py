@@ -80,7 +80,7 @@ class QuantizeOptions:
     calibration: CalibrationMethod = "minmax"
     correct: tuple[ErrorCorrection, ...] | None = None
     layer_calibration: Mapping[str, CalibrationMethod] = field(default_factory=dict, hash=False)
-    least_sqnr_db: float | None = 30.0
+    least_sqnr_db: float | None = 34.0
     most_noise: float | None = None
     per_channel: bool = True
     symmetric: bool = False

@@ -157,13 +157,14 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
         "calibration": "mse",
         "correct": ["smooth", "bias"],
         "layer_calibration": {},
-        "least_sqnr_db": 30.0,
+        "least_sqnr_db": 34.0,
         "most_noise": None,
         "per_channel": True,
         "symmetric": False,
         "exclude": [],
         "group_size": None,
         "speed_gate": True,
+        "distill": None,
     }
     assert "Speed gate" in done.out
 

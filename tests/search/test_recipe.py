@@ -59,7 +59,7 @@ def test_only_tuned_recipes_read_records() -> None:
 def test_words() -> None:
     assert str(Recipe()) == "float32"
     assert str(Recipe(precision="bfloat16")) == "bfloat16"
-    assert str(RECIPE) == "int8 mse, 2 nodes float, 30 dB or float"
+    assert str(RECIPE) == "int8 mse, 2 nodes float, 34 dB or float"
     assert str(Recipe(quantize=QuantizeOptions(least_sqnr_db=None))) == "int8 minmax"
     assert str(SPARSE) == "80% of blocks zero"
     assert str(Recipe(sparsify=SparsifyOptions(pattern=(2, 4)))) == "2:4 zero"
