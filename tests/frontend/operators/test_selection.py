@@ -28,7 +28,8 @@ def test_top_k_of_a_count_computed_by_the_model(largest: int, k: int) -> None:
 def test_more_than_there_is_is_an_error(k: str) -> None:
     """Computed by the model, or known, of rows that only the data count."""
     graph = f"g (float[n,5] x, {k}) => (float[a,5] v, int64[a,5] i) {{ v, i = TopK<axis=0>(x, k) }}"
-    model = onnx_model(graph, **({} if "k" in k else {"k": np.array([4])}))
+    constants = {} if "k" in k else {"k": np.array([4])}
+    model = onnx_model(graph, 18, **constants)
     built = BuiltModel(model)
     more = {"k": np.array([4])} if "k" in k else {"s": np.array(0, np.float32)}
     assert built.run({"x": floats(4, 5), **more})[1].shape == (4, 5)
