@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import re
@@ -23,12 +24,14 @@ import tvm_ffi
 from kernels import workspace_tensors
 from tvm import relax
 
+from relaxc.errors import TargetError
 from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Io, Precision
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.precision.convert_io import ConvertIo
+from relaxc.targets.cuda.driver_stub import load_cuda_support
 from relaxc.targets.cuda.kernels import gemm
 from relaxc.targets.cuda.kernels.launch import DESCRIBE_PATCHES, KernelSource, take_sources
 from relaxc.targets.cuda.toolchain import find_wheel_file
@@ -136,6 +139,9 @@ def _machine(
     mod: tvm.IRModule,
 ) -> tuple[relax.VirtualMachine, list[KernelSource], list[tvm.runtime.Tensor]]:
     mod, sources = take_sources(mod)
+    # TVM's library for CUDA ends the process where a name that it registers is taken.
+    with contextlib.suppress(TargetError):
+        load_cuda_support()
     for source in sources:
         tvm_ffi.register_global_func(source.name, _emulated(source), override=True)
     tvm_ffi.register_global_func("runtime.cuTensorMapEncodeTiled", _describe_matrix, override=True)
