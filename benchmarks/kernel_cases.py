@@ -162,8 +162,8 @@ CASES = (
     _map("transpose, to channels last", "y = Transpose<perm=[0,2,3,1]>(x)"),
     _map("transpose, images", "y = Transpose<perm=[0,2,3,1]>(x)", "8,3,1024,512"),
     _map("transpose, matrix", "y = Transpose<perm=[1,0]>(x)", "4096,4096"),
-    _map("transpose, matrix", "y = Transpose<perm=[1,0]>(x)", "4000,4000"),
-    _map("transpose, matrix", "y = Transpose<perm=[1,0]>(x)", "4099,4099"),
+    _map("transpose, matrix of 4000", "y = Transpose<perm=[1,0]>(x)", "4000,4000"),
+    _map("transpose, matrix of 4099", "y = Transpose<perm=[1,0]>(x)", "4099,4099"),
     Case(
         "transpose, bytes",
         "8256x8256",

@@ -16,16 +16,24 @@ def run_tool(command: Sequence[str], folder: Path) -> subprocess.CompletedProces
     go into `folder`, which the caller deletes, and an interruption ends the whole process group.
     """
     environment = {**os.environ, "TMPDIR": str(folder)}
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    # Until we hold the process, an interruption would leave it behind.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
+    with process:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             stdout, stderr = process.communicate()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
