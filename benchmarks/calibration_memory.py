@@ -20,7 +20,7 @@ import numpy as np
 import relaxc
 from relaxc.measure.feeds import make_feed
 from relaxc.options import CompileOptions, QuantizeOptions
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 _WARM = 100
 _PAGE = os.sysconf("SC_PAGE_SIZE")

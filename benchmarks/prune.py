@@ -30,7 +30,7 @@ from relaxc.options import (
     PruneOptions,
     SparsifyOptions,
 )
-from relaxc.runtime.session import Model
+from relaxc.runtime.model import Model
 
 
 @dataclass(frozen=True)

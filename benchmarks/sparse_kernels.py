@@ -30,7 +30,7 @@ import relaxc
 from relaxc.cli.quiet import quiet
 from relaxc.measure.machine import this_machine
 from relaxc.measure.profile import profile
-from relaxc.runtime.session import Model
+from relaxc.runtime.model import Model
 from relaxc.targets.llvm.groups import sparse
 from relaxc.targets.llvm.machine import machine_of
 from relaxc.targets.registry import backend_for

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 import relaxc
-from relaxc.runtime.session import Model
+from relaxc.runtime.model import Model
 
 _LAYERS, _HEADS, _WIDTH = 5, 4, 8
 _LENGTH = 160

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from relaxc.compiler import CompileResult, compile
     from relaxc.exporting import ExportResult, export
     from relaxc.options import CompileOptions, Diagnostics
-    from relaxc.runtime.session import InferenceSession, Model, TensorInfo, load
+    from relaxc.runtime.model import Model, TensorInfo
+    from relaxc.runtime.session import InferenceSession, load
     from relaxc.search.optimize import optimize
     from relaxc.search.options import SearchOptions
     from relaxc.search.result import Result
@@ -48,8 +49,8 @@ _LAZY = {
     "ExportResult": "relaxc.exporting",
     "export": "relaxc.exporting",
     "InferenceSession": "relaxc.runtime.session",
-    "Model": "relaxc.runtime.session",
-    "TensorInfo": "relaxc.runtime.session",
+    "Model": "relaxc.runtime.model",
+    "TensorInfo": "relaxc.runtime.model",
     "load": "relaxc.runtime.session",
     "optimize": "relaxc.search.optimize",
     "Result": "relaxc.search.result",

@@ -14,7 +14,8 @@ import tvm_ffi
 from relaxc.errors import InputError
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.instrument import OBSERVE
-from relaxc.runtime.session import TensorInfo, load
+from relaxc.runtime.model import TensorInfo
+from relaxc.runtime.session import load
 
 Feed = Mapping[str, Any]
 CalibrationData = Iterable[Feed] | Callable[[Sequence[TensorInfo]], Iterable[Feed]]

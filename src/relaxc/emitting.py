@@ -23,7 +23,8 @@ from relaxc.pass_runner import PassRunner, pass_error
 from relaxc.passes.canonicalize.lift_constants import WEIGHTS
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.prune.segments import Arrays
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.model import Model
+from relaxc.runtime.session import load
 from relaxc.statistics import Histograms
 from relaxc.targets.base import Backend, CompiledModule
 

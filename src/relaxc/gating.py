@@ -26,7 +26,7 @@ from relaxc.passes.quantize.gate import GateQuantization
 from relaxc.passes.quantize.histogram import Histogram
 from relaxc.passes.quantize.instrument import observers
 from relaxc.passes.quantize.quantize_weights import QuantizeWeights
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 from relaxc.runtime.threads import resolve_threads
 from relaxc.targets.base import Backend
 from relaxc.targets.registry import backend_for

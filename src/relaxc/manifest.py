@@ -18,7 +18,7 @@ from relaxc.frontend.importer import ImportedModel, ImportedProgram
 from relaxc.options import CompileOptions
 from relaxc.passes.analysis.cost import layer_costs
 from relaxc.passes.analysis.memory import live_bytes
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 from relaxc.targets.base import Backend, CompiledModule
 
 Members = dict[str, Iterable[Buffer]]

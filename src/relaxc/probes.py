@@ -18,7 +18,7 @@ from relaxc.manifest import describe_inputs, tensor_infos
 from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.quantize.fit_rounding import Named
 from relaxc.quantizing import Remembered
-from relaxc.runtime.session import Model
+from relaxc.runtime.model import Model
 from relaxc.statistics import Histograms, arrays_once, measured_once, results_once
 from relaxc.targets.base import Backend
 from relaxc.targets.registry import backend_for

@@ -31,7 +31,7 @@ from relaxc.passes.quantize.restore_float import RestoreFloat
 from relaxc.passes.quantize.scale_rows import ScaleRows
 from relaxc.passes.quantize.smooth_activations import SmoothActivations
 from relaxc.passes.quantize.unfold_patches import UnfoldPatches
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 # Weights of four bits that share a scale: with more of them, errors grow noticeably.
 _GROUP_SIZE = 32

@@ -28,7 +28,8 @@ from relaxc.passes.prune.masking import Masked
 from relaxc.passes.prune.segments import Arrays
 from relaxc.passes.prune.sensitivity import RATIOS, AnalyzeSensitivity, Point
 from relaxc.replacing import replacing
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.model import Model
+from relaxc.runtime.session import load
 from relaxc.targets.registry import backend_for
 
 # Bumped when a field is renamed or removed.

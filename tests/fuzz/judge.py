@@ -16,7 +16,8 @@ from onnx.reference import ReferenceEvaluator
 
 import relaxc
 from relaxc.errors import InputError, ModelError, OptionError, TargetError
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.model import Model
+from relaxc.runtime.session import load
 
 Feeds = dict[str, np.ndarray]
 # Operators with jumps: the last bit of an input may change their results entirely.

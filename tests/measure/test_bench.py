@@ -13,7 +13,7 @@ from relaxc.errors import InputError, OptionError
 from relaxc.measure.bench import BenchOptions, bench
 from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.machine import Machine, peak_memory_bytes, this_machine
-from relaxc.runtime.session import Model
+from relaxc.runtime.model import Model
 
 
 def test_a_short_measurement(conv_artifact: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from relaxc.errors import InputError, OptionError, OutputError
 from relaxc.measure.feeds import FeedOptions, make_feed, read_feed, symbol_sizes, write_outputs
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 X = TensorInfo("x", "float32", ("batch", 3, "h", "w"))
 IDS = TensorInfo("ids", "int64", ("batch", "seq_len"))

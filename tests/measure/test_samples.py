@@ -9,7 +9,7 @@ import pytest
 
 from relaxc.errors import InputError, OptionError
 from relaxc.measure.samples import samples_from
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 X, Y = TensorInfo("x", "float32", ("n", 3)), TensorInfo("y", "float32", (2, 5))
 

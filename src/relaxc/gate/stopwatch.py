@@ -13,7 +13,7 @@ from tvm import IRModule
 from relaxc.gate.variant import Feed, Seconds, Variant
 from relaxc.measure.kernel_times import KernelTimes
 from relaxc.measure.profile import fastest_calls
-from relaxc.runtime.session import Model
+from relaxc.runtime.model import Model
 
 # Times are the least over so many turns of each model, each of about so many seconds: more of them
 # until the two fastest turns of every model differ by no more than this.

@@ -24,7 +24,8 @@ from relaxc.measure.feeds import FeedOptions
 from relaxc.measure.reference import run_reference
 from relaxc.measure.weights import save, weights_aside
 from relaxc.options import CompileOptions
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.model import Model
+from relaxc.runtime.session import load
 from relaxc.search.recipe import Recipe
 
 

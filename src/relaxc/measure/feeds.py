@@ -14,7 +14,7 @@ from relaxc.artifact import numpy_dtype
 from relaxc.errors import InputError, OptionError, OutputError, near_matches
 from relaxc.options import Shape
 from relaxc.replacing import replacing
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 FillMode = Literal["zeros", "ones", "random"]
 FILL_MODES: tuple[FillMode, ...] = get_args(FillMode)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from relaxc.measure.expressions import evaluate
+from relaxc.runtime.model import Model
 from relaxc.runtime.profiler import NAME_LENGTH, TimedCall, TimedRun
-from relaxc.runtime.session import Model
 
 _NUMBER = re.compile(r"\d+$")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from relaxc.errors import InputError, OptionError
 from relaxc.measure.feeds import read_feed
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 Feed = Mapping[str, Any]
 Samples = Callable[[Sequence[TensorInfo]], Iterable[Feed]]

@@ -12,8 +12,8 @@ from relaxc.runtime import ffi
 from relaxc.runtime.cuda import Gpu, parse_device, parts_of
 from relaxc.runtime.divided import DividedEngine, require_devices
 from relaxc.runtime.library import load_model, require_this_machine
+from relaxc.runtime.model import Model, tensor_infos
 from relaxc.runtime.profiler import TimedRun
-from relaxc.runtime.session import Model, tensor_infos
 
 
 class DividedModel(Model):

@@ -25,7 +25,7 @@ from relaxc.artifact import Artifact, numpy_dtype
 from relaxc.errors import ArtifactError, InputError, OptionError, RelaxcError, near_matches
 from relaxc.runtime.host import FUNCTIONS
 from relaxc.runtime.host.base import integer
-from relaxc.runtime.session import Model, TensorInfo, fits
+from relaxc.runtime.model import Model, TensorInfo, fits
 from relaxc.runtime.tensors import as_array
 
 Values = MutableMapping[str, Any]

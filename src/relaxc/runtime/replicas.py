@@ -16,8 +16,8 @@ import numpy as np
 from relaxc.artifact import numpy_dtype
 from relaxc.errors import InputError, OptionError
 from relaxc.runtime.device_tensor import DeviceTensor
+from relaxc.runtime.model import Model, TensorInfo, require_known
 from relaxc.runtime.profiler import TimedRun
-from relaxc.runtime.session import Model, TensorInfo, require_known
 from relaxc.runtime.tensors import as_array
 
 

@@ -20,7 +20,7 @@ from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import from_onnx
 from relaxc.manifest import describe_inputs
 from relaxc.options import CompileOptions
-from relaxc.runtime.session import TensorInfo
+from relaxc.runtime.model import TensorInfo
 
 Feed = Mapping[str, Any]
 # More samples hardly change the range of an activation.

@@ -12,7 +12,8 @@ from relaxc.errors import InputError, RelaxcError
 from relaxc.measure.bench import BenchOptions
 from relaxc.measure.contenders import Contender, onnxruntime_contender, relaxc_contender
 from relaxc.measure.race import Lap, race_contenders
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.model import Model
+from relaxc.runtime.session import load
 from relaxc.search.dataset import Dataset, Part
 from relaxc.search.metrics import Metric, concatenated, evaluate
 

@@ -16,7 +16,7 @@ import onnx
 from relaxc.calibrate import CalibrationData
 from relaxc.errors import OptionError, TargetError
 from relaxc.measure.roofline import roofline
-from relaxc.runtime.session import Model as LoadedModel
+from relaxc.runtime.model import Model as LoadedModel
 from relaxc.runtime.session import load
 from relaxc.targets.cuda.backend import CudaBackend
 from relaxc.targets.llvm.backend import LlvmBackend

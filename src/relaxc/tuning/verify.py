@@ -16,7 +16,8 @@ import numpy as np
 
 from relaxc.measure.profile import profile
 from relaxc.measure.roofline import Roofline
-from relaxc.runtime.session import Model, load
+from relaxc.runtime.model import Model
+from relaxc.runtime.session import load
 
 _ROUNDS, _RUNS = 6, 8
 _PAIRS, _LEAST_S, _MOST_S = 15, 0.5, 4.0
