@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from relaxc.errors import TargetError
+from relaxc.tuning.conversation import Conversation
 from relaxc.tuning.job import Job
 
 _START_S = 120.0
@@ -56,8 +52,7 @@ class Measurer:
         self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="relaxc-")
         self._jobs = 0
-        self._child: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
+        self._child: Conversation | None = None
         self._task: Path | None = None
 
     def __enter__(self) -> Measurer:
@@ -120,15 +115,14 @@ class Measurer:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         child = self._child or self._start()
-        answer = self._exchange(child, request, self._options.timeout_s)
+        answer = child.ask(request, self._options.timeout_s)
         if answer["outcome"] in ("crashed", "timeout", "memory"):
             self._stop()
         return answer
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Conversation:
         options = self._options
-        self._buffer = b""
-        self._child = subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "relaxc.tuning.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -136,13 +130,14 @@ class Measurer:
             # Ctrl-C is for us: the record of the trial at hand is still to be written.
             start_new_session=True,
         )
+        self._child = Conversation(child)
         setup = {
             "target": self._target,
             "threads": options.threads,
             "sweep_bytes": options.sweep_bytes,
             "memory_bytes": options.memory_bytes,
         }
-        answer = self._exchange(self._child, setup, _START_S)
+        answer = self._child.ask(setup, _START_S)
         if answer["outcome"] != "ready":
             self._stop()
             raise TargetError(
@@ -151,32 +146,7 @@ class Measurer:
             )
         return self._child
 
-    def _exchange(
-        self, child: subprocess.Popen[bytes], request: dict[str, Any], timeout_s: float
-    ) -> dict[str, Any]:
-        assert child.stdin is not None and child.stdout is not None
-        try:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.flush()
-        except OSError:
-            return {"outcome": "crashed"}
-        end = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([child.stdout], [], [], left)[0]:
-                return {"outcome": "timeout"}
-            more = os.read(child.stdout.fileno(), 1 << 16)
-            if not more:
-                return {"outcome": "crashed"}
-            self._buffer += more
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
     def _stop(self) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        with contextlib.suppress(OSError):
-            child.communicate()
+        if child is not None:
+            child.kill()

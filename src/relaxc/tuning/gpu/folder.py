@@ -30,12 +30,12 @@ from relaxc.targets.cuda.kernels.launch import KernelSource, launch_of, source_o
 from relaxc.targets.cuda.library import CudaSite
 from relaxc.targets.cuda.toolchain import find_compiler
 from relaxc.targets.tuning.task import Choice
-from relaxc.tuning import judging
+from relaxc.tuning import conversation, judging
 from relaxc.tuning.gpu import bench, driver, measure
 
 # Relative to the largest number: how far a candidate may be from the untuned kernel.
 _TOLERANCES = {"float32": 2e-4, "tf32": 4e-3, "float16": 4e-3, "bfloat16": 3e-2, "int8": 4e-3}
-_MODULES = (packing, judging, bench, driver, measure)
+_MODULES = (packing, judging, conversation, bench, driver, measure)
 _SCRIPT = '''"""Measures these candidates on this machine's GPU; see `--help`."""
 
 import sys

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from relaxc.tuning.conversation import Conversation
 from relaxc.tuning.gpu.bench import Bench, Machine, read_plan
 from relaxc.tuning.gpu.driver import Device, DriverError
 
@@ -146,8 +146,7 @@ class Child:
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
-        self._child: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
+        self._child: Conversation | None = None
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Have something done; the answer says how it ended."""
@@ -155,37 +154,14 @@ class Child:
             return {"outcome": "ok"}
         is_new = self._child is None
         if self._child is None:
-            self._buffer = b""
-            self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            self._child = Conversation(
+                subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             )
         slow = is_new or request["kind"] in ("hello", "untuned")
-        answer = self._exchange(self._child, request, _START_S if slow else _TRIAL_S)
+        answer = self._child.ask(request, _START_S if slow else _TRIAL_S)
         # A kernel that reads where it must not leaves a GPU that its process cannot use any more.
         if answer["outcome"] not in ("ok", "wrong"):
             self.stop()
-        return answer
-
-    def _exchange(
-        self, child: subprocess.Popen[bytes], request: Mapping[str, Any], timeout_s: float
-    ) -> dict[str, Any]:
-        assert child.stdin is not None and child.stdout is not None
-        try:
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            child.stdin.flush()
-        except OSError:
-            return {"outcome": "crashed"}
-        end = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([child.stdout], [], [], left)[0]:
-                return {"outcome": "timeout"}
-            more = os.read(child.stdout.fileno(), 1 << 16)
-            if not more:
-                return {"outcome": "crashed"}
-            self._buffer += more
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
         return answer
 
     def stop(self) -> None:
@@ -193,7 +169,6 @@ class Child:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            child.communicate()
 
 
 class Worker:

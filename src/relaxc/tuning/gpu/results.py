@@ -29,7 +29,9 @@ def records_of(folder: Path) -> list[Fields]:
         lines = list(_lines(text))
     except FileNotFoundError as err:
         name = Path(str(err.filename)).name
-        hint = f"; run `python {folder}/measure.py` where the GPU is" if name == RESULTS else ""
+        hint = "; give a folder that `--candidates` wrote"
+        if name == RESULTS:
+            hint = f"; run `python {folder}/measure.py` where the GPU is"
         raise InputError(f"`{folder}` has no `{name}`{hint}") from None
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise InputError(f"`{folder}` cannot be read: {err}") from err
