@@ -13,6 +13,7 @@ from onnx import external_data_helper, numpy_helper
 
 from relaxc.calibrate import CalibrationData
 from relaxc.compiler import require_writable
+from relaxc.correcting import correction_on
 from relaxc.errors import ModelError, OptionError, OutputError
 from relaxc.frontend.export.exporter import to_onnx
 from relaxc.frontend.extension import Extension
@@ -24,8 +25,8 @@ from relaxc.passes.pipeline import graph_passes
 from relaxc.passes.prune.prune_channels import PruneReport
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.probes import Probes
-from relaxc.pruning import pruning_passes, require_outputs, require_samples, training_pass
-from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
+from relaxc.pruning import pruning_passes, require_outputs, require_samples
+from relaxc.quantizing import Study, is_calibrated, quantization_passes
 from relaxc.replacing import replacing
 from relaxc.targets.registry import backend_for
 
@@ -111,21 +112,7 @@ def export(
         kernel_clock(backend_for(options.target), probes.build, probes.feed),
         lambda: imported.outputs,
     )
-    correction = Correction(
-        probes.run,
-        probes.shown,
-        probes.run_once,
-        measured.append,
-        probes.once,
-        lambda how, teacher: training_pass(
-            how,
-            teacher,
-            probes.run,
-            probes.samples,
-            diagnostics,
-            lambda: probes.imported.outputs,
-        ),
-    )
+    correction = correction_on(probes, diagnostics, measured.append)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     passes = select_passes(graph_passes(quantization, pruning), options, diagnostics)
     changing = {id(p) for p in (*pruning, *quantization)}

@@ -14,6 +14,7 @@ import onnx
 from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData
+from relaxc.correcting import correction_on
 from relaxc.errors import OptionError
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_model
@@ -32,8 +33,8 @@ from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.passes.quantize.unquantized import unquantized
 from relaxc.probes import Probes
-from relaxc.pruning import pruning_passes, require_outputs, require_samples, training_pass
-from relaxc.quantizing import Correction, Study, is_calibrated, quantization_passes
+from relaxc.pruning import pruning_passes, require_outputs, require_samples
+from relaxc.quantizing import Study, is_calibrated, quantization_passes
 from relaxc.targets.base import Backend
 
 
@@ -124,21 +125,7 @@ def prepare(
     gated: list[GateReport] = []
     measured: list[Study] = []
     probes = Probes(backend, calibration_data, recovery_data)
-    correction = Correction(
-        probes.run,
-        probes.shown,
-        probes.run_once,
-        measured.append,
-        probes.once,
-        lambda how, teacher: training_pass(
-            how,
-            teacher,
-            probes.run,
-            probes.samples,
-            diagnostics,
-            lambda: probes.imported.outputs,
-        ),
-    )
+    correction = correction_on(probes, diagnostics, measured.append)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     if has_speed_gate(options, backend, warnings):
         gate = gate_pass(
