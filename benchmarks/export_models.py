@@ -30,6 +30,8 @@ from torch import Tensor, nn
 _DECLARED = torch.library.Library("torchvision", "FRAGMENT")
 try:
     import torchvision  # noqa: F401
+except ModuleNotFoundError:
+    pass  # timm needs it, what is written out here does not
 except RuntimeError:
     for _name in ("nms", "qnms"):
         _DECLARED.define(f"{_name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
