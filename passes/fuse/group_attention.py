@@ -31,12 +31,8 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import ATTENTION
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_main
-from relaxc.passes.fuse.outline import BindingGraph, operator_call, outline
-
-_VIEWS = frozenset(
-    f"relax.{op}" for op in ("permute_dims", "reshape", "strided_slice", "squeeze", "expand_dims")
-)
+from relaxc.passes.fuse.outline import BindingGraph, operator_call
+from relaxc.passes.fuse.outline_pattern import VIEWS, outline_pattern
 
 
 class AttentionLibrary(Protocol):
@@ -68,67 +64,14 @@ class GroupAttention(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Group in every dataflow block of `main`."""
-        builder = relax.BlockBuilder(mod)
-        mod = rewrite_main(builder, lambda block: self._rewrite(builder, block))
-        return relax.transform.DeadCodeElimination()(mod)
 
-    def _rewrite(
-        self, builder: relax.BlockBuilder, block: relax.BindingBlock
-    ) -> list[relax.Binding]:
-        bindings = list(block.bindings)
-        if not isinstance(block, relax.DataflowBlock):
-            return bindings
-        graph = BindingGraph(bindings)
-        removed: set[int] = set()
-        replaced: dict[int, relax.Binding] = {}
-        for i, binding in enumerate(bindings):
-            call = operator_call(binding)
+        def find(graph: BindingGraph, i: int) -> list[list[int]]:
+            call = operator_call(graph.bindings[i])
             if call is None or str(call.op.name) != "relax.nn.softmax":
-                continue
-            found = _Finder(graph, self.library).find(i)
-            if found is None:
-                continue
-            # With concatenations, or what they make as it is.
-            tries = [found.members, found.without_joins] if found.joins else [found.members]
-            fitting = (m for m in tries if self._has_kernel([bindings[i] for i in m]))  # 3.
-            members = next(fitting, None)
-            if members is None:
-                continue
-            core, group = found.core, [bindings[m] for m in members]
-            removed |= core - {members[-1]}
-            name = f"{ATTENTION}_{len(replaced)}"
-            replaced[members[-1]] = outline(builder, group, ATTENTION, name)
-        return [replaced.get(i, b) for i, b in enumerate(bindings) if i not in removed]
+                return []
+            return _Finder(graph, self.library).find(i)
 
-    def _has_kernel(self, group: list[relax.Binding]) -> bool:
-        trial = relax.BlockBuilder()
-        attempt = outline(trial, group, ATTENTION, ATTENTION)
-        return self.library.has_attention(trial.get()[attempt.value.op])
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One attention around a softmax.
-
-    Attributes:
-        core: bindings that disappear.
-        views: those that are copied.
-        joins: those that are copied as well, concatenations and views behind them.
-    """
-
-    core: set[int]
-    views: set[int]
-    joins: set[int]
-
-    @property
-    def members(self) -> list[int]:
-        """All bindings of the group, in order."""
-        return sorted(self.core | self.views | self.joins)
-
-    @property
-    def without_joins(self) -> list[int]:
-        """All but concatenations, whose results the group reads."""
-        return sorted(self.core | (self.views - self.joins))
+        return outline_pattern(mod, ATTENTION, find, self.library.has_attention)  # 3.
 
 
 class _Finder:
@@ -138,18 +81,22 @@ class _Finder:
         self.graph = graph
         self.library = library
 
-    def find(self, softmax: int) -> _Found | None:
-        """The attention around a softmax, if it is one."""
+    def find(self, softmax: int) -> list[list[int]]:
+        """The attention around a softmax, if it is one: at best with the concatenations it reads.
+
+        Bindings between its products are read by nobody else, and so disappear; views, and
+        concatenations with the views behind them, may stay.
+        """
         call = self._at(softmax)
         if int(call.attrs.axis) not in (-1, call.ty.ndim - 1) or call.ty.ndim != 4:  # 1.
-            return None
+            return []
         scores = self._scores(call.args[0])
         after = self._only_user(softmax)
         if scores is None or after is None or not self._is_product(after):
-            return None
+            return []
         product, chain = scores
         if self._at(after).args[0] != self.graph.bindings[softmax].var:
-            return None
+            return []
         core = {product, *chain, softmax, after}
         views: set[int] = set()
         joins: set[int] = set()
@@ -162,7 +109,8 @@ class _Finder:
         while (user := self._only_user(last)) is not None and self._is_back_view(user):
             last = user
             core.add(user)
-        return _Found(core, views, joins)
+        alone = sorted(core | (views - joins))
+        return [sorted(core | views | joins), alone] if joins else [alone]
 
     def _at(self, i: int) -> relax.Call:
         call = operator_call(self.graph.bindings[i])
@@ -223,7 +171,7 @@ class _Finder:
             call = self._at(i)
             op = str(call.op.name)
             scaled = op in ("relax.multiply", "relax.divide") and _is_number(call.args[1])
-            if op not in _VIEWS and not scaled:
+            if op not in VIEWS and not scaled:
                 break
             found.add(i)
             expr = call.args[0]

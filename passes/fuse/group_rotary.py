@@ -23,12 +23,8 @@ from tvm import IRModule, relax, tirx
 
 from relaxc.layout import ROTATE
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_main
-from relaxc.passes.fuse.outline import BindingGraph, operator_call, outline
-
-_VIEWS = frozenset(
-    f"relax.{op}" for op in ("permute_dims", "reshape", "strided_slice", "squeeze", "expand_dims")
-)
+from relaxc.passes.fuse.outline import BindingGraph, operator_call
+from relaxc.passes.fuse.outline_pattern import VIEWS, outline_pattern
 
 
 class RotaryLibrary(Protocol):
@@ -53,28 +49,12 @@ class GroupRotary(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Group in every dataflow block of `main`."""
-        builder = relax.BlockBuilder(mod)
-        mod = rewrite_main(builder, lambda block: self._rewrite(builder, block))
-        return relax.transform.DeadCodeElimination()(mod)
 
-    def _rewrite(
-        self, builder: relax.BlockBuilder, block: relax.BindingBlock
-    ) -> list[relax.Binding]:
-        bindings = list(block.bindings)
-        if not isinstance(block, relax.DataflowBlock):
-            return bindings
-        graph = BindingGraph(bindings)
-        replaced: dict[int, relax.Binding] = {}
-        for i in range(len(bindings)):
+        def find(graph: BindingGraph, i: int) -> list[list[int]]:
             members = _Finder(graph).find(i)
-            if members is None:
-                continue
-            group = [bindings[m] for m in members]
-            trial = relax.BlockBuilder()
-            attempt = outline(trial, group, ROTATE, ROTATE)
-            if self.library.has_rotary(trial.get()[attempt.value.op]):
-                replaced[i] = outline(builder, group, ROTATE, f"{ROTATE}_{len(replaced)}")
-        return [replaced.get(i, b) for i, b in enumerate(bindings)]
+            return [] if members is None else [members]
+
+        return outline_pattern(mod, ROTATE, find, self.library.has_rotary)
 
 
 class _Finder:
@@ -145,7 +125,7 @@ class _Finder:
         found: set[int] = set()
         while (i := self._producer(expr)) is not None:
             call = operator_call(self.graph.bindings[i])
-            if call is None or str(call.op.name) not in _VIEWS:
+            if call is None or str(call.op.name) not in VIEWS:
                 break
             found.add(i)
             expr = call.args[0]
