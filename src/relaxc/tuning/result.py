@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from relaxc.targets.tuning.history import History
 from relaxc.targets.tuning.task import Choice
+from relaxc.tuning.plan import Entry
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,39 @@ class TunedKernel:
     after_s: float | None
     of_peak: float | None
     share: float | None
+
+    @staticmethod
+    def of(
+        entry: Entry,
+        history: History,
+        before_s: float | None,
+        least_s: float | None = None,
+        total_s: float | None = None,
+    ) -> TunedKernel:
+        """What is known about a kernel.
+
+        Args:
+            entry: the kernel.
+            history: its trials, and what follows from them.
+            before_s: as above.
+            least_s: what the machine needs at least, if that is known.
+            total_s: the untuned model's time, likewise.
+        """
+        decision = history.decide(entry.task)
+        choice = None if decision is None else decision.choice
+        ratio = 1.0 if decision is None or choice is None else decision.ratio
+        return TunedKernel(
+            task=str(entry.task),
+            key=entry.task.key,
+            calls=entry.calls,
+            choices=len(entry.space),
+            trials=len(history.trials(entry.task)),
+            choice=choice,
+            before_s=before_s,
+            after_s=None if before_s is None else before_s * ratio,
+            of_peak=least_s / (before_s * ratio) if before_s and least_s else None,
+            share=before_s / total_s if before_s and total_s else None,
+        )
 
 
 @dataclass(frozen=True)

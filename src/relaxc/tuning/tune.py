@@ -325,13 +325,17 @@ class _Tuner:
         """What is known now."""
         known = known or self._known() or {}
         parts = known.get("kernels", {})
-        total = float(known.get("before_s", 0.0))
+        total = float(known.get("before_s", 0.0)) or None
         budget = Budget(self.options.trials, self.options.time_budget_s)
         trials, seconds = budget.spent(self.entries, self.history)
         return TuneResult(
             records=self.store.path,
-            kernels=tuple(self._kernel(entry, parts, total) for entry in self.entries),
-            before_s=total or None,
+            kernels=tuple(
+                TunedKernel.of(entry, self.history, before, least, total)
+                for entry in self.entries
+                for before, least in [parts.get(entry.task.key, (None, None))]
+            ),
+            before_s=total,
             after_s=known.get("after_s"),
             ratio=known.get("ratio"),
             trials=self.trials,
@@ -340,24 +344,6 @@ class _Tuner:
             seconds=time.monotonic() - self.start,
             stopped=stopped,
             warnings=tuple(self.warnings),
-        )
-
-    def _kernel(self, entry: Entry, parts: dict[str, Any], total: float) -> TunedKernel:
-        before, least = parts.get(entry.task.key, (None, None))
-        decision = self.history.decide(entry.task)
-        is_tuned = decision is not None and decision.choice is not None
-        ratio = decision.ratio if decision is not None and is_tuned else 1.0
-        return TunedKernel(
-            task=str(entry.task),
-            key=entry.task.key,
-            calls=entry.calls,
-            choices=len(entry.space),
-            trials=len(self.history.trials(entry.task)),
-            choice=decision.choice if decision is not None else None,
-            before_s=before,
-            after_s=None if before is None else before * ratio,
-            of_peak=None if not before or not least else least / (before * ratio),
-            share=None if not before or not total else before / total,
         )
 
 

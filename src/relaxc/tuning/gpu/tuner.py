@@ -211,21 +211,7 @@ class GpuTuner:
         trials = self._history.trials(entry.task)
         times = [float(t["untuned_seconds"]) for t in trials if "untuned_seconds" in t]
         before = statistics.median(times) * entry.calls if times else None
-        decision = self._history.decide(entry.task)
-        is_tuned = decision is not None and decision.choice is not None
-        ratio = decision.ratio if decision is not None and is_tuned else 1.0
-        return TunedKernel(
-            task=str(entry.task),
-            key=entry.task.key,
-            calls=entry.calls,
-            choices=len(entry.space),
-            trials=len(trials),
-            choice=decision.choice if decision is not None else None,
-            before_s=before,
-            after_s=None if before is None else before * ratio,
-            of_peak=None,
-            share=None,
-        )
+        return TunedKernel.of(entry, self._history, before)
 
 
 def measure_here(folder: Path, seconds: float) -> None:
