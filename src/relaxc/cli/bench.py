@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -71,15 +71,9 @@ def bench(
     inputs: Path | None,
     fill_mode: FillMode,
     seed: int,
-    input_shapes: tuple[str, ...],
-    target: str,
-    opt_level: int,
-    disabled_passes: tuple[str, ...],
-    precision: str,
-    preprocess: tuple[str, ...],
-    postprocess: tuple[str, ...],
     as_json: bool,
     debug: bool,
+    **shape: Any,
 ) -> None:
     """Measure latency, throughput, load time and memory of an ARTIFACT.
 
@@ -94,14 +88,9 @@ def bench(
     from relaxc.report import benching
 
     path = paths[0]
-    flags = ["--target", target, f"-O{opt_level}", "--precision", precision]
-    flags += [word for name in disabled_passes for word in ("--disabled-pass", name)]
-    flags += [word for text in input_shapes for word in ("--input-shapes", text)]
-    flags += [word for text in preprocess for word in ("--preprocess", text)]
-    flags += [word for text in postprocess for word in ("--postprocess", text)]
     feed_options = FeedOptions(
         path=inputs,
-        shapes=parameters.read_shapes(input_shapes),
+        shapes=parameters.read_shapes(shape["input_shapes"]),
         fill_mode=fill_mode,
         seed=seed,
     )
@@ -121,7 +110,7 @@ def bench(
     if len(paths) > 1:
         _race(paths, bench_options, as_json, debug)
         return
-    with _compiled(path, flags) as artifact:
+    with _compiled(path, _flags(**shape)) as artifact:
         if artifact != path:  # the shapes of a model have gone into its artifact
             bench_options = replace(bench_options, feed=replace(feed_options, shapes={}))
         with progress("Measuring", is_shown=not (as_json or debug)):
@@ -145,6 +134,28 @@ def _race(paths: tuple[Path, ...], options: BenchOptions, as_json: bool, debug: 
         parameters.print_json("bench", racing.as_json(result))
     else:
         click.echo(racing.as_text(result))
+
+
+def _flags(
+    target: str,
+    opt_level: int,
+    disabled_passes: tuple[str, ...],
+    input_shapes: tuple[str, ...],
+    precision: str,
+    preprocess: tuple[str, ...],
+    postprocess: tuple[str, ...],
+) -> list[str]:
+    """What was said about compiling, for a command line of its own."""
+    repeated = {
+        "--disabled-pass": disabled_passes,
+        "--input-shapes": input_shapes,
+        "--preprocess": preprocess,
+        "--postprocess": postprocess,
+    }
+    flags = ["--target", target, f"-O{opt_level}", "--precision", precision]
+    return flags + [
+        word for name, given in repeated.items() for one in given for word in (name, one)
+    ]
 
 
 @contextlib.contextmanager

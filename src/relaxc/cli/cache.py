@@ -65,20 +65,12 @@ def stats(tuning_records: Path | None, as_json: bool, debug: bool) -> None:
 def why(
     model: Path,
     tuning_records: Path | None,
-    target: str,
-    opt_level: int,
-    disabled_passes: tuple[str, ...],
-    precision: str,
-    preprocess: tuple[str, ...],
-    postprocess: tuple[str, ...],
-    input_shapes: tuple[str, ...],
     as_json: bool,
     debug: bool,
+    **shape: Any,
 ) -> None:
     """Explain what compiling a MODEL finds in the records, and what it misses."""
-    options = parameters.read_compile_options(
-        target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
-    )
+    options = parameters.read_compile_options(**shape)
     with quiet(debug):
         from relaxc.report import caching
         from relaxc.tuning import maintain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,15 +47,9 @@ def check(
     inputs: Path | None,
     fill_mode: FillMode,
     seed: int,
-    input_shapes: tuple[str, ...],
-    target: str,
-    opt_level: int,
-    disabled_passes: tuple[str, ...],
-    precision: str,
-    preprocess: tuple[str, ...],
-    postprocess: tuple[str, ...],
     as_json: bool,
     debug: bool,
+    **shape: Any,
 ) -> int:
     """Compare a MODEL, or the ARTIFACT compiled from one, with ONNX Runtime.
 
@@ -66,9 +61,7 @@ def check(
     limits = {name: value for name, value in given.items() if value is not None}
     Tolerance(**limits)  # complains before the work
     function = parameters.read_function(evaluate)
-    options = parameters.read_compile_options(
-        target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
-    )
+    options = parameters.read_compile_options(**shape)
     with progress("Checking", is_shown=not (as_json or debug)), quiet(debug):
         from relaxc.measure.check import CheckOptions
         from relaxc.measure.check import check as compare

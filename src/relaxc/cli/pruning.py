@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import click
 
-from relaxc.cli.parameters import BATCH, LOGITS, PATH
+from relaxc.cli.parameters import BATCH, LOGITS, PATH, stacked
 from relaxc.errors import OptionError
 from relaxc.options import (
     AUGMENTATIONS,
@@ -24,100 +22,89 @@ from relaxc.options import (
     parse_pruning,
 )
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def pruning(command: _Command) -> _Command:
-    """What to remove."""
-    options = [
-        click.option(
-            "--prune",
-            multiple=True,
-            metavar="WHAT=SHARE",
-            help="Remove channels: `channels=0.5`, `macs=0.3`, `params=0.4` or `latency=0.5` less "
-            "than before; or set weights to zero: `unstructured=0.5`, `2:4` or, in blocks that "
-            "kernels leave out, `block=0.8`. May be given for each.",
-        ),
-        click.option(
-            "--importance",
-            type=click.Choice(IMPORTANCES),
-            default="l2",
-            show_default=True,
-            help="How channels are judged; all but `l1` and `l2` need `--samples`.",
-        ),
-        click.option(
-            "--scope",
-            type=click.Choice(SCOPES),
-            default="uniform",
-            show_default=True,
-            help="The same share everywhere, or what matters least in a layer or in the model.",
-        ),
-        click.option(
-            "--round-to",
-            default="auto",
-            show_default=True,
-            help="Channel counts become multiples of this; auto: what the target's vectors hold.",
-        ),
-        click.option(
-            "--keep",
-            multiple=True,
-            metavar="NODE",
-            help="Leave a node's channels: its name, or a regular expression; may be repeated.",
-        ),
-        click.option(
-            "--recover",
-            metavar="DATA",
-            help="Correct the weights that are left by these samples, given as for `--calibrate`.",
-        ),
-        click.option(
-            "--samples", metavar="DATA", help="Judge channels by these, without correction."
-        ),
-        click.option(
-            "--distill",
-            "distill_epochs",
-            type=int,
-            metavar="EPOCHS",
-            help="Train the weights that are left, or their integers, to do what the whole model "
-            "does on `--recover`'s (without `--prune`: `--calibrate`'s) samples; no labels.",
-        ),
-        click.option(
-            "--learning-rate",
-            type=float,
-            default=0.003,
-            show_default=True,
-            help="Of distillation: the longest step, relative to the size of a weight.",
-        ),
-        click.option(
-            "--augment",
-            multiple=True,
-            type=click.Choice(AUGMENTATIONS),
-            help="Change samples for distillation: images are mirrored or moved, or samples mixed; "
-            "may be repeated.",
-        ),
-        click.option(
-            "--distill-batch", "batch", type=int, default=32, show_default=True, help=BATCH
-        ),
-        click.option("--logits", multiple=True, metavar="OUTPUT", help=LOGITS),
-        click.option(
-            "--checkpoint",
-            type=PATH,
-            help="Keep the state of distillation there, and go on from it.",
-        ),
-        click.option(
-            "--sensitivity",
-            metavar="FILE|DATA",
-            help="Take from each group what the result misses least: by a file of `relaxc "
-            "sensitivity`, or measured on these samples.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+pruning = stacked(
+    click.option(
+        "--prune",
+        multiple=True,
+        metavar="WHAT=SHARE",
+        help="Remove channels: `channels=0.5`, `macs=0.3`, `params=0.4` or `latency=0.5` less "
+        "than before; or set weights to zero: `unstructured=0.5`, `2:4` or, in blocks that "
+        "kernels leave out, `block=0.8`. May be given for each.",
+    ),
+    click.option(
+        "--importance",
+        type=click.Choice(IMPORTANCES),
+        default="l2",
+        show_default=True,
+        help="How channels are judged; all but `l1` and `l2` need `--samples`.",
+    ),
+    click.option(
+        "--scope",
+        type=click.Choice(SCOPES),
+        default="uniform",
+        show_default=True,
+        help="The same share everywhere, or what matters least in a layer or in the model.",
+    ),
+    click.option(
+        "--round-to",
+        default="auto",
+        show_default=True,
+        help="Channel counts become multiples of this; auto: what the target's vectors hold.",
+    ),
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="NODE",
+        help="Leave a node's channels: its name, or a regular expression; may be repeated.",
+    ),
+    click.option(
+        "--recover",
+        metavar="DATA",
+        help="Correct the weights that are left by these samples, given as for `--calibrate`.",
+    ),
+    click.option("--samples", metavar="DATA", help="Judge channels by these, without correction."),
+    click.option(
+        "--distill",
+        "distill_epochs",
+        type=int,
+        metavar="EPOCHS",
+        help="Train the weights that are left, or their integers, to do what the whole model "
+        "does on `--recover`'s (without `--prune`: `--calibrate`'s) samples; no labels.",
+    ),
+    click.option(
+        "--learning-rate",
+        type=float,
+        default=0.003,
+        show_default=True,
+        help="Of distillation: the longest step, relative to the size of a weight.",
+    ),
+    click.option(
+        "--augment",
+        multiple=True,
+        type=click.Choice(AUGMENTATIONS),
+        help="Change samples for distillation: images are mirrored or moved, or samples mixed; "
+        "may be repeated.",
+    ),
+    click.option("--distill-batch", "batch", type=int, default=32, show_default=True, help=BATCH),
+    click.option("--logits", multiple=True, metavar="OUTPUT", help=LOGITS),
+    click.option(
+        "--checkpoint",
+        type=PATH,
+        help="Keep the state of distillation there, and go on from it.",
+    ),
+    click.option(
+        "--sensitivity",
+        metavar="FILE|DATA",
+        help="Take from each group what the result misses least: by a file of `relaxc "
+        "sensitivity`, or measured on these samples.",
+    ),
+)
 
 
 def read_pruning(
     options: CompileOptions,
-    texts: tuple[str, ...],
+    *,
+    prune: tuple[str, ...],
     importance: Importance,
     scope: Scope,
     round_to: str,
@@ -127,13 +114,13 @@ def read_pruning(
     sensitivity: str | None,
     distill: DistillOptions | None,
 ) -> CompileOptions:
-    """Read the options of `pruning`.
+    """The options with what those of `pruning` say.
 
     Raises:
         OptionError: they do not fit together.
     """
     given = any(value is not None for value in (recover, samples, sensitivity))
-    if not texts and (given or keep):
+    if not prune and (given or keep):
         raise OptionError(
             "`--recover`, `--samples`, `--sensitivity`, `--keep` go with `--prune`; a recipe gets "
             "its samples by `--calibrate`"
@@ -149,25 +136,19 @@ def read_pruning(
             samples = samples or sensitivity
     if round_to != "auto" and not round_to.isdecimal():
         raise OptionError(f"`--round-to {round_to}` is neither `auto` nor a number")
-    if texts and importance not in ("l1", "l2") and recover is None and samples is None:
+    if prune and importance not in ("l1", "l2") and recover is None and samples is None:
         raise OptionError(
             f"`--importance {importance}` needs samples; give them with `--recover` or `--samples`"
         )
-    for what, amount in map(parse_pruning, texts):
+    for what, amount in map(parse_pruning, prune):
         if isinstance(what, int) or what == "unstructured" or what == "block":
             if options.sparsify is not None:
                 raise OptionError("weights can be pruned in one way only; give `--prune` once")
-            if importance in ("activation", "fisher"):
-                instead = "wanda" if importance == "activation" else "obs"
-                raise OptionError(f"`--importance {importance}` is for channels; use `{instead}`")
-            criterion: Criterion = "magnitude"
-            if importance == "wanda" or importance == "obs":
-                criterion = importance
             sparsify = SparsifyOptions(
                 share=0.0 if isinstance(what, int) else amount,
                 blocks=what == "block",
                 pattern=(what, int(amount)) if isinstance(what, int) else None,
-                criterion=criterion,
+                criterion=_criterion(importance),
                 exclude=keep,
                 recover=recover is not None,
                 distill=distill,
@@ -176,7 +157,7 @@ def read_pruning(
         elif options.prune is not None:
             raise OptionError("channels can be pruned in one way only; give `--prune` once")
         else:
-            prune = PruneOptions(
+            channels = PruneOptions(
                 saving=what,
                 share=amount,
                 importance=importance,
@@ -187,8 +168,16 @@ def read_pruning(
                 curves=curves,
                 distill=distill,
             )
-            options = replace(options, prune=prune)
+            options = replace(options, prune=channels)
     return options
+
+
+def _criterion(importance: Importance) -> Criterion:
+    """How single weights are judged."""
+    if importance in ("activation", "fisher"):
+        instead = "wanda" if importance == "activation" else "obs"
+        raise OptionError(f"`--importance {importance}` is for channels; use `{instead}`")
+    return importance if importance == "wanda" or importance == "obs" else "magnitude"
 
 
 def data_of(sensitivity: str | None) -> str | None:

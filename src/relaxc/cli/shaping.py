@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from relaxc.cli import parameters, pruning
+from relaxc.cli import parameters, pruning, quantizing
 from relaxc.errors import OptionError
 from relaxc.measure.samples import Samples, samples_from
 from relaxc.options import (
@@ -16,24 +14,14 @@ from relaxc.options import (
     CompileOptions,
     DistillOptions,
     Importance,
-    QuantizeOptions,
     Scheme,
     Scope,
 )
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def shaping(command: _Command) -> _Command:
-    """All of them."""
-    for options in (
-        parameters.quantizing,
-        pruning.pruning,
-        parameters.shapes,
-        parameters.compiling,
-    ):
-        command = options(command)
-    return command
+# All of them, in the order of `--help`.
+shaping = parameters.stacked(
+    parameters.compiling, parameters.shapes, pruning.pruning, quantizing.quantizing
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +82,13 @@ def read_shaping(
         OptionError: they do not fit together.
     """
     options = parameters.read_compile_options(
-        target, opt_level, disabled_passes, input_shapes, precision, preprocess, postprocess
+        target=target,
+        opt_level=opt_level,
+        disabled_passes=disabled_passes,
+        input_shapes=input_shapes,
+        precision=precision,
+        preprocess=preprocess,
+        postprocess=postprocess,
     )
     distill = None
     if distill_epochs is not None:
@@ -114,37 +108,32 @@ def read_shaping(
         raise OptionError("`--augment`, `--logits` and `--checkpoint` go with `--distill`")
     options = pruning.read_pruning(
         options,
-        prune,
-        importance,
-        scope,
-        round_to,
-        keep,
-        recover,
-        samples,
-        sensitivity,
-        distill if prune else None,
+        prune=prune,
+        importance=importance,
+        scope=scope,
+        round_to=round_to,
+        keep=keep,
+        recover=recover,
+        samples=samples,
+        sensitivity=sensitivity,
+        distill=distill if prune else None,
     )
-    if quantize is not None:
-        quantization = QuantizeOptions(
-            scheme=quantize,
-            calibration=calibration,
-            correct=parameters.read_corrections(correct),
-            least_sqnr_db=least_sqnr or None,
-            most_noise=most_noise,
-            per_channel=per_channel,
-            symmetric=symmetric,
-            exclude=exclude,
-            group_size=group_size,
-            speed_gate=speed_gate,
-            distill=distill,
-        )
-        options = replace(options, quantize=quantization)
-        if quantize == "int8" and calibrate is None:
-            raise OptionError(
-                "`--quantize int8` needs calibration data; give it with `--calibrate`"
-            )
-    elif exclude or group_size is not None or (calibrate is not None and recipe is None):
-        raise OptionError("`--calibrate`, `--exclude` and `--group-size` go with `--quantize`")
+    options = quantizing.read_quantizing(
+        options,
+        quantize=quantize,
+        group_size=group_size,
+        calibrate=calibrate,
+        calibration=calibration,
+        correct=correct,
+        least_sqnr=least_sqnr,
+        most_noise=most_noise,
+        per_channel=per_channel,
+        symmetric=symmetric,
+        exclude=exclude,
+        recipe=recipe,
+        speed_gate=speed_gate,
+        distill=distill,
+    )
     if recipe is not None:
         options = _from_recipe(recipe, options, calibrate is not None)
     source = recover or samples or pruning.data_of(sensitivity)
