@@ -25,9 +25,9 @@ def dequantized_groups(
 
     Args:
         bb: where to.
-        integers: int8 or uint8, whatever its rank.
+        integers: int8, uint8 or float8_e4m3fn, whatever its rank.
         scale: float32; along `axis` one for as many neighbours as it has fewer elements.
-        zero_point: of the integers' dtype, shaped like `scale`.
+        zero_point: int8 or uint8, shaped like `scale`.
         axis: the grouped axis.
     """
     group = integers.shape[axis] // scale.shape[axis]
@@ -38,7 +38,7 @@ def dequantized_groups(
         relax.op.dequantize(
             relax.const(rows, rows.dtype.name),
             relax.const(np.ascontiguousarray(scales).reshape(-1), "float32"),
-            relax.const(np.ascontiguousarray(zeros).reshape(-1), rows.dtype.name),
+            relax.const(np.ascontiguousarray(zeros).reshape(-1), zeros.dtype.name),
             axis=0,
         )
     )

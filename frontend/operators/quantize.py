@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 from tvm import relax, te, tirx
@@ -18,12 +19,12 @@ from relaxc.frontend.operators.grouped_weights import dequantized_groups
 def dequantize_linear(ctx: NodeContext) -> relax.Expr:
     """DequantizeLinear: (x - zero_point) * scale."""
     data, scale = ctx.input(0), ctx.input(1)
-    params = _constant_params(ctx, dtype(data))
+    weight = _constant_weight(ctx)
+    if weight is not None:
+        return weight
+    params = None if ctx.types[0] in NARROW else _constant_params(ctx, dtype(data))
     if params is not None:
         return relax.op.dequantize(data, *params, axis=_axis(ctx, data))
-    grouped = _grouped_weight(ctx)
-    if grouped is not None:
-        return grouped
     kind = dtype(scale)
     target = ctx.output_types[0]
     if target and target not in NARROW and carrier(target) != kind:
@@ -42,25 +43,37 @@ def dequantize_linear(ctx: NodeContext) -> relax.Expr:
     return result if kind == "float32" else relax.op.astype(result, kind)
 
 
-def _grouped_weight(ctx: NodeContext) -> relax.Expr | None:
-    """A constant of integers in whole blocks, as kernels read it."""
+def _constant_weight(ctx: NodeContext) -> relax.Expr | None:
+    """A constant of a few bits, as kernels read it: integers, or float8_e4m3fn."""
     block, axis = int(ctx.attrs.get("block_size", 0)), int(ctx.attrs.get("axis", 1))
     inputs = [ctx.input(i) for i in range(3) if i < 2 or ctx.has(2)]
-    if not block or not all(isinstance(value, GenericConst) for value in inputs):
+    if not all(isinstance(v, GenericConst) for v in inputs) or ctx.output_types[0] in NARROW:
         return None
+    numbers, scale, *rest = (value.value.numpy() for value in inputs)
     element = ctx.types[0]
-    if not is_integer(element) or carrier(element) not in ("int8", "uint8"):
+    zero = rest[0] if rest else np.zeros(scale.shape, numbers.dtype)
+    if element == TensorProto.FLOAT8E4M3FN:
+        if (zero & 0x7F).any():
+            return None
+        # Zero points of floats say the type, no more.
+        numbers, zero = numbers.view(ml_dtypes.float8_e4m3fn), np.zeros(scale.shape, np.int8)
+    elif not is_integer(element) or carrier(element) not in ("int8", "uint8"):
         return None
-    integers, scale, *rest = (value.value.numpy() for value in inputs)
-    whole = integers.shape[axis] == block * scale.shape[axis]
-    if not whole or scale.dtype != np.float32 or ctx.output_types[0] in NARROW:
+    elif element in NARROW:
+        table = values(element)
+        kind = np.int8 if table.min() < 0 else np.uint8
+        numbers, zero = (table[array].astype(kind) for array in (numbers, zero))
+    if scale.dtype != np.float32:
         return None
-    zero = rest[0] if rest else np.zeros(scale.shape, integers.dtype)
-    if element in NARROW:
-        numbers = values(element)
-        kind = np.int8 if numbers.min() < 0 else np.uint8
-        integers, zero = (numbers[array].astype(kind) for array in (integers, zero))
-    return dequantized_groups(ctx.bb, integers, scale, zero, axis)
+    if block:
+        whole = numbers.shape[axis] == block * scale.shape[axis]
+        return dequantized_groups(ctx.bb, numbers, scale, zero, axis) if whole else None
+    if scale.size == 1:
+        scale, zero = scale.reshape(()), zero.reshape(())
+    if scale.ndim > 1:
+        return None
+    constants = [relax.const(array, array.dtype.name) for array in (numbers, scale, zero)]
+    return relax.op.dequantize(*constants, axis=_axis(ctx, inputs[0]))
 
 
 _BYTES = (TensorProto.UINT8, TensorProto.INT8)

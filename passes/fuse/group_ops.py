@@ -115,8 +115,8 @@ class _Grouper:
         # Groups hold copies of the quantized constants that they read; backward, as readers of
         # constants may be such constants, moved.
         for i in reversed(range(len(bindings))):
-            users = graph.users[i]
-            if graph.is_constant(i) and users and all(user in taken for user in users):
+            copying = [user in taken and i in graph.copied_by(user) for user in graph.users[i]]
+            if graph.is_constant(i) and copying and all(copying):
                 taken.add(i)
         result: list[relax.Binding] = []
         for i, binding in enumerate(bindings):

@@ -15,6 +15,11 @@ from relaxc.passes.blocks import add_private
 # What may stand between a quantized constant and its reader: weights in groups are stored as one
 # row per group.
 _MOVES = ("relax.reshape", "relax.permute_dims")
+# What has kernels that take weights as integers: to others, such a constant is a tensor as any.
+_READERS = (
+    "relax.matmul",
+    *(f"relax.nn.conv{n}d{t}" for n in (1, 2, 3) for t in ("", "_transpose")),
+)
 
 
 def outline(
@@ -116,6 +121,8 @@ class BindingGraph:
 
     def constants_of(self, call: relax.Call) -> list[int]:
         """Bindings of quantized constants that `call` takes, and of what these are moved from."""
+        if call.op.name not in _MOVES and call.op.name not in _READERS:
+            return []
         direct = [
             self.index[a] for a in call.args if a in self.index and self.is_constant(self.index[a])
         ]
@@ -123,6 +130,11 @@ class BindingGraph:
             *(i for d in direct for i in self.constants_of(operator_call(self.bindings[d]))),
             *direct,
         ]
+
+    def copied_by(self, index: int) -> list[int]:
+        """`constants_of` a binding's call."""
+        call = operator_call(self.bindings[index])
+        return [] if call is None else self.constants_of(call)
 
     def is_constant(self, index: int) -> bool:
         """Whether a binding holds a quantized constant: integers and how to read them, or moved."""

@@ -19,7 +19,7 @@ from tvm import IRModule, ir, relax, tirx, topi
 
 from relaxc.passes.base import Pass
 from relaxc.passes.lower.extremum_ops import EXTREMUM_RULES
-from relaxc.passes.lower.quantize_ops import quantize
+from relaxc.passes.lower.quantize_ops import dequantize, quantize
 
 _VIEWS = ("relax.expand_dims", "relax.flatten", "relax.squeeze")
 
@@ -35,6 +35,7 @@ class LegalizeOps(Pass):
     def apply(self, mod: IRModule) -> IRModule:
         """Legalize every function."""
         rules = {"relax.reshape": _keep, "relax.quantize": quantize, **EXTREMUM_RULES}
+        rules["relax.dequantize"] = dequantize
         rules |= {"relax.mean": _mean, "relax.strided_slice": _strided_slice}
         rules |= dict.fromkeys(_VIEWS, _as_reshape)
         return relax.transform.LegalizeOps(rules)(mod)

@@ -1,11 +1,14 @@
-"""Loop nests of `quantize`: TVM's own rounds halves away from zero, ONNX's to even."""
+"""`quantize` as loop nests (TVM's rounds halves away from zero, ONNX's to even), and constants of
+float8, which machine code has no type for, as float32.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from tvm import relax, te, tirx
+from tvm import ir, relax, te, tirx
+from tvm.ir import GenericConst
 
 
 def quantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -32,3 +35,17 @@ def quantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return te.compute(data.shape, at, name="quantized")
 
     return builder.call_te(compute, x, scale, zero, primfunc_name_hint="quantize")
+
+
+def dequantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """scale * (x - zero_point); of a constant of float8 that no kernel reads, its value."""
+    if not str(call.args[0].ty.dtype.dtype).startswith("float8"):
+        return ir.Op.get("relax.dequantize").get_attr("FLegalize")(builder, call)
+    assert all(isinstance(arg, GenericConst) for arg in call.args), "float8 is for constants"
+    numbers, scale, zero = (arg.value.numpy() for arg in call.args)
+    shape = [1] * numbers.ndim
+    if scale.ndim:
+        shape[int(call.attrs.axis)] = -1
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    real = (numbers.astype(np.float32) - zero.astype(np.float32)) * scale
+    return relax.const(real.astype(np.float32), "float32")

@@ -194,5 +194,5 @@ def _joined(weights: Sequence[GroupedWeight]) -> GroupedWeight:
     first = weights[0]
     parts = ("integers", "scale", "zero_point")
     return GroupedWeight(
-        first.bits, *(_interleaved([getattr(w, part) for w in weights]) for part in parts)
+        first.kind, *(_interleaved([getattr(w, part) for w in weights]) for part in parts)
     )

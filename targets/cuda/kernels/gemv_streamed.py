@@ -190,8 +190,8 @@ def scale_type(weight: GroupedWeight) -> type[np.floating]:
 
 
 def can_pack(weight: GroupedWeight) -> bool:
-    """Whether a chunk never has numbers of two groups."""
-    return weight.size % (128 // weight.bits) == 0
+    """Whether elements are integers, and a chunk never has those of two groups."""
+    return weight.kind != "float8" and weight.size % (128 // weight.bits) == 0
 
 
 def extra_bytes(weight: GroupedWeight) -> int:

@@ -83,7 +83,7 @@ class Matmul(GroupKernel):
         fields = {"rows": rows, "depth": depth, "columns": columns, "element": element}
         parts = None if element == "uint8" else grouped(weight)
         if parts is not None:
-            fields["weights"] = f"int{parts.bits}"
+            fields["weights"] = parts.kind
             fields["group"] = parts.size
             fields["rounds_rows"] = ROUNDS_ROWS in group.func.attrs
         return {"kernel": self.name, **fields, "epilogue": epilogue_signature(group, domain)}
@@ -178,9 +178,9 @@ class Matmul(GroupKernel):
     def _weight_only(
         self, group: Group, weight: GroupedWeight, layouts: Sequence[Layout], machine: Machine
     ) -> Kernel:
-        """Write the kernel of float data and integer weights."""
+        """Write the kernel of float data and weights of a few bits."""
         domain = self.domain(group.result_shape)
-        name = f"matmul_int{weight.bits}_weight"
+        name = f"matmul_{weight.kind}_weight"
         frame = KernelFrame(name, group, domain, layouts, machine)
         rows, columns = frame.dims[3], weight.integers.shape[1]
         lanes = machine.lanes
@@ -198,7 +198,7 @@ class Matmul(GroupKernel):
     ) -> Kernel:
         """Write the kernel of data that are rounded on the way, and integer weights."""
         domain = self.domain(group.result_shape)
-        frame = KernelFrame(f"matmul_int{weight.bits}_dynamic", group, domain, layouts, machine)
+        frame = KernelFrame(f"matmul_{weight.kind}_dynamic", group, domain, layouts, machine)
         rows, columns = frame.dims[3], weight.integers.shape[1]
         lanes = machine.lanes
         tiling = matmul_dynamic.choose_tiling(rows, columns, weight, lanes, machine.registers)
@@ -214,7 +214,9 @@ class Matmul(GroupKernel):
 def can_round_rows(group: Group, machine: Machine) -> bool:
     """Whether there is a kernel that rounds rows of the data to int8."""
     weight = grouped(group.anchor.args[1])
-    return weight is not None and machine.byte_products is not None and weight.sums_fit
+    if weight is None or weight.kind == "float8" or machine.byte_products is None:
+        return False
+    return weight.sums_fit
 
 
 def _chosen(group: Group, first: matmul.Tiling) -> matmul.Tiling:

@@ -17,6 +17,13 @@ _DEQUANTIZE = "relax.dequantize"
 _LARGEST_DEPTH = (1 << 31) // (255 * 128) - 1
 # Rows that kernels take at a time from a matrix of four bits: what an int32 holds.
 _STEP = 8
+# Of float8_e4m3fn: what kernels read as numbers is finite, and their scales leave room to be
+# multiplied by a small power of two.
+_FLOAT8 = "float8_e4m3fn"
+_LARGEST_SCALE = 2.0**100
+
+# How a weight's elements are stored.
+WeightKind = Literal["int4", "int8", "float8"]
 
 
 @dataclass(frozen=True)
@@ -38,19 +45,24 @@ class QuantizedArray:
 
 @dataclass(frozen=True)
 class GroupedWeight:
-    """A matrix of integers of four or eight bits, with a scale per column and group of rows.
+    """A matrix of a few bits per element, with a scale per column and group of rows.
 
     Attributes:
-        bits: 4 or 8.
-        integers: uint8 [depth, columns]; below 16 where there are four bits.
+        kind: `int4`, `int8`, or `float8` (e4m3fn), which has no zero points.
+        integers: uint8 [depth, columns]; below 16 where there are four bits, the bits of float8.
         scale: float32 [groups, columns].
         zero_point: uint8 [groups, columns].
     """
 
-    bits: Literal[4, 8]
+    kind: WeightKind
     integers: np.ndarray
     scale: np.ndarray
     zero_point: np.ndarray
+
+    @property
+    def bits(self) -> Literal[4, 8]:
+        """Of an element."""
+        return 4 if self.kind == "int4" else 8
 
     @property
     def size(self) -> int:
@@ -95,25 +107,38 @@ def grouped(expr: relax.Expr) -> GroupedWeight | None:
     if isinstance(expr, GenericConst):
         return None
     integers, scale, zero = _parts(expr)
-    if integers.dtype not in (np.int8, np.uint8) or integers.ndim != 2:
+    is_float = integers.dtype.name == _FLOAT8
+    if not (is_float or integers.dtype in (np.int8, np.uint8)) or integers.ndim != 2:
         return None
+    if is_float:
+        if not _is_plain_float8(integers, scale, zero):
+            return None
+        integers = integers.view(np.uint8)
     shift = 128 if integers.dtype == np.int8 else 0
     integers, zero = (part.astype(np.int16) + shift for part in (integers, zero))
     changes = np.any((scale[1:] != scale[:-1]) | (zero[1:] != zero[:-1]), axis=1)
     size = math.gcd(len(integers), *(int(i) + 1 for i in np.flatnonzero(changes)))
     if size % _STEP:
         return None
-    scale, zero = scale[::size], zero[::size]
+    scale, zero = (np.ascontiguousarray(part[::size]) for part in (scale, zero))
+    if is_float:
+        return GroupedWeight("float8", integers.astype(np.uint8), scale, zero.astype(np.uint8))
     # Four bits hold sixteen neighbouring integers, of which zero points are some as well.
     low = 120 if shift else 0
     is_narrow = all(low <= part.min() and part.max() < low + 16 for part in (integers, zero))
     first = low if is_narrow else 0
     return GroupedWeight(
-        4 if is_narrow else 8,
+        "int4" if is_narrow else "int8",
         (integers - first).astype(np.uint8),
-        np.ascontiguousarray(scale),
-        np.ascontiguousarray(zero - first).astype(np.uint8),
+        scale,
+        (zero - first).astype(np.uint8),
     )
+
+
+def _is_plain_float8(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> bool:
+    """Whether kernels may take an exponent for one: nothing is NaN, nor moved by a zero point."""
+    is_finite = bool(((codes.view(np.uint8) & 0x7F) != 0x7F).all())
+    return is_finite and not zero.any() and bool((np.abs(scale) < _LARGEST_SCALE).all())
 
 
 def _parts(expr: relax.Call) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
-"""Matrix product of float32 rows with integer weights that become float32 in registers.
+"""Matrix product of float32 rows with weights of a few bits that become float32 in registers.
 
 Weights of four bits lie eight rows to an int32, one column per lane; with AVX-512 a nibble becomes
 a float32 by one shift and one look-up in a table that fits a register. Weights of eight bits lie a
-byte after the other. Per column and group of rows there is a scale, and a zero point unless all
-are the same.
+byte after the other; those that are float8 take over its bits, and scales make up for the exponent,
+which is off by a constant. Per column and group of rows there is a scale, and a zero point unless
+all are the same.
 
 Few rows are bound by reading weights: sums of a group are kept apart and scaled once, in several
 chains that hide the latency of adds. Many rows are bound by multiply-adds: weights are scaled
@@ -19,10 +20,10 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from relaxc.targets.llvm.kernels import matmul
+from relaxc.targets.llvm.kernels import intrinsics, matmul
 from relaxc.targets.llvm.kernels.arithmetic import FLOAT32, Registers
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, vector
-from relaxc.targets.llvm.kernels.constants import GroupedWeight
+from relaxc.targets.llvm.kernels.constants import GroupedWeight, WeightKind
 from relaxc.targets.llvm.kernels.matmul import Tiling
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
@@ -57,8 +58,8 @@ class Packed:
 
     Attributes:
         weight: four bits: int32 [panel, depth / 8, columns]; eight: int8 [panel, depth, columns],
-            less 128.
-        scale: float32 [panel, group, columns].
+            less 128, or the bits of float8.
+        scale: float32 [panel, group, columns]; of float8, times what `from_float8` leaves out.
         zero_point: four bits: uint8, likewise; eight: int8, less 128; None where all are the same.
         middle: what all are, in the same way.
     """
@@ -82,7 +83,10 @@ def pack(weight: GroupedWeight, tiling: Tiling, lanes: int) -> Packed:
         return (array.astype(np.int16) - 128).astype(np.int8)
 
     integers, zeros, middle = panels(weight.integers), panels(weight.zero_point), weight.middle
-    if weight.bits == 8:
+    if weight.kind == "float8":
+        factor = np.float32(intrinsics.FLOAT8_FACTOR)
+        return Packed(integers.view(np.int8), panels(weight.scale * factor), None, None)
+    if weight.kind == "int8":
         integers, zeros = signed(integers), signed(zeros)
         middle = None if middle is None else middle - 128
     else:
@@ -98,12 +102,12 @@ class Weights:
     """Buffers of `Packed`.
 
     Attributes:
-        bits: 4 or 8.
+        kind: of the elements.
         size: rows of a group.
         middle: the zero point of all, where there is none for each group.
     """
 
-    bits: int
+    kind: WeightKind
     size: int
     middle: int | None
     weight: Buffer
@@ -210,7 +214,7 @@ class _Writer(matmul.Writer):
         """Of `_STEP` rows from `k` on, the weights of each block, less a common zero point."""
         b, weights, middle = self.b, self.weights, self.weights.middle or 0
         width, depth = self.tiling.vectors * b.lanes, self.x.channels
-        if weights.bits == 4:
+        if weights.kind == "int4":
             at = b.let(panel * (depth // _STEP * width) + k // _STEP * width)
             for v in range(blocks):
                 b.prefetch(weights.weight, at + (_PREFETCH // 4 + v * b.lanes), 3)
@@ -226,8 +230,11 @@ class _Writer(matmul.Writer):
             b.prefetch(weights.weight, at + (_PREFETCH + line * 64), 3)
 
         def byte(i: int, v: int) -> Expr:
-            loaded = self._float(b.load(weights.weight, at + (i * width + v * b.lanes)))
-            return b.let(loaded - b.splat(middle) if middle else loaded)
+            loaded = b.load(weights.weight, at + (i * width + v * b.lanes))
+            if weights.kind == "float8":
+                return b.let(intrinsics.from_float8(loaded, b.lanes))
+            real = self._float(loaded)
+            return b.let(real - b.splat(middle) if middle else real)
 
         return [[byte(i, v) for v in range(blocks)] for i in range(_STEP)]
 
@@ -236,7 +243,7 @@ def declare(constant: Declare, scales: Declare, packed: Packed, weight: GroupedW
     """Make packed weights parameters of a kernel, by what declares one, and one of scales."""
     zero = packed.zero_point
     return Weights(
-        weight.bits,
+        weight.kind,
         weight.size,
         packed.middle,
         constant("w", packed.weight),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from builders import onnx_model
@@ -36,6 +37,33 @@ def test_there_and_back(kind: str, layout: str) -> None:
     actual, _ = run_model(model, {**feed, "z": carried(np.asarray(zero))})
     np.testing.assert_array_equal(actual[0], carried(expected[0]))
     np.testing.assert_allclose(actual[1], expected[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "uint4", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("scales", [(), (4,)])
+@pytest.mark.parametrize("is_constant", [True, False])
+def test_known_scales(is_constant: bool, scales: tuple[int, ...], kind: str) -> None:
+    """Passes could realize them: of bytes that are integers, no bits of other types."""
+    rng = np.random.default_rng(1)
+    dtype = np.dtype(getattr(ml_dtypes, kind, kind))
+    arrays = {
+        "s": rng.uniform(0.1, 0.5, scales).astype(np.float32),
+        "z": np.full(scales, 0 if "float" in kind else 2).astype(dtype),
+    }
+    if is_constant:
+        arrays["q"] = (rng.standard_normal((4, 6)) * 3).clip(0, 7).astype(dtype)
+    first = "" if is_constant else "q = QuantizeLinear<axis=0>(x, s, z)"
+    model = onnx_model(
+        f"""g (float[4,6] x) => (float[4,6] y) {{
+            {first} d = DequantizeLinear<axis=0>(q, s, z)  y = Add(x, d)
+        }}""",
+        23,
+        **arrays,
+    )
+    x = (rng.standard_normal((4, 6)) * 3).astype(np.float32)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (actual,), _ = run_model(model, {"x": x})
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def _code(kind: str) -> int:

@@ -150,6 +150,27 @@ def test_products_of_constants_are_left_alone() -> None:
     tvm.ir.assert_structural_equal(GroupOps(Library()).apply(ConstantsOnly), ConstantsOnly)
 
 
+@I.ir_module
+class QuantizedSum:
+    @R.function
+    def main(x: R.Tensor((4, 2), "float32")) -> R.Tensor((4, 2), "float32"):
+        with R.dataflow():
+            d = R.dequantize(R.const(INTEGERS), R.const(SCALES), R.const(ZEROS), axis=0)
+            gv = R.nn.softmax(R.add(x, d))
+            R.output(gv)
+        return gv
+
+
+def test_integers_that_are_not_weights_are_dequantized_before() -> None:
+    class Sums(Library):
+        def anchor(self, call: relax.Call) -> str | None:
+            return "elementwise" if call.op.name == "relax.add" else None
+
+    after = GroupOps(Sums()).apply(QuantizedSum)
+    assert _groups(after) == [["add"]]
+    assert after["main"].body.blocks[0].bindings[0].value.op.name == "relax.dequantize"
+
+
 def test_kernels_of_floats_get_floats() -> None:
     library = Library()
     library.reads_integers = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -113,3 +114,69 @@ def test_a_weight_that_is_an_output_too() -> None:
     actual, _ = run_model(model, {"x": x})
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=2e-6 * np.abs(e).max())
+
+
+# Every finite number of float8_e4m3fn, its denormals and zeros included.
+CODES = np.array([code for code in range(256) if code & 0x7F != 0x7F], np.uint8)
+
+
+def float8(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.choice(CODES, shape).view(ml_dtypes.float8_e4m3fn)
+
+
+@pytest.mark.parametrize("target", CPUS)
+@pytest.mark.parametrize("block", [0, 32])
+def test_float8(block: int, target: str) -> None:
+    rng = np.random.default_rng(8)
+    attributes = f"axis=0, block_size={block}" if block else "axis=1"
+    for rows in (1, 6):
+        model = onnx_model(
+            f"""g (float[{rows},64] x) => (float[{rows},40] y) {{
+                w = DequantizeLinear<{attributes}>(q, s)  y = MatMul(x, w)
+            }}""",
+            23,
+            q=float8(rng, 64, 40),
+            s=rng.uniform(0.5, 1.5, (2, 40) if block else 40).astype(np.float32),
+        )
+        x = rng.standard_normal((rows, 64)).astype(np.float32)
+        check(model, x, target, "matmul_float8_weight")
+        weights = BuiltModel(model, target)._weights
+        assert {str(array.dtype) for array in weights} == {"int8", "float32"}
+
+
+def test_float8_that_is_not_a_number() -> None:
+    rng = np.random.default_rng(9)
+    weight = float8(rng, 16, 8)
+    weight[3, 5] = np.nan
+    model = onnx_model(
+        """g (float[2,16] x) => (float[2,8] y) { w = DequantizeLinear(q, s)  y = MatMul(x, w) }""",
+        23,
+        q=weight,
+        s=np.array(0.5, np.float32),
+    )
+    x = rng.standard_normal((2, 16)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (actual,), _ = run_model(model, {"x": x})
+    np.testing.assert_allclose(actual, expected, atol=1e-2, rtol=0)
+    assert np.isnan(actual[:, 5]).all()
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8_e4m3fn", "float8_e5m2"])
+def test_weights_that_are_not_multiplied_by_rows(kind: str) -> None:
+    rng = np.random.default_rng(10)
+    array = (rng.standard_normal((4, 3, 3, 3)) * 20).astype(np.dtype(kind))
+    model = onnx_model(
+        """g (float[1,3,8,8] x) => (float[1,4,6,6] y) {
+            w = DequantizeLinear<axis=0>(q, s)  c = Conv(x, w)
+            b = DequantizeLinear<axis=0>(p, r)  y = Add(c, b)
+        }""",
+        23,
+        q=array,
+        s=rng.uniform(0.5, 1.5, 4).astype(np.float32) / 100,
+        p=array[:, :1, :1, 0],
+        r=rng.uniform(0.5, 1.5, 4).astype(np.float32),
+    )
+    x = rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    (actual,), _ = run_model(model, {"x": x})
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
