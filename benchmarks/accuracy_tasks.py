@@ -145,7 +145,7 @@ def sentences(folder: Path) -> Task:
         feeds([row[5] for row in tested] + [row[6] for row in tested]),
         "Spearman",
         spearman,
-        {"int8": 0.002, "int8-dynamic": 0.002},
+        {"int8": 0.002, "int8-dynamic": 0.002, "fp8-weights": 0.002},
     )
 
 
@@ -210,7 +210,7 @@ def language(folder: Path) -> Task:
         [stories.feed(ids) for ids in texts],
         "perplexity",
         lambda outputs, _: stories.perplexity(outputs, texts),
-        {"int8-weights": 0.5, "int4-weights": 3.0},
+        {"int8-weights": 0.5, "fp8-weights": 0.5, "int4-weights": 3.0},
         sign=-1,
         is_relative=True,
     )

@@ -1,7 +1,7 @@
 """How much accuracy quantization costs, beside ONNX Runtime's int8: a table of real models.
 
     pip install -e .[bench] pillow tokenizers onnx-ir
-    python benchmarks/quantize_accuracy.py FOLDER [--only NAME ...] [--case TEXT ...]
+    python benchmarks/quantize_accuracy.py FOLDER [--only NAME ...] [--case TEXT ...] [--scheme ...]
     python benchmarks/quantize_accuracy.py FOLDER --case all --json rows.json --plot rows.svg
 
 FOLDER holds trained models and `data` (see `accuracy_tasks.py`); what is not there is left out.
@@ -37,6 +37,7 @@ import relaxc
 from relaxc.cli.quiet import quiet
 from relaxc.options import (
     CALIBRATION_METHODS,
+    SCHEMES,
     CompileOptions,
     QuantizeOptions,
     Scheme,
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="models with this in their name")
     parser.add_argument("--case", nargs="+", default=["default"], help="`all`, or cases by name")
+    parser.add_argument("--scheme", nargs="+", choices=SCHEMES, help="only these")
     parser.add_argument("--no-peer", action="store_true", help="without ONNX Runtime's int8")
     parser.add_argument("--keep", type=Path, metavar="ARTIFACTS", help="compiled models, by name")
     parser.add_argument("--speed", action="store_true", help="of those that were kept")
@@ -128,7 +130,7 @@ def main() -> int:
             for path in kept(task, args.keep):
                 print(speed(task, path, float32(task, args.keep)))
         else:
-            measure(task, args.case, not args.no_peer, rows, args.keep)
+            measure(task, args.case, not args.no_peer, rows, args.keep, args.scheme)
     if args.speed:
         return 0
     found = list(rows.known.values())
@@ -165,12 +167,19 @@ class Rows:
 
 
 def measure(
-    task: Task, names: list[str], with_peer: bool, rows: Rows, keep: Path | None = None
+    task: Task,
+    names: list[str],
+    with_peer: bool,
+    rows: Rows,
+    keep: Path | None = None,
+    schemes: list[Scheme] | None = None,
 ) -> None:
     """Add the lines of one model that are not known."""
     ways: list[tuple[Scheme, str, Callable[[Path], Run]]] = []
     for scheme in task.bar:
-        if with_peer:
+        if schemes and scheme not in schemes:
+            continue
+        if with_peer and scheme != "fp8-weights":  # which it has no way to make
             ways.append((scheme, PEER, functools.partial(peer, task, scheme)))
         for name, options in cases(scheme).items():
             if names == ["all"] or name in names:
@@ -215,7 +224,8 @@ def ours(task: Task, options: CompileOptions, place: Path | None, folder: Path) 
 
 def kept(task: Task, folder: Path) -> list[Path]:
     """Quantized artifacts of a model."""
-    return sorted(folder.glob(f"{task.name}.int*.rxc"))
+    every = sorted(folder.glob(f"{task.name}.*.rxc"))
+    return [path for path in every if path != float32(task, folder)]
 
 
 def float32(task: Task, folder: Path) -> Path:

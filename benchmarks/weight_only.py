@@ -3,12 +3,14 @@
     python benchmarks/weight_only.py [--threads 2] [--rows 1 ...] [--columns 4096 ...]
 
 In slices, where others use the machine, too: `--cache CACHE --prepare` first, then `--cache CACHE`
-and some `--columns`, `--bits` or `--groups`.
+and some `--columns`, `--weights` or `--groups`.
 
 Two matrices (their weights fit the last-level cache, or do not), and eight products in a row, in
 groups of 32 and 128, of four and eight bits; scales have eight significant bits, as those that
-`int4-weights` makes. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic) and 4 (the data
-become int8 too), relaxc as it is and with `int8-dynamic`; the ratios compare like with like.
+`int4-weights` and `fp8-weights` make. ONNX Runtime runs at accuracy levels 0 (float32 arithmetic)
+and 4 (the data become int8 too), relaxc as it is and with `int8-dynamic`; the ratios compare like
+with like. Float8 (e4m3fn) has neither int8 data nor a MatMulNBits: ONNX Runtime runs
+DequantizeLinear and MatMul.
 Engines take turns; minimum over all rounds, in microseconds of a product: single ones include the
 call from Python. The share of the bandwidth counts packed weights and scales, against reading as
 many bytes, measured in between.
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -41,6 +44,8 @@ from relaxc.options import QuantizeOptions
 SIZES = ((4096, 4096, 1), (2048, 2048, 8), (4096, 32768, 1))
 OURS = ("relaxc", "relaxc dynamic")
 ORT = ("ORT level 0", "ORT level 4")
+KINDS = ("int4", "int8", "float8")
+FLOAT8 = ml_dtypes.float8_e4m3fn
 # Of accuracy: float32 arithmetic, and the data as int8.
 _LEVELS = (0, 4)
 _SCALE_BYTES = 2
@@ -53,7 +58,7 @@ class Case:
     Attributes:
         rows, depth, columns: of a product.
         products: how many there are, in a row; with more than one, matrices are square.
-        bits: of a weight.
+        kind: of weights.
         group: rows of a weight that share a scale.
     """
 
@@ -61,8 +66,18 @@ class Case:
     depth: int
     columns: int
     products: int
-    bits: int
+    kind: str
     group: int
+
+    @property
+    def bits(self) -> int:
+        """Of a weight."""
+        return int(self.kind[-1])
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Who computes it."""
+        return (OURS[0], ORT[0]) if self.kind == "float8" else (*OURS, *ORT)
 
     @property
     def name(self) -> str:
@@ -77,7 +92,10 @@ class Case:
         return weights * self.bits // 8 + weights // self.group * _SCALE_BYTES
 
     def models(self) -> tuple[onnx.ModelProto, onnx.ModelProto, onnx.ModelProto]:
-        """Of DequantizeLinear and MatMul, and of MatMulNBits at each level."""
+        """Of DequantizeLinear and MatMul, and of MatMulNBits at each level.
+
+        All of float8 are of the first kind.
+        """
         rng = np.random.default_rng(0)
         nodes: list[list[onnx.NodeProto]] = [[], [], []]
         plain: dict[str, np.ndarray] = {"shape": np.array([self.columns, self.depth])}
@@ -89,6 +107,9 @@ class Case:
             scale /= self.depth**0.5 * (1 << self.bits - 2)
             scale = (scale.view(np.uint32) & 0xFFFF0000).view(np.float32)
             zero = np.full(scale.size, 1 << (self.bits - 1), np.uint8)
+            if self.kind == "float8":
+                integers = rng.standard_normal(shape).astype(FLOAT8)
+                zero = np.zeros(scale.size, FLOAT8)
             q, s, z, d, r, w = (f"{name}{i}" for name in "qszdrw")
             x, y = "x" if i == 0 else f"y{i - 1}", "y" if i + 1 == self.products else f"y{i}"
             plain |= {q: integers.reshape(-1, self.group), s: scale, z: zero}
@@ -98,6 +119,8 @@ class Case:
                 helper.make_node("Transpose", [r], [w], perm=[1, 0]),
                 helper.make_node("MatMul", [x, w], [y]),
             ]
+            if self.kind == "float8":
+                continue
             two = integers[..., ::2] | (integers[..., 1::2] << 4)
             # Without zero points they are the middle.
             packed |= {q: two if self.bits == 4 else integers, s: scale}
@@ -108,6 +131,9 @@ class Case:
                     "MatMulNBits", [x, q, s], [y], accuracy_level=level, **sizes
                 )
                 made.append(node)
+        if self.kind == "float8":
+            whole = self._model(nodes[0], plain)
+            return whole, whole, whole
         first, *others = nodes
         return (self._model(first, plain), *(self._model(made, packed) for made in others))
 
@@ -120,49 +146,54 @@ class Case:
             [helper.make_tensor_value_info("y", kind, [self.rows, self.columns])],
             [numpy_helper.from_array(array, name) for name, array in arrays.items()],
         )
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        opsets = [helper.make_opsetid("", 19), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
     def prepare(self, folder: Path, again: bool) -> dict[str, Path]:
         """Files for each engine, unless they are there."""
-        stem = f"{self.name.replace(' ', '')}.int{self.bits}.g{self.group}"
-        files = {name: folder / f"{stem}.{i}.rxc" for i, name in enumerate(OURS)}
-        files |= {name: folder / f"{stem}.level{n}.onnx" for name, n in zip(ORT, _LEVELS)}
+        stem = f"{self.name.replace(' ', '')}.{self.kind}.g{self.group}"
+        every = {name: folder / f"{stem}.{i}.rxc" for i, name in enumerate(OURS)}
+        every |= {name: folder / f"{stem}.level{n}.onnx" for name, n in zip(ORT, _LEVELS)}
+        files = {name: every[name] for name in self.engines}
         if again or not all(path.exists() for path in files.values()):
             model, *packed = self.models()
             for name, other in zip(ORT, packed):
-                onnx.save(other, files[name])
+                if name in files:
+                    onnx.save(other, files[name])
             dynamic = relaxc.CompileOptions(
                 quantize=QuantizeOptions(scheme="int8-dynamic", speed_gate=False)
             )
             with quiet():
                 for name, options in zip(OURS, (None, dynamic)):
-                    relaxc.compile(model, files[name], options)
+                    if name in files:
+                        relaxc.compile(model, files[name], options)
         return files
 
     def measure(self, files: dict[str, Path], args: argparse.Namespace) -> str:
         """One row of the table."""
-        engines = [relaxc_run(files[name], args.threads) for name in OURS]
-        engines += [onnxruntime_run(files[name], args.threads) for name in ORT]
+        engines = {n: relaxc_run(files[n], args.threads) for n in OURS if n in files}
+        engines |= {n: onnxruntime_run(files[n], args.threads) for n in ORT if n in files}
         x = np.random.default_rng(1).standard_normal((self.rows, self.depth)).astype(np.float32)
-        wanted = engines[2](x)
-        errors = [np.linalg.norm(run(x) - wanted) / np.linalg.norm(wanted) for run in engines]
-        best = [float("inf")] * len(engines)
+        wanted = engines[ORT[0]](x)
+        errors = {n: np.linalg.norm(run(x) - wanted) for n, run in engines.items()}
+        best = dict.fromkeys(engines, float("inf"))
         stream = 0.0
         for _ in range(args.rounds):
             peaks = measure_roofline(args.threads, args.seconds / 4)
             stream = max(stream, peaks.bytes_per_s(self.size_bytes))
-            for i, run in enumerate(engines):
-                best[i] = min(best[i], fastest(run, x, args.seconds))
-        rates = [self.size_bytes / t for t in best[:2]]
+            for name, run in engines.items():
+                best[name] = min(best[name], fastest(run, x, args.seconds))
+        rates = [self.size_bytes / best[name] for name in OURS if name in best]
+        pairs = [pair for pair in zip(OURS, ORT) if pair[0] in best]
+        norm = np.linalg.norm(wanted)
         cells = [
             self.name,
-            f"int{self.bits} g{self.group}",
-            *(f"{t * 1e6 / self.products:.0f}" for t in best),
-            " / ".join(f"{ours / peer:.2f}" for ours, peer in zip(best, best[2:])),
+            f"{self.kind} g{self.group}",
+            *(f"{best[n] * 1e6 / self.products:.0f}" if n in best else "" for n in (*OURS, *ORT)),
+            " / ".join(f"{best[ours] / best[peer]:.2f}" for ours, peer in pairs),
             " / ".join(f"{rate / 1e9:.0f}" for rate in rates),
             " / ".join(f"{rate / stream:.0%}" for rate in rates),
-            " / ".join(f"{error:.0e}" for error in (errors[0], errors[1], errors[3])),
+            " / ".join(f"{error / norm:.0e}" for name, error in errors.items() if name != ORT[0]),
         ]
         return "| " + " | ".join(cells) + " |"
 
@@ -197,7 +228,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", nargs="+", type=int, default=[1])
     parser.add_argument("--groups", nargs="+", type=int, default=[32, 128])
-    parser.add_argument("--bits", nargs="+", type=int, default=[4, 8])
+    parser.add_argument("--weights", nargs="+", choices=KINDS, default=KINDS)
     columns = [size[1] for size in SIZES]
     parser.add_argument("--columns", nargs="+", type=int, choices=columns, default=columns)
     parser.add_argument("--rounds", type=int, default=3)
@@ -206,15 +237,18 @@ def main() -> int:
     parser.add_argument("--prepare", action="store_true", help="compile anew, measure nothing")
     args = parser.parse_args()
     cases = [
-        Case(rows, *size, bits, group)
-        for rows, size, bits, group in itertools.product(args.rows, SIZES, args.bits, args.groups)
+        Case(rows, *size, kind, group)
+        for rows, size, kind, group in itertools.product(
+            args.rows, SIZES, args.weights, args.groups
+        )
+        if size[1] in args.columns
     ]
     with tempfile.TemporaryDirectory(prefix="relaxc-bench-") as scratch:
         files = [case.prepare(args.cache or Path(scratch), again=args.prepare) for case in cases]
         if args.prepare:
             return 0
         print(f"{this_machine().cpu}, {args.threads} threads; microseconds\n")
-        heads = ("product", "weights", *files[0], "ratios", "GB/s", "of stream", "errors")
+        heads = ("product", "weights", *OURS, *ORT, "ratios", "GB/s", "of stream", "errors")
         print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
         for case, paths in zip(cases, files):
             print(case.measure(paths, args), flush=True)

@@ -15,7 +15,13 @@ import relaxc
 from relaxc import exporting
 from relaxc.cli import main
 from relaxc.errors import OptionError
-from relaxc.options import CompileOptions, PruneOptions, QuantizeOptions, SparsifyOptions
+from relaxc.options import (
+    CompileOptions,
+    PruneOptions,
+    QuantizeOptions,
+    Scheme,
+    SparsifyOptions,
+)
 
 HALF = PruneOptions(saving="channels", share=0.5, round_to=1)
 INT8 = QuantizeOptions(speed_gate=False)
@@ -44,6 +50,7 @@ CASES = {
     "zeros": CompileOptions(sparsify=SparsifyOptions(share=0.5)),
     "channels, int8": CompileOptions(prune=HALF, quantize=INT8),
     "int4-weights": CompileOptions(quantize=QuantizeOptions(scheme="int4-weights", group_size=16)),
+    "fp8-weights": CompileOptions(quantize=QuantizeOptions(scheme="fp8-weights")),
 }
 
 
@@ -64,12 +71,16 @@ def test_onnx_runtime_agrees_with_our_artifact(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, wanted, atol=tolerance * float(np.abs(wanted).max()))
     before, after = done.weight_bytes
     assert after < 0.9 * before or name == "zeros"
+    if name == "fp8-weights":
+        kinds = {t.name: t.data_type for t in written.graph.initializer}
+        assert list(kinds.values()).count(onnx.TensorProto.FLOAT8E4M3FN) == 2
     if name == "zeros":
         assert 0.45 < done.zeros < 0.51
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    options = CompileOptions(quantize=QuantizeOptions(scheme="int8-weights"))
+@pytest.mark.parametrize("scheme", ["int8-weights", "fp8-weights"])
+def test_what_was_written_is_read_again(scheme: Scheme, tmp_path: Path) -> None:
+    options = CompileOptions(quantize=QuantizeOptions(scheme=scheme))
     relaxc.export(model(), tmp_path / "a.onnx", options)
     relaxc.compile(tmp_path / "a.onnx", tmp_path / "a.rxc")
     x = feeds(1)[0]["x"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relaxc.errors import OptionError
 from relaxc.options import (
     CompileOptions,
+    DistillOptions,
     PruneOptions,
     QuantizeOptions,
     SparsifyOptions,
@@ -145,6 +146,8 @@ def test_bad_sparsity_options_are_refused(options: dict[str, Any], message: str)
 
 
 def test_corrections_are_those_of_the_scheme() -> None:
+    with pytest.raises(OptionError, match="`fp8-weights` has no integers to train"):
+        QuantizeOptions(scheme="fp8-weights", distill=DistillOptions())
     with pytest.raises(OptionError, match="correction `bias` is not for scheme `int4-weights`"):
         QuantizeOptions(scheme="int4-weights", correct=("bias",))
     with pytest.raises(OptionError, match="correction `scale` is not for scheme `int8`, which has"):

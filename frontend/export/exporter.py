@@ -30,7 +30,7 @@ from relaxc.frontend.simplify import opset
 
 
 def to_onnx(
-    imported: ImportedModel, before: IRModule, mod: IRModule, has_nibbles: bool = False
+    imported: ImportedModel, before: IRModule, mod: IRModule, least_opset: int = 0
 ) -> onnx.ModelProto:
     """Write a module as an ONNX model, of the opset that the imported model had or was brought to.
 
@@ -38,7 +38,7 @@ def to_onnx(
         imported: where it came from; has a source.
         before: the module before it was changed.
         mod: the module.
-        has_nibbles: whether weights of four bits are stored as such, which takes opset 21.
+        least_opset: that says what weights are stored as, if the model's own is older.
 
     Raises:
         ModelError: a node has no counterpart in ONNX, by its name.
@@ -49,20 +49,18 @@ def to_onnx(
         raise ModelError(f"`{name}` is of type {kind}, which cannot be written as ONNX")
     if not all(isinstance(b, relax.DataflowBlock) for b in mod["main"].body.blocks):
         raise ModelError("a model with branches or loops cannot be written as ONNX")
-    return _Export(imported, before, mod, has_nibbles).model()
+    return _Export(imported, before, mod, least_opset).model()
 
 
 class _Export:
     def __init__(
-        self, imported: ImportedModel, before: IRModule, mod: IRModule, has_nibbles: bool
+        self, imported: ImportedModel, before: IRModule, mod: IRModule, least_opset: int
     ) -> None:
         assert imported.source is not None
         self._imported = imported
         self._main = mod["main"]
         self._bindings = [b for block in self._main.body.blocks for b in block.bindings]
-        self._opset = opset(imported.source.proto)
-        if has_nibbles:
-            self._opset = max(self._opset, Graph.FOUR_BITS)
+        self._opset = max(opset(imported.source.proto), least_opset)
         self._graph = Graph((*imported.inputs, *imported.outputs), self._opset)
         self._dimensions = Dimensions(self._graph)
         self._names: dict[relax.Var, str] = {}
@@ -111,8 +109,8 @@ class _Export:
             if entry.domain in {node.domain for node in self._graph.nodes} | {""}
         ]
         model = helper.make_model(graph, opset_imports=imports, producer_name="relaxc")
-        is_new = self._opset >= Graph.FOUR_BITS
-        model.ir_version = max(10 if is_new else 8, self._imported.source.proto.ir_version)
+        least = 10 if self._opset >= Graph.FOUR_BITS else 9 if self._opset >= Graph.FLOAT8 else 8
+        model.ir_version = max(least, self._imported.source.proto.ir_version)
         return model
 
     def _is_opaque(self, group: Sequence[relax.Binding]) -> bool:

@@ -21,6 +21,8 @@ class Graph:
 
     # The first version whose quantized weights may have four bits.
     FOUR_BITS: ClassVar[int] = 21
+    # The first version with float8.
+    FLOAT8: ClassVar[int] = 19
 
     def __init__(self, taken: Iterable[str], opset: int) -> None:
         self.opset = opset

@@ -46,6 +46,8 @@ class RoundedWeight:
         if not all(isinstance(arg, GenericConst) for arg in value.args):
             return None
         integers, scale, zero = (np.array(arg.value.numpy()) for arg in value.args)
+        if integers.dtype.kind not in "iu":  # float8 stays as it is
+            return None
         axis = int(value.attrs.axis) if scale.ndim else None
         if axis is not None:
             axis %= integers.ndim

@@ -35,7 +35,7 @@ from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.quantize.exclusion import Exclusion, node_of
-from relaxc.passes.quantize.quantize_weights import round_groups
+from relaxc.passes.quantize.weight_kinds import round_groups
 
 _FEWEST_NUMBERS, _SHORTEST_ROW = 1 << 15, 16
 # From so many numbers on, four bits; of so many per scale.
@@ -91,7 +91,7 @@ def _applies(binding: relax.Binding) -> bool:
 def _quantized(builder: relax.BlockBuilder, binding: relax.Binding) -> list[relax.Binding]:
     call, name = binding.value, binding.var.name
     table, indices = call.args
-    integers, scale = round_groups(np.asarray(table.value.numpy()), 8)
+    integers, scale = round_groups(np.asarray(table.value.numpy()), "int8")
     result: list[relax.Binding] = []
 
     def emit(value: relax.Expr, suffix: str) -> relax.Var:
@@ -146,7 +146,7 @@ def pack_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A table with four bits: uint8 [rows, width / 2], and float32 [rows, groups] scales."""
     rows, width = table.shape
     groups = table.reshape(-1, _GROUP)
-    _, widest = round_groups(groups, 4)
+    _, widest = round_groups(groups, "int4")
     best, chosen = np.full(len(groups), np.inf), widest
     for share in _SHARES:
         scale = widest * np.float32(share)

@@ -1,4 +1,4 @@
-"""Make the weights of matrix products integers; the arithmetic stays float.
+"""Make the weights of matrix products integers, or floats of eight bits; arithmetic is float32.
 
 Before:                                  After:
     lv = R.matmul(x, w)                      d = R.dequantize(integers, scale, zero, axis=0)
@@ -8,7 +8,8 @@ Before:                                  After:
 
 Rounds to nearest, with a scale per column, or per column and group of rows. Symmetric: zero points
 are 0 of int8, integers lie in [-127, 127] or [-8, 7]: with four bits the element that is largest in
-magnitude becomes -8, so that none of the sixteen values is wasted.
+magnitude becomes -8, so that none of the sixteen values is wasted. With float8 (e4m3fn) it becomes
+448 or -448, the largest number.
 With samples: scales are searched for, integers make up for each other's errors, and every product
 gets the weights that bring the float model's result out of what the rounded layers before it
 give (`round_weights.py`, `prune/reconstruct.py`); four bits have zero points then, of uint8,
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from tvm import IRModule, relax
@@ -37,11 +38,16 @@ from relaxc.passes.fuse.outline import operator_call
 from relaxc.passes.prune.products import Matrix, Product
 from relaxc.passes.prune.reconstruct import reconstruct
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, with_new_variables
-from relaxc.passes.quantize.affine import shortened
 from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
-from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
+from relaxc.passes.quantize.round_weights import (
+    Grid,
+    float_grid,
+    round_compensated,
+    search_grid,
+)
+from relaxc.passes.quantize.weight_kinds import FLOAT8, WeightKind, round_groups
 
-# Integers with a row per column and group, and the scale and zero point of each row.
+# Elements with a row per column and group, and the scale and zero point of each row.
 Stored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 # Of so many products, the last one has eight bits if it is fitted.
@@ -53,7 +59,7 @@ class QuantizeWeights(Pass):
     """Round the weights of products.
 
     Attributes:
-        bits: of an integer.
+        kind: of what weights become.
         group: rows that share a scale; None: a whole column does.
         exclude: nodes that stay float: names, or regular expressions that match whole names.
         run: compiles a module and runs it; None rounds to nearest.
@@ -62,7 +68,7 @@ class QuantizeWeights(Pass):
         keep: told the float module, with which later passes compare.
     """
 
-    bits: Literal[4, 8] = 8
+    kind: WeightKind = "int8"
     group: int | None = None
     exclude: tuple[str, ...] = ()
     run: Run | None = None
@@ -129,9 +135,12 @@ class QuantizeWeights(Pass):
         exact = order[-1] if len(order) >= _MANY else None
 
         def settle(product: Product, weight: Matrix, gram: Matrix) -> Matrix:
-            bits = 8 if str(product.var.name) == exact else self.bits
             group = self.group or len(weight)
-            grid = search_grid(weight, np.diag(gram), group, bits, bits == 8)
+            if self.kind == "float8":
+                grid = float_grid(weight, group)
+            else:
+                bits = 4 if self.kind == "int4" and str(product.var.name) != exact else 8
+                grid = search_grid(weight, np.diag(gram), group, bits, bits == 8)
             integers = round_compensated(weight, gram, grid)
             found[str(product.var.name)] = _stored(integers, grid)
             return integers * grid.at(slice(None))[0]
@@ -154,15 +163,17 @@ class QuantizeWeights(Pass):
     def _nearest(self, binding: relax.Binding) -> Stored:
         weight = binding.value.args[1].value.numpy()
         rows = np.ascontiguousarray(weight.T).reshape(-1, self.group or len(weight))
-        integers, scale = round_groups(rows, self.bits)
+        integers, scale = round_groups(rows, self.kind)
         return integers, scale, np.zeros(scale.shape, np.int8)
 
 
 def _stored(integers: Matrix, grid: Grid) -> Stored:
     """Integers less their zero points, as they are stored: a row per column and group."""
     scale, zero = (np.ascontiguousarray(array.T).reshape(-1) for array in (grid.scale, grid.zero))
-    dtype = np.int8 if grid.low else np.uint8
     rows = np.ascontiguousarray(integers.T).reshape(-1, grid.group) + zero[:, None]
+    if grid.is_float:
+        return rows.astype(FLOAT8), scale.astype(np.float32), zero.astype(np.int8)
+    dtype = np.int8 if grid.low else np.uint8
     return rows.astype(dtype), scale.astype(np.float32), zero.astype(dtype)
 
 
@@ -184,16 +195,3 @@ def _quantized(
     moved = emit(relax.op.permute_dims(whole), "moved")
     product = relax.Call(call.op, [call.args[0], moved], call.attrs, call.ty_args, call.span)
     return [*result, relax.VarBinding(binding.var, builder.normalize(product))]
-
-
-def round_groups(rows: np.ndarray, bits: Literal[4, 8]) -> tuple[np.ndarray, np.ndarray]:
-    """Integers as int8, and the scale, of each row."""
-    if bits == 8:
-        scale = np.abs(rows).max(axis=1) / np.float32(127)
-    else:
-        where = np.abs(rows).argmax(axis=1)
-        scale = shortened(rows[np.arange(len(rows)), where] / np.float32(-8))
-    scale = np.where(scale == 0, np.float32(1), scale).astype(np.float32)
-    low, high = (-127, 127) if bits == 8 else (-8, 7)
-    integers = np.clip(np.rint(rows / scale[:, None]), low, high).astype(np.int8)
-    return integers, scale

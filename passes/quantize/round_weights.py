@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relaxc.passes.prune.products import Matrix
+from relaxc.passes.quantize.weight_kinds import LARGEST_FLOAT8, round_groups, to_float8
 
 # Shares of a group's range that scales are tried for.
 _SHARES = np.linspace(0.5, 1.1, 25)
@@ -36,6 +37,7 @@ class Grid:
         low, high: the least and the greatest integer.
         scale: [groups, columns].
         zero: [groups, columns], of the integers.
+        is_float: whether not integers are scaled but numbers of float8, between the same limits.
     """
 
     group: int
@@ -43,10 +45,13 @@ class Grid:
     high: int
     scale: Matrix
     zero: Matrix
+    is_float: bool = False
 
     def round(self, rows: Matrix, row: int | slice) -> Matrix:
         """Integers of some rows, less their zero points."""
         scale, zero = self.at(row)
+        if self.is_float:
+            return to_float8(rows / scale).astype(np.float64)
         return np.clip(np.rint(rows / scale) + zero, self.low, self.high) - zero
 
     def at(self, row: int | slice) -> tuple[Matrix, Matrix]:
@@ -57,6 +62,18 @@ class Grid:
             np.repeat(self.scale, self.group, axis=0)[row],
             np.repeat(self.zero, self.group, axis=0)[row],
         )
+
+
+def float_grid(weight: Matrix, group: int) -> Grid:
+    """The grid of float8 whose largest number is the largest of each group.
+
+    No other scale is worth a search: a float errs by a share of itself, whatever it is scaled by.
+    """
+    parts = np.ascontiguousarray(weight.reshape(-1, group, weight.shape[1]).transpose(0, 2, 1))
+    _, scale = round_groups(parts.reshape(-1, group).astype(np.float32), "float8")
+    scales = scale.reshape(parts.shape[:2]).astype(np.float64)
+    limit = int(LARGEST_FLOAT8)
+    return Grid(group, -limit, limit, scales, np.zeros_like(scales), is_float=True)
 
 
 def search_grid(weight: Matrix, energy: Matrix, group: int, bits: int, symmetric: bool) -> Grid:

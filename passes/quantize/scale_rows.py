@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from tvm import IRModule, relax
@@ -33,9 +33,9 @@ from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph
 from relaxc.passes.prune.products import Matrix, Product, products_of
 from relaxc.passes.prune.segments import Arrays, Run, common_shapes, of_shapes
-from relaxc.passes.quantize.quantize_weights import round_groups
 from relaxc.passes.quantize.rescale import Edits, applied, divided, multiplied
 from relaxc.passes.quantize.second_moments import Layer, second_moments
+from relaxc.passes.quantize.weight_kinds import WeightKind, round_groups
 
 _EXPONENTS = np.linspace(0, 1, 21)[1:]
 _WORTH = 0.95
@@ -47,14 +47,14 @@ class ScaleRows(Pass):
 
     Attributes:
         names: of the products whose weights will be rounded, given the module.
-        bits: of an integer.
+        kind: of what weights become.
         group: rows that share a scale; None: a whole column does.
         run: compiles a module and runs it.
         samples: gives arguments of `main`; without any, nothing happens.
     """
 
     names: Callable[[IRModule], frozenset[str]]
-    bits: Literal[4, 8]
+    kind: WeightKind
     group: int | None
     run: Run
     samples: Callable[[], list[Arrays]]
@@ -97,7 +97,7 @@ class ScaleRows(Pass):
                 continue
             calls = [edits.get(b.var, b.value) for b in readers]
             weights = [Product(b.var, call, 1).matrix() for b, call in zip(readers, calls)]
-            scales, share = best_exponent(weights, known, self.group, self.bits)
+            scales, share = best_exponent(weights, known, self.group, self.kind)
             axis = binding.var.ty.ndim - 1
             if share > _WORTH or not divided(graph, binding.var, axis, scales, edits):  # 3. 2.
                 continue
@@ -107,7 +107,7 @@ class ScaleRows(Pass):
 
 
 def best_exponent(
-    weights: Sequence[Matrix], moments: Matrix, group: int | None, bits: Literal[4, 8]
+    weights: Sequence[Matrix], moments: Matrix, group: int | None, kind: WeightKind
 ) -> tuple[Matrix, float]:
     """What rows are multiplied by, and the share of the error that is left.
 
@@ -115,28 +115,30 @@ def best_exponent(
         weights: [rows, columns], all of the same data.
         moments: [rows, rows] of the data.
         group: rows that share a scale.
-        bits: of an integer.
+        kind: of what weights become.
     """
     weight = np.concatenate(weights, axis=1)
     size = np.sqrt(np.maximum(np.diag(moments), 0))
     size = np.maximum(size, 1e-4 * max(float(size.max()), 1e-30))
-    best, before = np.ones(len(size)), _error(weight, moments, np.ones(len(size)), group, bits)
+    best, before = np.ones(len(size)), _error(weight, moments, np.ones(len(size)), group, kind)
     least = before
     for exponent in _EXPONENTS:
         scales = size**exponent
         scales /= np.sqrt(scales.max() * scales.min())
-        error = _error(weight, moments, scales, group, bits)
+        error = _error(weight, moments, scales, group, kind)
         if error < least:
             best, least = scales, error
     return best, least / before if before > 0 else 1.0
 
 
 def _error(
-    weight: Matrix, moments: Matrix, scales: Matrix, group: int | None, bits: Literal[4, 8]
+    weight: Matrix, moments: Matrix, scales: Matrix, group: int | None, kind: WeightKind
 ) -> float:
     scaled = (weight * scales[:, None]).astype(np.float32)
     rows = np.ascontiguousarray(scaled.T).reshape(-1, group or len(weight))
-    integers, scale = round_groups(rows, bits)
-    rounded = (integers * scale[:, None]).reshape(scaled.T.shape).T / scales[:, None]
+    integers, scale = round_groups(rows, kind)
+    rounded = (integers.astype(np.float32) * scale[:, None]).reshape(scaled.T.shape).T / scales[
+        :, None
+    ]
     change = rounded - weight
     return float((change * (moments @ change)).sum())

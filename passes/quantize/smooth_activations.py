@@ -40,7 +40,7 @@ from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
 from relaxc.passes.prune.segments import Arrays, Run
 from relaxc.passes.quantize.channel_ranges import ChannelRanges, channel_ranges
-from relaxc.passes.quantize.exclusion import Exclusion, node_of
+from relaxc.passes.quantize.exclusion import Exclusion, node_of, without_float_nodes
 from relaxc.passes.quantize.rescale import (
     Edits,
     applied,
@@ -87,11 +87,12 @@ class SmoothActivations(Pass):
     def apply(self, mod: IRModule) -> IRModule:
         """Rewrite `main`."""
         exclusion = Exclusion.of(mod, self.exclude)
-        values = _candidates(mod, exclusion)
-        samples = self.samples() if values else []
+        samples = self.samples() if _candidates(mod, exclusion) else []
         if not samples:
             return mod
-        ranges = channel_ranges(mod, values, self.run, samples)
+        # Of all, whatever is left float: what ran is known, then, where other layers are.
+        whole = without_float_nodes(mod)
+        ranges = channel_ranges(whole, _candidates(whole, Exclusion(())), self.run, samples)
 
         def smooth(block: relax.BindingBlock) -> Sequence[relax.Binding]:
             if not isinstance(block, relax.DataflowBlock):

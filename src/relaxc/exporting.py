@@ -16,6 +16,7 @@ from relaxc.compiler import require_writable
 from relaxc.correcting import correction_on
 from relaxc.errors import ModelError, OptionError, OutputError
 from relaxc.frontend.export.exporter import to_onnx
+from relaxc.frontend.export.graph import Graph
 from relaxc.frontend.extension import Extension
 from relaxc.frontend.importer import from_onnx
 from relaxc.latency import kernel_clock
@@ -121,8 +122,9 @@ def export(
     before = runner.run([p for p in passes if id(p) not in changing], imported.mod)
     mod = runner.run([p for p in passes if id(p) in changing], before)
     diagnostics.on_phase("write")
-    has_nibbles = options.quantize is not None and options.quantize.scheme == "int4-weights"
-    proto = to_onnx(imported, before, mod, has_nibbles)
+    scheme = None if options.quantize is None else options.quantize.scheme
+    least = {"int4-weights": Graph.FOUR_BITS, "fp8-weights": Graph.FLOAT8}.get(scheme or "", 0)
+    proto = to_onnx(imported, before, mod, least)
     assert imported.source is not None
     was = sum(array.nbytes for array in imported.source.weights.values())
     was += sum(_size(tensor) for tensor in imported.source.proto.graph.initializer)

@@ -21,20 +21,21 @@ from relaxc.frontend.importer import ImportedModel, ImportedProgram, import_mode
 from relaxc.gate.speed_gate import GateReport
 from relaxc.gating import gate_pass, has_speed_gate
 from relaxc.latency import kernel_clock
-from relaxc.options import CompileOptions, Diagnostics
+from relaxc.options import CompileOptions, Diagnostics, QuantizeOptions
 from relaxc.pass_runner import PassRunner, select_passes
 from relaxc.passes.base import Pass
 from relaxc.passes.layout.choose_layout import ChooseLayout
 from relaxc.passes.pipeline import default_passes
 from relaxc.passes.precision.convert_io import ConvertIo
 from relaxc.passes.prune.prune_channels import PruneReport
+from relaxc.passes.quantize.calibrate import Collect
 from relaxc.passes.quantize.exclusion_gains import ExclusionGain
 from relaxc.passes.quantize.layer_errors import LayerError
 from relaxc.passes.quantize.layer_ranges import LayerRange
 from relaxc.passes.quantize.unquantized import unquantized
 from relaxc.probes import Probes
 from relaxc.pruning import pruning_passes, require_outputs, require_samples
-from relaxc.quantizing import Study, is_calibrated, quantization_passes
+from relaxc.quantizing import Study, is_calibrated, quantization_passes, smoothing_passes
 from relaxc.targets.base import Backend
 
 
@@ -128,9 +129,14 @@ def prepare(
     correction = correction_on(probes, diagnostics, measured.append)
     quantization = quantization_passes(options.quantize, probes.collect, correction)
     if has_speed_gate(options, backend, warnings):
-        gate = gate_pass(
-            options, backend, quantization_passes, probes.feed, probes.build, gated.append
-        )
+
+        def timed(quantize: QuantizeOptions, collect: Collect) -> list[Pass]:
+            return [
+                *smoothing_passes(quantize, correction),
+                *quantization_passes(quantize, collect),
+            ]
+
+        gate = gate_pass(options, backend, timed, probes.feed, probes.build, gated.append)
         quantization.insert(0, gate)
     passes = select_passes(
         default_passes(

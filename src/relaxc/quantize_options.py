@@ -35,8 +35,9 @@ ErrorCorrection = Literal["equalize", "smooth", "scale", "round", "bias"]
 ERROR_CORRECTIONS: tuple[ErrorCorrection, ...] = get_args(ErrorCorrection)
 
 # int8: activations too, with ranges that are measured before. int8-dynamic: the data of products
-# with constant weights, as the model runs. The others: weights of products only.
-Scheme = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights"]
+# with constant weights, as the model runs. The others: weights of products only, those of fp8 as
+# floats (e4m3fn).
+Scheme = Literal["int8", "int8-dynamic", "int8-weights", "fp8-weights", "int4-weights"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
@@ -103,6 +104,8 @@ class QuantizeOptions:
             raise OptionError(f"most_noise must be positive, not {self.most_noise:g}")
         if self.least_sqnr_db is not None and math.isnan(self.least_sqnr_db):
             raise OptionError("least_sqnr_db must be a number of decibels, not nan")
+        if self.distill is not None and self.scheme == "fp8-weights":
+            raise OptionError("`fp8-weights` has no integers to train; leave out `distill`")
         for method in (self.calibration, *self.layer_calibration.values()):
             check_word("calibration method", method, CALIBRATION_METHODS)
         check_patterns(tuple(self.layer_calibration))

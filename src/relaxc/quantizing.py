@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from tvm import IRModule
 
 from relaxc.calibrate import CalibrationData, Feed
-from relaxc.options import CompileOptions, DistillOptions, QuantizeOptions
+from relaxc.options import CompileOptions, DistillOptions, QuantizeOptions, Scheme
 from relaxc.passes.base import Pass
 from relaxc.passes.prune.segments import Arrays, Run
 from relaxc.passes.quantize.annotate import AnnotateQuantization
@@ -31,10 +30,18 @@ from relaxc.passes.quantize.restore_float import RestoreFloat
 from relaxc.passes.quantize.scale_rows import ScaleRows
 from relaxc.passes.quantize.smooth_activations import SmoothActivations
 from relaxc.passes.quantize.unfold_patches import UnfoldPatches
+from relaxc.passes.quantize.weight_kinds import WeightKind
 from relaxc.runtime.model import TensorInfo
 
 # Weights of four bits that share a scale: with more of them, errors grow noticeably.
 _GROUP_SIZE = 32
+# What the weights of products become.
+_KINDS: dict[Scheme, WeightKind] = {
+    "int8-dynamic": "int8",
+    "int8-weights": "int8",
+    "fp8-weights": "float8",
+    "int4-weights": "int4",
+}
 
 
 def is_calibrated(options: CompileOptions) -> bool:
@@ -119,18 +126,18 @@ def quantization_passes(
         return []
     tables = QuantizeTables(options.exclude, 4 if options.scheme == "int4-weights" else 8)
     if options.scheme != "int8":
-        bits: Literal[4, 8] = 4 if options.scheme == "int4-weights" else 8
-        group = options.group_size or (_GROUP_SIZE if bits == 4 else None)
+        kind = _KINDS[options.scheme]
+        group = options.group_size or (_GROUP_SIZE if kind == "int4" else None)
         passes: list[Pass] = []
         if options.scheme != "int8-dynamic":  # which would round images, too
             passes.append(UnfoldPatches(group, options.exclude))
         floats: list[IRModule] = []
-        weights = QuantizeWeights(bits, group, options.exclude, keep=floats.append)
+        weights = QuantizeWeights(kind, group, options.exclude, keep=floats.append)
         if correction is None:
             return [*passes, weights, tables]
         run, samples = correction.run, correction.samples
         if "scale" in options.corrections:
-            passes.append(ScaleRows(weights.variables, bits, group, run, samples))
+            passes.append(ScaleRows(weights.variables, kind, group, run, samples))
         if "round" in options.corrections:
             weights = replace(weights, run=run, samples=samples)
         return [*passes, weights, *_training(options, correction, floats), tables]
@@ -171,9 +178,8 @@ def quantization_passes(
 
     correction.report(Study(errors, limits, correction, without, ranges.of))
     passes = [EqualizeLayers()] if "equalize" in options.corrections else []
-    if "smooth" in options.corrections:
-        passes.append(SmoothActivations(run, samples, options.exclude))
     passes += [
+        *smoothing_passes(options, correction),
         replace(annotate, keep=teachers.append),
         calibrate(ranges),
         # Before anything measures how much is lost.
@@ -181,6 +187,13 @@ def quantization_passes(
         RestoreFloat(errors, again, limits),
     ]
     return [*passes, *bias, *_training(options, correction, teachers), tables]
+
+
+def smoothing_passes(options: QuantizeOptions, correction: Correction) -> list[Pass]:
+    """What changes how layers compute before they are quantized: it leaves multiplications."""
+    if options.scheme != "int8" or "smooth" not in options.corrections:
+        return []
+    return [SmoothActivations(correction.run_once, correction.samples, options.exclude)]
 
 
 def _training(

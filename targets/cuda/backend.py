@@ -52,10 +52,13 @@ class CudaBackend(Backend):
 
     @property
     def missing_schemes(self) -> frozenset[str]:  # type: ignore[override]
-        """Rows are not rounded as a model runs; weights of few bits need the copy engine."""
+        """Rows are not rounded as a model runs, and no kernel reads weights of float8; integers of
+        few bits need the copy engine.
+        """
         has_engine = self.gpu_target.gpu.has_bulk_copies
         return frozenset(
-            {"int8-dynamic"} | (set() if has_engine else {"int8-weights", "int4-weights"})
+            {"int8-dynamic", "fp8-weights"}
+            | (set() if has_engine else {"int8-weights", "int4-weights"})
         )
 
     @property

@@ -147,6 +147,37 @@ def test_times_of_a_busy_machine_are_taken_again(
     assert report(again).reverted == [] and report(again).is_steady
 
 
+def test_what_smoothing_multiplies_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = np.where(np.arange(64) < 4, 60, 1).astype(np.float32)
+    samples = [{"x": RNG.standard_normal((8, 64)).astype(np.float32) * size} for _ in range(8)]
+    w, v = RNG.standard_normal((2, 64, 64)).astype(np.float32)
+    model = onnx_model(
+        "g (float[8,64] x) => (float[8,64] y) { a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, v) }",
+        w=w,
+        v=v,
+    )
+    timed: list[list[str]] = []
+
+    def measure(_self: object, variants: Sequence[Variant]) -> tuple[Seconds, bool]:
+        timed.extend([kernel["name"] for kernel in variant.kernels] for variant in variants)
+        seconds = {
+            call.key: 3.0 - 2 * ("integer" in kernel["name"]) - 2.5 * (not call.nodes)
+            for variant in variants
+            for call, kernel in zip(variant.calls, variant.kernels)
+        }
+        return seconds, True
+
+    monkeypatch.setattr(stopwatch.Stopwatch, "_measure", measure)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = relaxc.compile(model, tmp_path / "m.rxc", QUANTIZED, calibration_data=samples)
+    names = [kernel["name"] for kernel in result.manifest["kernels"]]
+    # The multiplication is done as the input becomes bytes.
+    assert names == ["elementwise", "matmul_integer", "matmul_integer1"]
+    assert names in timed
+
+
 @pytest.mark.parametrize(
     ("turns", "expected"), [([3, 1.0, 1.04], True), ([1, 2, 2], False), ([9, 8, 1, 5], False)]
 )

@@ -140,7 +140,10 @@ def _linear(op_type: str) -> Translator:
     """`QuantizeLinear` and its inverse: the same three operands."""
 
     def translate(site: Site) -> list[str]:
-        inputs = _nibbles(site) or [site.input(0, "weight"), site.input(2, "zero_point")]
+        inputs = _nibbles(site) or [site.input(0, "weight")]
+        # Floats have no zero point but zero, of their own type.
+        if len(inputs) == 1 and not str(dtype_of(site.call.args[0])).startswith("float8"):
+            inputs.append(site.input(2, "zero_point"))
         inputs.insert(1, site.input(1, "scale"))
         axis = int(site.attrs.axis)
         is_per_tensor = site.call.args[1].ty.ndim == 0

@@ -33,7 +33,8 @@ quantizing = stacked(
         "--quantize",
         type=click.Choice(SCHEMES),
         help="Compute on integers: with ranges measured before, with ranges found as the model "
-        "runs, or keep just the weights of matrix products as integers.",
+        "runs, or keep just the weights of matrix products as integers, or "
+        "as floats of eight bits (fp8, E4M3).",
     ),
     click.option(
         "--group-size",

@@ -54,6 +54,7 @@ _SHARES: dict[Scheme, float] = {
     "int8": _ROUNDED,
     "int8-dynamic": _HARDLY,
     "int8-weights": _HARDLY,
+    "fp8-weights": _ROUNDED,
     "int4-weights": _ROUNDED,
 }
 QUANTIZED: dict[Scheme, Tolerance] = {

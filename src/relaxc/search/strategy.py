@@ -23,7 +23,8 @@ from relaxc.search.recipe import Recipe
 Strategy = Generator[Recipe, Trial, None]
 # Every further step leaves so many times more layers in float.
 _GROWTH = 2
-# Only the weights of products, for memory: seldom faster than int8 that computes.
+# Only the weights of products, for memory: seldom faster than int8 that computes. Not fp8, which is
+# as large as int8 and less exact.
 _SMALL: tuple[Scheme, ...] = ("int8-weights", "int4-weights")
 # Of the multiplications, to be saved by removing channels.
 _SHARES = (0.15, 0.3, 0.45, 0.6, 0.75)

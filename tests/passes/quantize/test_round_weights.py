@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from relaxc.passes.quantize.round_weights import Grid, round_compensated, search_grid
+from relaxc.passes.quantize.round_weights import Grid, float_grid, round_compensated, search_grid
 
 RNG = np.random.default_rng(0)
 # Data whose channels depend on each other and differ in size, as they do in networks.
@@ -40,6 +41,14 @@ def test_integers_stay_on_the_grid(bits: int, symmetric: bool) -> None:
         (4, False): (0, 15),
         (8, True): (-127, 127),
     }[bits, symmetric]
+
+
+def test_float8() -> None:
+    grid = float_grid(WEIGHT, 8)
+    nearest = grid.round(WEIGHT, slice(None))
+    fitted = round_compensated(WEIGHT, GRAM, grid)
+    np.testing.assert_array_equal(fitted, fitted.astype(ml_dtypes.float8_e4m3fn).astype(float))
+    assert loss(fitted, grid) < 0.5 * loss(nearest, grid)
 
 
 def test_data_that_never_change() -> None:

@@ -40,13 +40,13 @@ def network(gain: np.ndarray, weight: np.ndarray, other: np.ndarray) -> IRModule
 
 
 def scaling(group: int | None = 16, samples: list[list[np.ndarray]] | None = None) -> ScaleRows:
-    names = QuantizeWeights(4, group).variables
-    return ScaleRows(names, 4, group, run, lambda: [[DATA]] if samples is None else samples)
+    names = QuantizeWeights("int4", group).variables
+    return ScaleRows(names, "int4", group, run, lambda: [[DATA]] if samples is None else samples)
 
 
 def test_golden(golden) -> None:
     """The norm takes the division, both products the scales."""
-    scales, _ = best_exponent([WEIGHT, OTHER], MOMENTS, 16, 4)
+    scales, _ = best_exponent([WEIGHT, OTHER], MOMENTS, 16, "int4")
     weight, other = ((w / (1 / scales)[:, None]).astype(np.float32) for w in (WEIGHT, OTHER))
     after = scaling().apply(network(GAIN, WEIGHT, OTHER))
     found = [b.value for b in after["main"].body.blocks[0].bindings]
@@ -63,7 +63,7 @@ def test_same_numbers(execute) -> None:
     after = scaling().apply(before)
     np.testing.assert_allclose(execute(after, DATA), wanted, rtol=1e-3, atol=1e-3)
     errors = [
-        np.abs(execute(QuantizeWeights(4, 16).apply(mod), DATA) - wanted).mean()
+        np.abs(execute(QuantizeWeights("int4", 16).apply(mod), DATA) - wanted).mean()
         for mod in (before, after)
     ]
     assert errors[1] < 0.7 * errors[0]

@@ -65,7 +65,7 @@ def trained(teacher: IRModule, mod: IRModule, rate: float = 0.02, epochs: int = 
 
 def test_integers_of_four_bits_come_closer() -> None:
     dense = from_onnx(MODEL).mod
-    rounded = QuantizeWeights(4, 8).apply(dense)
+    rounded = QuantizeWeights("int4", 8).apply(dense)
     after = trained(dense, rounded)
     expected, before, now = map(outputs, (dense, rounded, after))
     assert np.square(now - expected).mean() < 0.7 * np.square(before - expected).mean()
@@ -79,13 +79,13 @@ def test_integers_of_four_bits_come_closer() -> None:
 
 def test_steps_that_help_nobody_change_nothing() -> None:
     dense = from_onnx(MODEL).mod
-    rounded = QuantizeWeights(4, 8).apply(dense)
+    rounded = QuantizeWeights("int4", 8).apply(dense)
     tvm.ir.assert_structural_equal(trained(dense, rounded, 0.99, 1), rounded)
 
 
 def test_zeros_of_pruned_weights_stay() -> None:
     sparse = PruneWeights(Unstructured(0.5)).apply(from_onnx(MODEL).mod)
-    rounded = QuantizeWeights(8, None).apply(sparse)
+    rounded = QuantizeWeights("int8", None).apply(sparse)
     for binding in bindings_of(trained(sparse, rounded, 0.01, 10)):
         stored = RoundedWeight.of(binding.value)
         if stored is not None:

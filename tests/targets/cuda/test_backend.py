@@ -88,7 +88,10 @@ def test_the_dump_shows_the_source(tmp_path: Path) -> None:
     assert "__global__" in (tmp_path / "dump" / "assembly.s").read_text()
 
 
-@pytest.mark.parametrize(("arch", "scheme"), [("sm_80", "int4-weights"), ("sm_90", "int8-dynamic")])
+@pytest.mark.parametrize(
+    ("arch", "scheme"),
+    [("sm_80", "int4-weights"), ("sm_90", "int8-dynamic"), ("sm_90", "fp8-weights")],
+)
 def test_schemes_without_kernels_are_refused(tmp_path: Path, arch: str, scheme: Any) -> None:
     quantize = QuantizeOptions(scheme=scheme)
     options = relaxc.CompileOptions(target=f"cuda -arch={arch}", quantize=quantize)
