@@ -13,7 +13,8 @@ with like. Float8 (e4m3fn) has neither int8 data nor a MatMulNBits: ONNX Runtime
 DequantizeLinear and MatMul.
 Engines take turns; minimum over all rounds, in microseconds of a product: single ones include the
 call from Python. The share of the bandwidth counts packed weights and scales, against reading as
-many bytes, measured in between.
+many bytes, measured in between; the least ratio is what all of the bandwidth would give, and no
+time for calls.
 """
 
 from __future__ import annotations
@@ -191,6 +192,7 @@ class Case:
             f"{self.kind} g{self.group}",
             *(f"{best[n] * 1e6 / self.products:.0f}" if n in best else "" for n in (*OURS, *ORT)),
             " / ".join(f"{best[ours] / best[peer]:.2f}" for ours, peer in pairs),
+            " / ".join(f"{self.size_bytes / stream / best[peer]:.2f}" for _, peer in pairs),
             " / ".join(f"{rate / 1e9:.0f}" for rate in rates),
             " / ".join(f"{rate / stream:.0%}" for rate in rates),
             " / ".join(f"{error / norm:.0e}" for name, error in errors.items() if name != ORT[0]),
@@ -248,7 +250,17 @@ def main() -> int:
         if args.prepare:
             return 0
         print(f"{this_machine().cpu}, {args.threads} threads; microseconds\n")
-        heads = ("product", "weights", *OURS, *ORT, "ratios", "GB/s", "of stream", "errors")
+        heads = (
+            "product",
+            "weights",
+            *OURS,
+            *ORT,
+            "ratios",
+            "least",
+            "GB/s",
+            "of stream",
+            "errors",
+        )
         print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
         for case, paths in zip(cases, files):
             print(case.measure(paths, args), flush=True)

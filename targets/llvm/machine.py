@@ -24,6 +24,7 @@ class Machine:
         has_bfloat16: whether dot products of bfloat16 are one instruction (avx512bf16).
         byte_products: the instruction that dot products of bytes are made of; None without one.
         l3_bytes: of the last-level cache, which the cores share.
+        has_byte_tables: whether vectors of bytes are looked up in tables of 128 (avx512vbmi).
     """
 
     lanes: int
@@ -34,6 +35,7 @@ class Machine:
     has_bfloat16: bool = False
     byte_products: ByteProducts | None = None
     l3_bytes: int = 32 << 20
+    has_byte_tables: bool = False
 
 
 def machine_of(target: tvm.target.Target) -> Machine:
@@ -42,7 +44,12 @@ def machine_of(target: tvm.target.Target) -> Machine:
     cores = int(target.attrs["num-cores"])
     if "avx512f" in features:
         products: ByteProducts = "vpdpbusd" if "avx512vnni" in features else "vpmaddwd"
-        return Machine(16, 32, 48 << 10, 1 << 20, cores, "avx512bf16" in features, products)
+        return Machine(
+            *(16, 32, 48 << 10, 1 << 20, cores),
+            has_bfloat16="avx512bf16" in features,
+            byte_products=products,
+            has_byte_tables="avx512vbmi" in features,
+        )
     if "avx2" in features and "fma" in features:
         return Machine(8, 16, 32 << 10, 512 << 10, cores, byte_products="vpmaddwd")
     if str(target.attrs["mtriple"]).startswith("aarch64"):

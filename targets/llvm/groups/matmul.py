@@ -186,7 +186,7 @@ class Matmul(GroupKernel):
         lanes = machine.lanes
         tiling = matmul_weight_only.choose_tiling(rows, columns, lanes, machine.registers)
         tiling = _chosen(group, tiling)
-        packed = matmul_weight_only.pack(weight, tiling, lanes)
+        packed = matmul_weight_only.pack(weight, tiling, lanes, machine.has_byte_tables)
         weights = matmul_weight_only.declare(frame.constant, frame.scales, packed, weight)
         x = frame.views[group.anchor.args[0]]
         operands, y = frame.operands(), frame.result()

@@ -79,35 +79,6 @@ def from_bfloat16(bits: Expr, lanes: int) -> Expr:
     return tirx.reinterpret(f"float32{suffix}", shifted)
 
 
-# What `from_float8` leaves out.
-FLOAT8_FACTOR = 2.0**8
-# Float32 has its exponent 120 further up than float8_e4m3fn.
-_FLOAT8_BIAS = 2.0**120
-_FLOAT8_MASK = 0x87F00000 - (1 << 32)
-
-
-def from_float8(bits: Expr, lanes: int) -> Expr:
-    """The numbers of finite float8_e4m3fn given as int8, divided by `FLOAT8_FACTOR`; exact.
-
-    Sign, exponent and mantissa move to where a wider type has them. With avx512f that is float16:
-    the machine converts its denormals, which float8's are, as fast as others, and whatever it is
-    told to flush to zero. Else float32, times what keeps the exponent out of the denormals.
-    """
-
-    def spread(scalar: Expr) -> Expr:
-        return tirx.Broadcast(scalar, lanes) if lanes > 1 else scalar
-
-    suffix = f"x{lanes}" if lanes > 1 else ""
-    is_half = lanes == 16
-    kind, shift, mask = ("int16", 7, 0xBF80 - (1 << 16)) if is_half else ("int32", 20, _FLOAT8_MASK)
-    wide = tirx.shift_left(tirx.Cast(f"{kind}{suffix}", bits), spread(tirx.IntImm(kind, shift)))
-    kept = tirx.bitwise_and(wide, spread(tirx.IntImm(kind, mask)))
-    if is_half:
-        return tirx.Cast(f"float32{suffix}", tirx.reinterpret(f"float16{suffix}", kept))
-    factor = tirx.FloatImm("float32", _FLOAT8_BIAS / FLOAT8_FACTOR)
-    return tirx.reinterpret(f"float32{suffix}", kept) * spread(factor)
-
-
 def dot_uint8(total: Expr, a: Expr, b: Expr) -> Expr:
     """`total[i]` plus the products of four uint8 of `a[i]` and four int8 of `b[i]`, all int32."""
     return tirx.call_extern(total.ty.dtype, "relaxc_dot_uint8", total, a, b)

@@ -2,9 +2,8 @@
 
 Weights of four bits lie eight rows to an int32, one column per lane; with AVX-512 a nibble becomes
 a float32 by one shift and one look-up in a table that fits a register. Weights of eight bits lie a
-byte after the other; those that are float8 take over its bits, and scales make up for the exponent,
-which is off by a constant. Per column and group of rows there is a scale, and a zero point unless
-all are the same.
+byte after the other, those of float8 four rows to an int32 where they are looked up. Per column and
+group of rows there is a scale, and a zero point unless all are the same.
 
 Few rows are bound by reading weights: sums of a group are kept apart and scaled once, in several
 chains that hide the latency of adds. Many rows are bound by multiply-adds: weights are scaled
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from relaxc.targets.llvm.kernels import intrinsics, matmul
+from relaxc.targets.llvm.kernels import float8, matmul
 from relaxc.targets.llvm.kernels.arithmetic import FLOAT32, Registers
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, vector
 from relaxc.targets.llvm.kernels.constants import GroupedWeight, WeightKind
@@ -58,8 +57,8 @@ class Packed:
 
     Attributes:
         weight: four bits: int32 [panel, depth / 8, columns]; eight: int8 [panel, depth, columns],
-            less 128, or the bits of float8.
-        scale: float32 [panel, group, columns]; of float8, times what `from_float8` leaves out.
+            less 128; float8: likewise as it is, or int32 [panel, depth / 4, columns].
+        scale: float32 [panel, group, columns]; of float8, times the factor that numbers lack.
         zero_point: four bits: uint8, likewise; eight: int8, less 128; None where all are the same.
         middle: what all are, in the same way.
     """
@@ -70,8 +69,8 @@ class Packed:
     middle: int | None
 
 
-def pack(weight: GroupedWeight, tiling: Tiling, lanes: int) -> Packed:
-    """Lay weights out in panels."""
+def pack(weight: GroupedWeight, tiling: Tiling, lanes: int, looks_up: bool = False) -> Packed:
+    """Lay weights out in panels; `looks_up` is about float8."""
     width = tiling.vectors * lanes
 
     def panels(array: np.ndarray) -> np.ndarray:
@@ -84,8 +83,9 @@ def pack(weight: GroupedWeight, tiling: Tiling, lanes: int) -> Packed:
 
     integers, zeros, middle = panels(weight.integers), panels(weight.zero_point), weight.middle
     if weight.kind == "float8":
-        factor = np.float32(intrinsics.FLOAT8_FACTOR)
-        return Packed(integers.view(np.int8), panels(weight.scale * factor), None, None)
+        factor = np.float32(float8.factor(looks_up))
+        codes = float8.interleaved(integers) if looks_up else integers.view(np.int8)
+        return Packed(codes, panels(weight.scale * factor), None, None)
     if weight.kind == "int8":
         integers, zeros = signed(integers), signed(zeros)
         middle = None if middle is None else middle - 128
@@ -225,6 +225,8 @@ class _Writer(matmul.Writer):
                 return b.let(b.nibble(tirx.shift_right(word, shift) if i else word, middle))
 
             return [[value(word, i) for word in words] for i in range(_STEP)]
+        if weights.kind == "float8" and weights.weight.dtype == "int32":
+            return self._looked_up(panel, k, blocks)
         at = b.let(panel * (depth * width) + k * width)
         for line in range(_STEP * blocks * b.lanes // 64):
             b.prefetch(weights.weight, at + (_PREFETCH + line * 64), 3)
@@ -232,11 +234,27 @@ class _Writer(matmul.Writer):
         def byte(i: int, v: int) -> Expr:
             loaded = b.load(weights.weight, at + (i * width + v * b.lanes))
             if weights.kind == "float8":
-                return b.let(intrinsics.from_float8(loaded, b.lanes))
+                return b.let(float8.moved(loaded, b.lanes))
             real = self._float(loaded)
             return b.let(real - b.splat(middle) if middle else real)
 
         return [[byte(i, v) for v in range(blocks)] for i in range(_STEP)]
+
+    def _looked_up(self, panel: Index, k: Index, blocks: int) -> list[list[Expr]]:
+        """The same of float8, four rows of which are in a vector."""
+        b, weight = self.b, self.weights.weight
+        width, depth = self.tiling.vectors * b.lanes, self.x.channels
+        at = b.let(panel * (depth // float8.ROWS * width) + k // float8.ROWS * width)
+        result: list[list[Expr]] = []
+        for row in range(float8.ROWS):
+            b.define(float8.definition(row))
+        for first in range(0, _STEP // float8.ROWS * width, width):
+            for v in range(blocks):
+                b.prefetch(weight, at + (_PREFETCH // 4 + first + v * b.lanes), 3)
+            words = [b.let(b.load(weight, at + (first + v * b.lanes))) for v in range(blocks)]
+            for row in range(float8.ROWS):
+                result.append([b.let(float8.looked_up(word, row)) for word in words])
+        return result
 
 
 def declare(constant: Declare, scales: Declare, packed: Packed, weight: GroupedWeight) -> Weights:

@@ -124,7 +124,8 @@ def float8(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.choice(CODES, shape).view(ml_dtypes.float8_e4m3fn)
 
 
-@pytest.mark.parametrize("target", CPUS)
+# Tables of bytes came later than 16 lanes.
+@pytest.mark.parametrize("target", (*CPUS, "llvm -mcpu=cascadelake"))
 @pytest.mark.parametrize("block", [0, 32])
 def test_float8(block: int, target: str) -> None:
     rng = np.random.default_rng(8)
@@ -141,7 +142,8 @@ def test_float8(block: int, target: str) -> None:
         x = rng.standard_normal((rows, 64)).astype(np.float32)
         check(model, x, target, "matmul_float8_weight")
         weights = BuiltModel(model, target)._weights
-        assert {str(array.dtype) for array in weights} == {"int8", "float32"}
+        sizes = [array.numpy().nbytes for array in weights if str(array.dtype) != "float32"]
+        assert 64 * 40 <= sum(sizes) <= 64 * 64
 
 
 def test_float8_that_is_not_a_number() -> None:
