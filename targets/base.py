@@ -22,12 +22,14 @@ class CompiledModule:
         libraries: file name -> contents of the shared libraries; `model.so` holds the model.
         requirements: JSON-able facts checked at load time (architecture, CPU features, ...).
         workspace: memory that the code takes after the weights, as the manifest describes it.
+        unaligned_inputs: positions of inputs that the code reads wherever they lie in memory.
         listing: assembly of the kernels, for `--dump-dir`; empty unless asked for.
     """
 
     libraries: dict[str, bytes]
     requirements: dict[str, object] = field(default_factory=dict)
     workspace: dict[str, Any] = field(default_factory=lambda: {"storages": [], "tensors": []})
+    unaligned_inputs: tuple[int, ...] = ()
     listing: str = ""
 
 

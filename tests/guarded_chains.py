@@ -1,8 +1,9 @@
-"""Elementwise chains of odd shapes, run where nothing may touch what lies beyond a tensor.
+"""Models of odd shapes, run where nothing may touch what lies beyond a tensor.
 
-    LD_PRELOAD=guard.so python guarded_chains.py SEED COUNT   (in tests/; see memory_guard.c)
+    LD_PRELOAD=guard.so python guarded_chains.py KIND SEED COUNT   (in tests/; see memory_guard.c)
 
-Prints each seed before its chain runs; the last one printed is the one that died.
+KIND is `chain`, elementwise operators, or `image`, a convolution of a few channels. Prints each
+seed before its model runs; the last one printed is the one that died.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import numpy as np
 import onnx
 from kernels import check_model
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 BINARY = ("Add", "Mul", "Sub", "Max")
 UNARY = ("Relu", "Tanh", "Sigmoid", "Exp", "Abs", "Erf", "Neg", "Floor")
@@ -41,8 +42,35 @@ def chain(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
 
 
+def image(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A convolution of a padded image without a border, and the image."""
+    rng = np.random.default_rng(seed)
+    kernel, stride, pads = rng.integers(1, 6, 2), rng.integers(1, 4, 2), rng.integers(0, 4, 4)
+    channels, outputs = int(rng.integers(1, 8)), int(rng.choice([5, 16, 24, 40]))
+    shape = [int(rng.integers(1, 3)), channels, *(int(n) for n in kernel + rng.integers(0, 40, 2))]
+    arrays = {
+        "w": rng.standard_normal((outputs, channels, *kernel)).astype(np.float32),
+        "b": rng.standard_normal(outputs).astype(np.float32),
+    }
+    attributes = {"pads": pads.tolist(), "strides": stride.tolist()}
+    nodes = [
+        helper.make_node("Conv", ["x", *arrays], ["c"], **attributes),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "g", infos, [result], weights)
+    opsets = [helper.make_opsetid("", 18)]
+    feed = {"x": rng.standard_normal(shape).astype(np.float32)}
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
+
+
+KINDS = {"chain": chain, "image": image}
+
 if __name__ == "__main__":
-    first, count = map(int, sys.argv[1:])
+    make = KINDS[sys.argv[1]]
+    first, count = map(int, sys.argv[2:])
     for number in range(first, first + count):
         print(number, flush=True)
-        check_model(*chain(number))
+        check_model(*make(number))

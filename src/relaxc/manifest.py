@@ -55,7 +55,10 @@ def body(
     if chunks:
         members[WEIGHTS] = chunks
     described = {
-        "inputs": describe_inputs(imported),
+        "inputs": [
+            entry | ({"any_alignment": True} if position in compiled.unaligned_inputs else {})
+            for position, entry in enumerate(describe_inputs(imported))
+        ],
         "outputs": describe_outputs(imported),
         "requirements": compiled.requirements,
         "layers": layer_costs(imported.mod),

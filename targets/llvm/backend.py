@@ -15,6 +15,7 @@ from tvm import IRModule, relax, tirx
 from relaxc.errors import OptionError, PassError
 from relaxc.layout import Precision
 from relaxc.targets.base import Backend, CompiledModule
+from relaxc.targets.llvm.alignment import mark_inputs, unaligned_inputs
 from relaxc.targets.llvm.library import LlvmKernels
 from relaxc.targets.llvm.link import compiler_command, link_shared
 from relaxc.targets.llvm.machine import machine_of
@@ -144,6 +145,7 @@ class LlvmBackend(Backend):
         return [
             ("replay-nests", replay_nests(self.tuning, self.target)),
             ("schedule", schedule_nests(machine_of(self.target))),
+            ("mark-inputs", mark_inputs),
             ("dispatch-sort-scan", relax.backend.DispatchSortScan()),
             ("to-non-dataflow", transform.ToNonDataflow()),
             ("remove-purity-checking", transform.RemovePurityChecking()),
@@ -165,7 +167,11 @@ class LlvmBackend(Backend):
         config = unroll_config(mod)
         with target, tvm.transform.PassContext(disabled_pass=_DISABLED, config=config):
             executable = relax.build(mod, target, relax_pipeline=None)
-        compiled = replace(self.link(executable), workspace=workspace_of(mod))
+        compiled = replace(
+            self.link(executable),
+            workspace=workspace_of(mod),
+            unaligned_inputs=unaligned_inputs(mod),
+        )
         return replace(compiled, listing=_assembly(executable)) if listing else compiled
 
     def build_kernel(self, func: tirx.PrimFunc, output: Path) -> None:

@@ -18,12 +18,19 @@ from relaxc.artifact import Artifact
 from relaxc.runtime import ffi
 from relaxc.runtime.library import load_profiler
 from relaxc.runtime.profiler import Profiler
-from relaxc.runtime.tensors import ALIGNMENT, aligned_empty, as_array, to_array, to_tensor
+from relaxc.runtime.tensors import (
+    ALIGNMENT,
+    aligned_empty,
+    as_array,
+    as_tensor,
+    to_array,
+    to_tensor,
+)
 from relaxc.runtime.weights import Weights
 from relaxc.runtime.workspace import Workspace
 
-# Larger inputs are handed over where they lie, if their alignment allows it: a tensor of their own
-# costs less than the copy.
+# Larger inputs are handed over where they lie, if the code or their alignment allows it: a tensor
+# of their own costs less than the copy.
 _COPY_BYTES = 1 << 17
 # TVM's number of the memory manager that keeps what a call freed for the next one.
 POOLED_ALLOCATOR = 2
@@ -66,7 +73,8 @@ class CpuEngine:
 
     def _runner_of(self, vm: ffi.Object) -> Runner:
         workspace = Workspace(self._artifact.manifest["workspace"])
-        return Runner(vm["main"], self._weights, workspace, self._outputs, self._caller)
+        anywhere = [bool(e.get("any_alignment")) for e in self._artifact.manifest["inputs"]]
+        return Runner(vm["main"], self._weights, workspace, self._outputs, anywhere, self._caller)
 
     def as_input(self, value: Any, dtype: np.dtype[Any]) -> np.ndarray:
         """What a runner takes: an array.
@@ -86,9 +94,11 @@ class Runner:
         weights: Weights,
         workspace: Workspace,
         outputs: Sequence[np.dtype[np.generic]],
+        anywhere: Sequence[bool],
         caller: Callable[..., int],
     ) -> None:
         self._main = main
+        self._anywhere = anywhere
         self._caller = caller
         self._weights = weights
         self._workspace = workspace
@@ -97,6 +107,8 @@ class Runner:
         self._buffers: list[np.ndarray] = []
         self._tensors: list[ffi.Object] = []
         self._addresses: list[int] = []
+        # Where inputs lay that were handed over: many callers fill the same arrays again.
+        self._handed: list[tuple[int, ffi.Object]] = []
         self._values: ctypes.Array[ffi.Value] = (ffi.Value * 0)()
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -108,14 +120,14 @@ class Runner:
         if [array.shape for array in arrays] != self._shapes:
             self._prepare(arrays)
         spans = [*self._weights.spans, self._workspace.span]
-        handed: list[ffi.Object] = []
         for i, array in enumerate(arrays):
             if array.nbytes > _COPY_BYTES and array.flags.c_contiguous:
                 address = array.ctypes.data
-                if address % ALIGNMENT == 0:
-                    tensor = to_tensor(array)[0]
-                    handed.append(tensor)
-                    self._values[i].payload = tensor.handle
+                alignment = array.itemsize if self._anywhere[i] else ALIGNMENT
+                if address % alignment == 0:
+                    if address != self._handed[i][0]:
+                        self._handed[i] = (address, as_tensor(array))
+                    self._values[i].payload = self._handed[i][1].handle
                     spans.append((address, array.nbytes))
                     continue
             buffer = self._buffers[i]
@@ -131,6 +143,7 @@ class Runner:
         self._buffers = [aligned_empty(array.shape, array.dtype) for array in arrays]
         self._tensors = [to_tensor(buffer)[0] for buffer in self._buffers]
         self._addresses = [buffer.ctypes.data for buffer in self._buffers]
+        self._handed = list(zip(self._addresses, self._tensors))
         self._values = self._weights.arguments(self._tensors, self._workspace.tensors)
         self._shapes = [array.shape for array in arrays]
 

@@ -71,7 +71,12 @@ def to_tensor(array: np.ndarray) -> tuple[ffi.Object, np.ndarray]:
         copy = aligned_empty(array.shape, array.dtype)
         np.copyto(copy, array)
         array = copy
-    return ffi.tensor(array.ctypes.data, array.shape, *dlpack_type(array.dtype)), array
+    return as_tensor(array), array
+
+
+def as_tensor(array: np.ndarray) -> ffi.Object:
+    """Hand a contiguous array to compiled code where it lies; it must stay alive meanwhile."""
+    return ffi.tensor(array.ctypes.data, array.shape, *dlpack_type(array.dtype))
 
 
 def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from tvm import relax
 
 from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
+from relaxc.targets.llvm.alignment import ANY_ALIGNMENT
 from relaxc.targets.llvm.kernels import piecewise
 from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale, to_bfloat16
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
@@ -280,3 +281,10 @@ class KernelFrame:
     def finish(self) -> Kernel:
         """The finished kernel."""
         return Kernel(self.name, self.b.finish(), self.constants, self.scalars)
+
+    def finish_reading_anywhere(self) -> Kernel:
+        """The finished kernel, which reads the anchor's data element by element."""
+        data = self._group.anchor.args[0]
+        if any(operand.expr.same_as(data) for operand in self._group.epilogue.operands):
+            return self.finish()  # by vectors as well
+        return self.finish().with_attr(ANY_ALIGNMENT, [list(self.views).index(data)])

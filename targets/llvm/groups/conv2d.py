@@ -54,13 +54,18 @@ class Conv2d(GroupKernel):
         return ConvSpec.of(call) is not None
 
     def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
-        """Padding as a border; few channels are read as they come."""
+        """Padding as a border; few channels are read as they come, images without one."""
         spec = _spec(group)
         plan = None if _is_sparse(group, spec, machine) else _plan(group, spec, machine)
         border = plan.border(spec) if plan else spec.padding
-        lanewise = _algorithm(spec, plan, machine) in ("depthwise", "packed")
-        few = spec.in_channels < machine.lanes and not lanewise
+        algorithm = _algorithm(spec, plan, machine)
+        few = spec.in_channels < machine.lanes and algorithm not in ("depthwise", "packed")
         kinds: tuple[Kind, ...] = ("plain", "blocked") if few else ("blocked", "last")
+        is_dense = algorithm == "direct" and not _is_sparse(group, spec, machine)
+        # Images of a batch are copied anyway, where they are computed part by part.
+        is_batch = isinstance(spec.batch, int) and spec.batch > 1
+        if few and data == PLAIN and is_dense and not is_batch and conv_direct.can_skip_edges(spec):
+            border = PLAIN.border  # a copy of the image would cost more than looking at its edges
         if _is_quantized(group) and (few or spec.in_channels % 4 or spec.is_depthwise):
             kinds = ("blocked",)  # four neighbours in memory must be channels of a pixel
         wanted = Demand(kinds, border)
@@ -132,6 +137,7 @@ class Conv2d(GroupKernel):
         weight = array_of(group.anchor.args[1])
         plan = _plan(group, spec, machine)
         algorithm = _algorithm(spec, plan, machine)
+        reads_elements = False
         integers = _integers(group, spec, algorithm, machine)
         name = f"conv2d_{algorithm}"
         if integers is not None:
@@ -187,8 +193,12 @@ class Conv2d(GroupKernel):
                 frame, conv_direct.pack_weights(weight, machine.lanes, arithmetic, tile.pairs)
             )
             operands, y = frame.operands(), frame.result()
-            conv_direct.emit(frame.b, spec, tile, x, w, y, operands, arithmetic)
-        return frame.finish()
+            reads_elements = x.block == 1 and arithmetic.group == 1
+            has_border = all(b >= p for b, p in zip(x.layout.border, spec.padding))
+            conv_direct.emit(
+                frame.b, spec, tile, x, w, y, operands, arithmetic, has_border=has_border
+            )
+        return frame.finish_reading_anywhere() if reads_elements else frame.finish()
 
 
 def _product(call: relax.Call, spec: ConvSpec, machine: Machine) -> Product:

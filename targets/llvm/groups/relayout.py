@@ -9,8 +9,9 @@ from typing import Any
 from tvm import relax
 
 from relaxc.layout import FIRST_IMAGE, KERNEL, PLAIN, TAKE_IMAGES, Layout
+from relaxc.targets.llvm.alignment import ANY_ALIGNMENT
 from relaxc.targets.llvm.kernels import relayout
-from relaxc.targets.llvm.kernels.builder import KernelBuilder
+from relaxc.targets.llvm.kernels.builder import KernelBuilder, index
 from relaxc.targets.llvm.kernels.domain import Dims, MapDomain
 from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.view import View
@@ -27,8 +28,9 @@ def lower_relayout(func: relax.Function, layouts: Sequence[Layout], machine: Mac
         return Kernel("convert", b.finish())
     x, y = (_view(b, n, logical, la) for n, la in zip(("x", "y"), layouts))
     # Not the first of the logical dimensions: a tensor of fewer than four has one image.
-    relayout.emit(b, x, y, _dims(logical)[0])
-    return Kernel("relayout", b.finish())
+    source = _anywhere(b, x)
+    relayout.emit(b, source, y, _dims(logical)[0])
+    return _finished(Kernel("relayout", b.finish()), source is not x)
 
 
 def lower_images(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
@@ -43,8 +45,23 @@ def lower_images(func: relax.Function, layouts: Sequence[Layout], machine: Machi
         x = replace(x, origin=x.origin + first * x.image)
     else:
         y = replace(y, origin=y.origin + first * y.image)
-    relayout.emit(b, x, y, min(int(_dims(shape)[0]) for shape in shapes))
-    return Kernel(name, b.finish(), scalars=[int(func.attrs[FIRST_IMAGE])])
+    source = _anywhere(b, x)
+    relayout.emit(b, source, y, min(int(_dims(shape)[0]) for shape in shapes))
+    kernel = Kernel(name, b.finish(), scalars=[int(func.attrs[FIRST_IMAGE])])
+    return _finished(kernel, source is not x)
+
+
+def _anywhere(b: KernelBuilder, x: View) -> View:
+    """The same tensor, whose vectors nobody can prove to be aligned, if it may be an input."""
+    if not x.layout.same_memory(PLAIN):
+        return x
+    register = b.register("int64", 1)
+    register.set(index(x.origin))
+    return replace(x, origin=b.let(register.get()))
+
+
+def _finished(kernel: Kernel, reads_anywhere: bool) -> Kernel:
+    return kernel.with_attr(ANY_ALIGNMENT, [0]) if reads_anywhere else kernel
 
 
 def _view(b: KernelBuilder, name: str, logical: Sequence[Any], layout: Layout) -> View:

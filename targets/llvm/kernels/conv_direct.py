@@ -31,6 +31,9 @@ from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 
+# A 7x7 kernel's at a distance of three.
+_MOST_EDGE_TAPS = 7 * (3 + 3)
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -112,6 +115,11 @@ def most_columns(out_blocks: int, blocks: int, pairs: bool, registers: int) -> i
     return min((registers - 1 - blocks) // blocks, 28 if blocks == 1 else 14)
 
 
+def can_skip_edges(spec: ConvSpec) -> bool:
+    """Whether data need no border: tiles at the edges are written out, tap by tap."""
+    return spec.kernel[1] * (spec.padding[1] + spec.padding[3]) <= _MOST_EDGE_TAPS
+
+
 def pack_weights(
     weight: np.ndarray, lanes: int, arithmetic: Arithmetic, pairs: bool = False
 ) -> np.ndarray:
@@ -161,10 +169,14 @@ def emit(
     operands: Operands,
     arithmetic: Arithmetic,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
+    has_border: bool = True,
 ) -> None:
-    """Write the kernel. `weight.row` is the length of one block's packed weights."""
+    """Write the kernel. `weight.row` is the length of one block's packed weights.
+
+    Without a border around the data, taps that lie outside of the map are left out.
+    """
     data = arithmetic.view(b, x)
-    _Writer(b, spec, tile, data, weight, y, operands, arithmetic, placement).write()
+    _Writer(b, spec, tile, data, weight, y, operands, arithmetic, placement, has_border).write()
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,7 @@ class _Writer:
     operands: Operands
     arithmetic: Arithmetic
     placement: Placement
+    has_border: bool
 
     def write(self) -> None:
         """Share out rows of tiles; a last, narrower group of channel blocks comes separately."""
@@ -207,13 +220,51 @@ class _Writer:
         for i in range(count):
             self.y.zero_row_border(self.b, n, first + i, self.placement.row(h))
         for start, size, tiles in even_tiles(self.spec.out_width, self.tile.columns):
-            with self.b.loop(tiles) as t:
-                self._tile(n, first, count, h, t * size + start, size, pairs)
+            ends = [start + t * size for t in range(tiles) if self._crosses(start + t * size, size)]
+            left = [w for w in ends if w - start == ends.index(w) * size]
+            for w in left:
+                self._tile(n, first, count, h, index(w), size, pairs, outside=w)
+            with self.b.loop(tiles - len(ends)) as t:
+                self._tile(n, first, count, h, t * size + start + len(left) * size, size, pairs)
+            for w in ends[len(left) :]:
+                self._tile(n, first, count, h, index(w), size, pairs, outside=w)
+
+    def _crosses(self, w: int, columns: int) -> bool:
+        """Whether taps of a tile lie beside the map, where no border is."""
+        taps = range(self.spec.kernel[1])
+        return not all(self._is_inside(w + c, j) for c in (0, columns - 1) for j in taps)
+
+    def _is_inside(self, w: int, tap: int) -> bool:
+        """Whether a tap of a column of outputs reads memory that is there."""
+        spec = self.spec
+        column = w * spec.stride[1] + tap * spec.dilation[1] - spec.padding[1]
+        return self.has_border or 0 <= column < spec.in_width
+
+    def _row_exists(self, row: Index) -> Expr | None:
+        """Whether a row of inputs does; None: all do."""
+        spec = self.spec
+        reach = (spec.out_height - 1) * spec.stride[0] + (spec.kernel[0] - 1) * spec.dilation[0]
+        found = [row >= 0] if spec.padding[0] else []
+        found += [row < spec.in_height] if reach - spec.padding[0] >= spec.in_height else []
+        if self.has_border or not found:
+            return None
+        return found[0] if len(found) == 1 else tirx.And(*found)
 
     def _tile(
-        self, n: Index, first: Index, count: int, h: Index, w: Index, columns: int, pairs: bool
+        self,
+        n: Index,
+        first: Index,
+        count: int,
+        h: Index,
+        w: Index,
+        columns: int,
+        pairs: bool,
+        outside: int | None = None,
     ) -> None:
-        """`count` channel blocks from `first` on, by `columns` pixels of row `h` from `w` on."""
+        """`count` channel blocks from `first` on, by `columns` pixels of row `h` from `w` on.
+
+        Some of whose taps may lie `outside` of the map; then it is the number `w`.
+        """
         b, lanes = self.b, self.b.lanes
         acc = self.arithmetic.accumulators(b, columns, first, count - pairs)
         if pairs:
@@ -222,9 +273,9 @@ class _Writer:
         if depth // lanes:
             with b.loop(depth // lanes) as block:
                 self._fetch_ahead(first, count, h, block)
-                self._steps(acc, n, first, h, w, block, lanes)
+                self._steps(acc, n, first, h, w, block, lanes, outside)
         if depth % lanes:
-            self._steps(acc, n, first, h, w, index(depth // lanes), depth % lanes)
+            self._steps(acc, n, first, h, w, index(depth // lanes), depth % lanes, outside)
         for k in range(count):
             if pairs and k == count - 1:
                 values = [self._half(acc[k][c // 2].get(), c % 2) for c in range(columns)]
@@ -266,36 +317,70 @@ class _Writer:
         w: Index,
         block: Index,
         width: int,
+        outside: int | None,
     ) -> None:
         """Accumulate over all taps and the `width` channels of an input block, by groups."""
+        b, spec = self.b, self.spec
+        (kh, kw), columns = spec.kernel, len(acc[0])
+        width = -(-width // self.arithmetic.group)
+        unroll = 1 if width % self.tile.unroll else self.tile.unroll
+        with b.loop(kh) as i:
+            row = h * spec.stride[0] + i * spec.dilation[0] - spec.padding[0]
+            with b.when(self._row_exists(row)):
+                if outside is None:
+                    with b.loop(kw) as j, b.loop(width // unroll) as step:
+                        for u in range(unroll):
+                            lane = step * unroll + u
+                            self._step(acc, n, first, row, w, block, width, i, j, lane)
+                    return
+                for tap in range(kw):
+                    inside = [self._is_inside(outside + c, tap) for c in range(columns)]
+                    if any(inside):
+                        with b.loop(width) as lane:
+                            self._step(
+                                acc, n, first, row, w, block, width, i, index(tap), lane, inside
+                            )
+
+    def _step(
+        self,
+        acc: list[list[Register]],
+        n: Index,
+        first: Index,
+        row: Index,
+        w: Index,
+        block: Index,
+        width: int,
+        i: Index,
+        j: Index,
+        lane: Index,
+        inside: list[bool] | None = None,
+    ) -> None:
+        """Multiply one group of inputs, of one tap, for the columns that lie inside of the map."""
         b, spec, x, weight = self.b, self.spec, self.x, self.weight
-        lanes, panel = b.lanes, weight.row
-        inputs, width = lanes // self.arithmetic.group, -(-width // self.arithmetic.group)
-        (kh, kw), (sh, sw), (dh, dw) = spec.kernel, spec.stride, spec.dilation
-        top, left = spec.padding[:2]
+        lanes, panel, columns = b.lanes, weight.row, len(acc[0])
+        (kh, kw), stride = spec.kernel, spec.stride[1]
         depth, blocks = spec.in_channels // spec.groups, -(-spec.out_channels // lanes)
         group = 0 if spec.groups == 1 else first // (blocks // spec.groups) * (depth // lanes)
-        unroll = 1 if width % self.tile.unroll else self.tile.unroll
-        with b.loop(kh) as i, b.loop(kw) as j, b.loop(width // unroll) as step:
-            row, column = h * sh + i * dh - top, w * sw + j * dw - left
-            for u in range(unroll):
-                lane = step * unroll + u
-                at = b.let(x.lane(n, group + block, lane, lanes, row, column))
-                tap = block * (inputs * kh * kw * lanes) + ((i * kw + j) * width + lane) * lanes
-                wat = b.let(first * panel + tap + weight.origin)
-                for k in range(len(acc) if self.tile.prefetch else 0):
-                    b.prefetch(weight.buffer, wat + k * panel + self.tile.prefetch)
-                loaded = [b.let(b.load(weight.buffer, wat + k * panel)) for k in range(len(acc))]
-                columns = len(acc[0])
-                values = []
-                for c in range(columns):
-                    values.append(b.let(b.broadcast(x.buffer, at + c * sw * x.pixel)))
-                    for registers, factor in zip(acc, loaded):
-                        if len(registers) == columns:
-                            self._add(registers[c], values[c], factor)
-                        elif c % 2 or c == columns - 1:
-                            pair = self._pair(values[c - 1], values[c]) if c % 2 else values[c]
-                            self._add(registers[c // 2], pair, factor)
+        column = w * stride + j * spec.dilation[1] - spec.padding[1]
+        at = b.let(x.lane(n, group + block, lane, lanes, row, column))
+        inputs = lanes // self.arithmetic.group
+        tap = block * (inputs * kh * kw * lanes) + ((i * kw + j) * width + lane) * lanes
+        wat = b.let(first * panel + tap + weight.origin)
+        for k in range(len(acc) if self.tile.prefetch else 0):
+            b.prefetch(weight.buffer, wat + k * panel + self.tile.prefetch)
+        loaded = [b.let(b.load(weight.buffer, wat + k * panel)) for k in range(len(acc))]
+        values: list[Expr] = []
+        for c in range(columns):
+            is_inside = inside is None or inside[c]
+            there = b.broadcast(x.buffer, at + c * stride * x.pixel) if is_inside else b.splat(0.0)
+            values.append(b.let(there))
+            for registers, factor in zip(acc, loaded):
+                if len(registers) == columns:
+                    if is_inside:
+                        self._add(registers[c], values[c], factor)
+                elif c % 2 or c == columns - 1:
+                    pair = self._pair(values[c - 1], values[c]) if c % 2 else values[c]
+                    self._add(registers[c // 2], pair, factor)
 
     def _pair(self, low: Expr, high: Expr) -> Expr:
         dtype = self.x.buffer.dtype

@@ -82,7 +82,18 @@ def test_few_channels_are_read_plain() -> None:
         }""",
         w=_weight(16, 3, 3, 3),
     )
-    assert found[0] == ("relayout", ["plain", "plain+1,1,1,1"])
+    assert found == [("conv2d", ["plain", "blocked16"]), ("relayout", ["blocked16", "plain"])]
+
+
+def test_a_wide_border_is_written_rather_than_checked() -> None:
+    """Every tile at an edge is code of its own."""
+    found = _layouts(
+        """g (float[1,3,8,40] x) => (float[n,c,h,w] y) {
+            y = Conv <kernel_shape=[1,31], pads=[0,15,0,15]> (x, w)
+        }""",
+        w=_weight(16, 3, 1, 31),
+    )
+    assert found[0] == ("relayout", ["plain", "plain+0,15,0,15"])
 
 
 def test_concatenated_tensors_share_a_buffer() -> None:

@@ -24,9 +24,9 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def run_guarded(guard: Path, first: int, count: int) -> None:
+def run_guarded(guard: Path, kind: str, first: int, count: int) -> None:
     done = subprocess.run(
-        [sys.executable, "guarded_chains.py", str(first), str(count)],
+        [sys.executable, "guarded_chains.py", kind, str(first), str(count)],
         cwd=_TESTS,
         env={**os.environ, "LD_PRELOAD": str(guard)},
         capture_output=True,
@@ -39,9 +39,14 @@ def run_guarded(guard: Path, first: int, count: int) -> None:
 
 def test_chains_of_odd_shapes(guard: Path) -> None:
     """Seed 7 has an operand per channel, with fewer dimensions than the map."""
-    run_guarded(guard, 0, 12)
+    run_guarded(guard, "chain", 0, 12)
+
+
+def test_images_without_a_border(guard: Path) -> None:
+    run_guarded(guard, "image", 0, 6)
 
 
 @pytest.mark.long
 def test_many_chains(guard: Path) -> None:
-    run_guarded(guard, 1000, 300)
+    run_guarded(guard, "chain", 1000, 300)
+    run_guarded(guard, "image", 1000, 100)
