@@ -2,8 +2,9 @@
 
     LD_PRELOAD=guard.so python guarded_chains.py KIND SEED COUNT   (in tests/; see memory_guard.c)
 
-KIND is `chain`, elementwise operators, or `image`, a convolution of a few channels. Prints each
-seed before its model runs; the last one printed is the one that died.
+KIND is `chain`, elementwise operators, `image`, a convolution of a few channels, or `squeeze`, one
+whose data are multiplied on the way. Prints each seed before its model runs; the last one printed
+is the one that died.
 """
 
 from __future__ import annotations
@@ -66,7 +67,27 @@ def image(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
 
 
-KINDS = {"chain": chain, "image": image}
+def squeeze(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A pointwise convolution of a map whose channels are multiplied, and map and factors."""
+    rng = np.random.default_rng(seed)
+    channels, outputs = int(rng.integers(16, 70)), int(rng.choice([3, 8, 16, 24, 40]))
+    shape = [1, channels, *(int(n) for n in rng.integers(13, 24, 2))]
+    weight = rng.standard_normal((outputs, channels, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Mul", ["x", "f"], ["p"]),
+        helper.make_node("Conv", ["p", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    dims = {"x": shape, "f": [1, channels, 1, 1]}
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in dims.items()]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", infos, [result], [numpy_helper.from_array(weight, "w")])
+    opsets = [helper.make_opsetid("", 18)]
+    feed = {n: rng.standard_normal(d).astype(np.float32) for n, d in dims.items()}
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
+
+
+KINDS = {"chain": chain, "image": image, "squeeze": squeeze}
 
 if __name__ == "__main__":
     make = KINDS[sys.argv[1]]

@@ -118,8 +118,8 @@ class LlvmKernels:
         return False
 
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
-        """No: rows are packed before they are multiplied."""
-        return False
+        """Whether a convolution's kernel multiplies channels of its data by numbers on the way."""
+        return _BY_NAME[Conv2d.name].absorbs(anchor, call, self.machine)
 
     def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
         """No: each weight is a kernel's."""

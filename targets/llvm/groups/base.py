@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm import relax
 
-from relaxc.layout import ELEMENTS, Demand, Element, Layout, Quantization
+from relaxc.layout import ELEMENTS, KERNEL, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.alignment import ANY_ALIGNMENT
 from relaxc.targets.llvm.kernels import piecewise
 from relaxc.targets.llvm.kernels.arithmetic import UINT8, Arithmetic, Rescale, to_bfloat16
@@ -36,12 +36,14 @@ class Group:
         func: the function.
         anchor: its first call; a quantized constant that it takes is in place.
         epilogue: the elementwise calls after it.
+        factors: what the anchor's data are multiplied by before, channel by channel.
         choice: the kernel's parameters, from its space; None leaves them to the kernel.
     """
 
     func: relax.Function
     anchor: relax.Call
     epilogue: Epilogue
+    factors: relax.Var | None = None
     choice: Choice | None = None
 
     @staticmethod
@@ -54,9 +56,16 @@ class Group:
             if not is_constant(whole):
                 break
             constants[var] = whole
-        anchor_var, anchor = bindings[len(constants)]
-        epilogue = Epilogue.of(anchor_var, bindings[len(constants) + 1 :])
-        return Group(func, inlined(anchor, constants), epilogue)
+        bindings = bindings[len(constants) :]
+        factors: relax.Var | None = None
+        scaled, anchor = bindings[0]
+        if func.attrs[KERNEL] == "conv2d" and str(anchor.op.name) == "relax.multiply":
+            data, factors = data_and_factors(anchor)
+            bindings = bindings[1:]
+            anchor = bindings[0][1]
+            constants[scaled] = data
+        epilogue = Epilogue.of(bindings[0][0], bindings[1:])
+        return Group(func, inlined(anchor, constants), epilogue, factors)
 
     def element(self, param: relax.Var) -> Element:
         """How a parameter is stored, as far as that is decided."""
@@ -126,6 +135,12 @@ class GroupKernel(abc.ABC):
     @abc.abstractmethod
     def lower(self, group: Group, layouts: Sequence[Layout], machine: Machine) -> Kernel:
         """Write the kernel; `layouts` has one entry per parameter and one for the result."""
+
+
+def data_and_factors(call: relax.Call) -> tuple[relax.Expr, relax.Expr]:
+    """The operands of a product of a map with one number per channel, the map first."""
+    left, right = call.args
+    return (left, right) if same_shape(left, call.ty.shape.values) else (right, left)
 
 
 def operand_demands(group: Group, domain: Domain, data: dict[relax.Var, Demand]) -> list[Demand]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
+from tvm.ir import GenericConst
 
 from relaxc.layout import PLAIN, Demand, Element, Kind, Layout, Quantization
 from relaxc.targets.llvm.groups import conv2d_space as space
@@ -15,8 +16,10 @@ from relaxc.targets.llvm.groups.base import (
     Group,
     GroupKernel,
     KernelFrame,
+    data_and_factors,
     epilogue_signature,
     operand_demands,
+    same_shape,
 )
 from relaxc.targets.llvm.groups.sparse import Product, Sparsity, is_float
 from relaxc.targets.llvm.kernels import (
@@ -26,6 +29,7 @@ from relaxc.targets.llvm.kernels import (
     conv_depthwise_bytes,
     conv_direct,
     conv_packed,
+    conv_scaled,
     conv_winograd,
 )
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
@@ -38,6 +42,10 @@ from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.kernels.winograd_plan import Plan, winograd_plan
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.task import Choice
+
+# Pixels per output from which multiplying weights pays: at two, rows of the map that all outputs
+# read together are worth more.
+_FEWER = 4
 
 
 class Conv2d(GroupKernel):
@@ -52,6 +60,26 @@ class Conv2d(GroupKernel):
         if str(call.op.name) != "relax.nn.conv2d" or not is_constant(call.args[1]):
             return False
         return ConvSpec.of(call) is not None
+
+    def absorbs(self, anchor: relax.Call, call: relax.Call, machine: Machine) -> bool:
+        """Whether `call` multiplies channels of the data of a pointwise convolution of one image.
+
+        Its weights are multiplied instead, where these are far fewer than the data.
+        """
+        spec = ConvSpec.of(anchor) if str(anchor.op.name) == "relax.nn.conv2d" else None
+        if spec is None or not isinstance(anchor.args[1], GenericConst):
+            return False
+        pixels = spec.in_height * spec.in_width
+        fits = (spec.batch, spec.groups, spec.kernel) == (1, 1, (1, 1)) and not any(spec.padding)
+        if not fits or spec.in_channels < machine.lanes or pixels < _FEWER * spec.out_channels:
+            return False
+        sparsity = _product(anchor, spec, machine).sparsity(machine)
+        if sparsity is not None and sparsity.is_used:
+            return False
+        if str(call.op.name) != "relax.multiply" or not same_shape(call, spec.in_dims):
+            return False
+        _, factors = data_and_factors(call)
+        return isinstance(factors, relax.Var) and same_shape(factors, (1, spec.in_channels, 1, 1))
 
     def demands(self, group: Group, data: Layout, machine: Machine) -> list[Demand]:
         """Padding as a border; few channels are read as they come, images without one."""
@@ -71,14 +99,15 @@ class Conv2d(GroupKernel):
         wanted = Demand(kinds, border)
         if group.element(group.anchor.args[0]) == "bfloat16" and conv_columns.applies(spec):
             wanted = Demand(("plain",), conv_columns.border(spec), exact=True)
-        return operand_demands(
-            group, self.domain(group.result_shape), {group.anchor.args[0]: wanted}
-        )
+        wishes = {group.anchor.args[0]: wanted}
+        if group.factors is not None:
+            wishes[group.factors] = Demand(("blocked", "last"))
+        return operand_demands(group, self.domain(group.result_shape), wishes)
 
     def workload(self, group: Group, machine: Machine) -> dict[str, Any] | None:
         """Static convolutions by dense weights."""
         spec, element = _spec(group), group.storage(group.anchor.args[0])
-        if not isinstance(spec.batch, int):
+        if not isinstance(spec.batch, int) or group.factors is not None:
             return None
         if _is_sparse(group, spec, machine):
             return None
@@ -142,6 +171,8 @@ class Conv2d(GroupKernel):
         name = f"conv2d_{algorithm}"
         if integers is not None:
             name = "conv2d_integer" if algorithm == "direct" else f"{name}_integer"
+        if group.factors is not None:
+            name = "conv2d_scaled"
         frame = KernelFrame(name, group, self.domain(group.result_shape), layouts, machine)
         x = frame.views[group.anchor.args[0]]
         if algorithm == "winograd":
@@ -195,9 +226,13 @@ class Conv2d(GroupKernel):
             operands, y = frame.operands(), frame.result()
             reads_elements = x.block == 1 and arithmetic.group == 1
             has_border = all(b >= p for b, p in zip(x.layout.border, spec.padding))
-            conv_direct.emit(
-                frame.b, spec, tile, x, w, y, operands, arithmetic, has_border=has_border
-            )
+            if group.factors is not None:
+                factors, tasks = frame.views[group.factors], max(8, 2 * machine.cores)
+                conv_scaled.emit(frame.b, spec, tile, x, factors, w, y, operands, arithmetic, tasks)
+            else:
+                conv_direct.emit(
+                    frame.b, spec, tile, x, w, y, operands, arithmetic, has_border=has_border
+                )
         return frame.finish_reading_anywhere() if reads_elements else frame.finish()
 
 

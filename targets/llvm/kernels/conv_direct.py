@@ -120,6 +120,12 @@ def can_skip_edges(spec: ConvSpec) -> bool:
     return spec.kernel[1] * (spec.padding[1] + spec.padding[3]) <= _MOST_EDGE_TAPS
 
 
+def channel_groups(spec: ConvSpec, tile: Tile, lanes: int) -> tuple[int, int]:
+    """Groups of `tile.blocks` channel blocks, and blocks of a last, narrower one or of pairs."""
+    full, rest = divmod(-(-spec.out_channels // lanes), tile.blocks)
+    return (full - 1, tile.blocks) if tile.pairs and not rest else (full, rest)
+
+
 def pack_weights(
     weight: np.ndarray, lanes: int, arithmetic: Arithmetic, pairs: bool = False
 ) -> np.ndarray:
@@ -176,11 +182,13 @@ def emit(
     Without a border around the data, taps that lie outside of the map are left out.
     """
     data = arithmetic.view(b, x)
-    _Writer(b, spec, tile, data, weight, y, operands, arithmetic, placement, has_border).write()
+    Writer(b, spec, tile, data, weight, y, operands, arithmetic, placement, has_border).write()
 
 
 @dataclass(frozen=True)
-class _Writer:
+class Writer:
+    """Writes the loops of one kernel; fields are the arguments of `emit`."""
+
     b: KernelBuilder
     spec: ConvSpec
     tile: Tile
@@ -195,9 +203,7 @@ class _Writer:
     def write(self) -> None:
         """Share out rows of tiles; a last, narrower group of channel blocks comes separately."""
         b, spec, tile = self.b, self.spec, self.tile
-        full, rest = divmod(-(-spec.out_channels // b.lanes), tile.blocks)
-        if tile.pairs and not rest:
-            full, rest = full - 1, tile.blocks
+        full, rest = channel_groups(spec, tile, b.lanes)
         if full:
             with b.parallel(spec.batch * full * spec.out_height) as t:
                 n, t = self._image(t, full * spec.out_height)
@@ -205,18 +211,19 @@ class _Writer:
                     h, group = b.let(t // full), b.let(t % full)
                 else:
                     group, h = b.let(t // spec.out_height), b.let(t % spec.out_height)
-                self._row(n, b.let(group * tile.blocks), tile.blocks, h)
+                self.row(n, b.let(group * tile.blocks), tile.blocks, h)
         if rest:
             with b.parallel(spec.batch * spec.out_height) as t:
                 n, h = self._image(t, spec.out_height)
-                self._row(n, index(full * tile.blocks), rest, h, tile.pairs)
+                self.row(n, index(full * tile.blocks), rest, h, tile.pairs)
 
     def _image(self, t: Index, size: int) -> tuple[Index, Index]:
         if isinstance(self.spec.batch, int) and self.spec.batch == 1:
             return 0, t
         return self.b.let(t // size), self.b.let(t % size)
 
-    def _row(self, n: Index, first: Index, count: int, h: Index, pairs: bool = False) -> None:
+    def row(self, n: Index, first: Index, count: int, h: Index, pairs: bool = False) -> None:
+        """A row of `count` channel blocks from `first` on."""
         for i in range(count):
             self.y.zero_row_border(self.b, n, first + i, self.placement.row(h))
         for start, size, tiles in even_tiles(self.spec.out_width, self.tile.columns):

@@ -1,5 +1,8 @@
 """Inputs that kernels read wherever they lie are found, and read there."""
 
+# mypy: ignore-errors
+# TVMScript is not Python to a type checker.
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -75,7 +78,6 @@ def test_an_image_is_read_where_it_lies(precision: Precision, tmp_path: Path) ->
         x[...] = np.random.default_rng(shift).standard_normal(x.shape)
         runner = loaded._idle[0]
         result = loaded.run({"x": x})["y"]
-        assert not any(address == x.ctypes.data for address in runner._addresses)
         assert runner._handed[0][0] == x.ctypes.data
         wanted = session.run(None, {"x": x})[0]
         bound = 2e-2 if precision == "bfloat16" else 1e-5

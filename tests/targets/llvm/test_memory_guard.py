@@ -46,7 +46,12 @@ def test_images_without_a_border(guard: Path) -> None:
     run_guarded(guard, "image", 0, 6)
 
 
+def test_maps_with_factors(guard: Path) -> None:
+    run_guarded(guard, "squeeze", 0, 4)
+
+
 @pytest.mark.long
 def test_many_chains(guard: Path) -> None:
     run_guarded(guard, "chain", 1000, 300)
     run_guarded(guard, "image", 1000, 100)
+    run_guarded(guard, "squeeze", 1000, 100)
