@@ -40,6 +40,7 @@ from relaxc.targets.registry import backend_for
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 _INSTRUCTIONS = Path(gemm.__file__).with_name("instructions.cuh")
 _PEERS = _INSTRUCTIONS.with_name("peers.cuh")
+_COMPILER = ["g++", "-std=c++17", "-O1", "-w", "-fPIC"]
 
 
 def _headers() -> Path | None:
@@ -214,6 +215,17 @@ extern "C" void run(const int64_t* values, int x, int y, int z, int threads, int
 """
     path, output = (_built() / f"{name}.{suffix}" for suffix in ("cc", "so"))
     path.write_text(text)
-    command = ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{_headers()}"]
+    includes = _precompiled_includes()
+    command = [*_COMPILER, f"-I{_headers()}", "-shared", "-include", str(includes)]
     subprocess.run([*command, "-o", str(output), str(path)], check=True)
     return output
+
+
+@functools.cache
+def _precompiled_includes() -> Path:
+    """What every kernel includes, compiled once: half of the time of compiling one."""
+    path = _built() / "includes.h"
+    path.write_text("\n".join(re.findall("#include <.*>", _HEADER.read_text())))
+    flags = [f"-I{_headers()}", "-x", "c++-header", "-o", f"{path}.gch"]
+    subprocess.run([*_COMPILER, *flags, str(path)], check=True)
+    return path
