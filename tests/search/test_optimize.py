@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from relaxc.search.optimize import Search, Watcher, optimize
 from relaxc.search.options import SearchOptions
 from relaxc.search.recipe import Recipe
 from relaxc.search.replay import replay
+from relaxc.search.result import Result
 
 OPTIONS = SearchOptions(latency_s=0.05, threads=1, tune=False)
 SAMPLES = [
@@ -33,17 +34,68 @@ SAMPLES = [
 ]
 
 
-def test_the_best_is_at_the_output(conv_onnx: Path, tmp_path: Path) -> None:
-    seen = []
-    watcher = Watcher(finished=lambda trial, _search: seen.append((tmp_path / "m.rxc").is_file()))
-    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, OPTIONS, watcher)
-    assert all(seen)
-    assert len(seen) == len(result.trials) >= 5
+@dataclass(frozen=True)
+class Searched:
+    """A whole search.
+
+    Attributes:
+        output: the artifact.
+        front: folder of the others that are best in some way.
+        result: what came of it.
+        seen: after each trial, whether there was an artifact.
+    """
+
+    output: Path
+    front: Path
+    result: Result
+    seen: list[bool]
+
+
+@pytest.fixture(scope="module")
+def searched(conv_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    folder = tmp_path_factory.mktemp("searched")
+    output, front = folder / "m.rxc", folder / "front"
+    seen: list[bool] = []
+    watcher = Watcher(finished=lambda _trial, _search: seen.append(output.is_file()))
+    options = replace(OPTIONS, pareto_dir=front)
+    result = optimize(conv_onnx, output, SAMPLES, None, options, watcher)
+    return Searched(output, front, result, seen)
+
+
+def test_the_best_is_at_the_output(searched: Searched) -> None:
+    result = searched.result
+    assert all(searched.seen)
+    assert len(searched.seen) == len(result.trials) >= 5
     assert result.metric == "cosine"
     assert result.meets_goal
     assert result.held_out_drop <= 0.01
-    model = relaxc.load(tmp_path / "m.rxc")
-    assert model(SAMPLES[0]["x"]).shape == (1, 4, 1, 1)
+    assert relaxc.load(searched.output)(SAMPLES[0]["x"]).shape == (1, 4, 1, 1)
+
+
+def test_the_front_is_kept(searched: Searched) -> None:
+    names = {path.name for path in searched.front.iterdir()}
+    assert searched.result.front
+    for trial in searched.result.front:
+        assert {f"{trial.number:03}.rxc", f"{trial.number:03}.recipe.yaml"} <= names
+
+
+def test_a_recipe_builds_the_same_bytes(
+    conv_onnx: Path, searched: Searched, tmp_path: Path
+) -> None:
+    again = tmp_path / "again.rxc"
+    recipe = searched.output.with_name("m.rxc.recipe.yaml")
+    replay(conv_onnx, again, recipe, SAMPLES, None, CompileOptions())
+    assert again.read_bytes() == searched.output.read_bytes()
+    with pytest.raises(InputError, match="these samples are not those of recipe"):
+        replay(conv_onnx, again, recipe, SAMPLES[1:], None, CompileOptions())
+    with pytest.raises(OptionError, match="cannot read recipe `.*none.yaml`"):
+        replay(conv_onnx, again, tmp_path / "none.yaml", SAMPLES, None, CompileOptions())
+
+
+def test_a_recipe_of_another_model(mnist_onnx: Path, searched: Searched, tmp_path: Path) -> None:
+    recipe = searched.output.with_name("m.rxc.recipe.yaml")
+    with pytest.raises(ModelError, match="is not the model of recipe"):
+        replay(mnist_onnx, tmp_path / "m.rxc", recipe, SAMPLES, None, CompileOptions())
 
 
 def test_a_search_goes_on_where_it_was(conv_onnx: Path, tmp_path: Path) -> None:
@@ -117,7 +169,7 @@ def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:
         calls.append(model.inputs)
         return 1.0
 
-    options = replace(OPTIONS, evaluate=evaluate)
+    options = replace(OPTIONS, evaluate=evaluate, time_budget_s=1e-3)
     result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
     assert result.metric == "evaluate"
     assert len(calls) >= sum(trial.is_ok for trial in result.trials)
@@ -128,39 +180,6 @@ def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:
             SAMPLES,
             None,
             replace(OPTIONS, evaluate=lambda _model: None),  # type: ignore[arg-type,return-value]
-        )
-
-
-def test_the_front_is_kept(conv_onnx: Path, tmp_path: Path) -> None:
-    options = replace(OPTIONS, pareto_dir=tmp_path / "front")
-    result = optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, options)
-    names = {path.name for path in (tmp_path / "front").iterdir()}
-    for trial in result.front:
-        assert {f"{trial.number:03}.rxc", f"{trial.number:03}.recipe.yaml"} <= names
-
-
-def test_a_recipe_builds_the_same_bytes(conv_onnx: Path, tmp_path: Path) -> None:
-    output, again = tmp_path / "m.rxc", tmp_path / "again.rxc"
-    optimize(conv_onnx, output, SAMPLES, None, OPTIONS)
-    recipe = tmp_path / "m.rxc.recipe.yaml"
-    replay(conv_onnx, again, recipe, SAMPLES, None, CompileOptions())
-    assert again.read_bytes() == output.read_bytes()
-    with pytest.raises(InputError, match="these samples are not those of recipe"):
-        replay(conv_onnx, again, recipe, SAMPLES[1:], None, CompileOptions())
-    with pytest.raises(OptionError, match="cannot read recipe `.*none.yaml`"):
-        replay(conv_onnx, again, tmp_path / "none.yaml", SAMPLES, None, CompileOptions())
-
-
-def test_a_recipe_of_another_model(conv_onnx: Path, mnist_onnx: Path, tmp_path: Path) -> None:
-    optimize(conv_onnx, tmp_path / "m.rxc", SAMPLES, None, replace(OPTIONS, time_budget_s=1e-3))
-    with pytest.raises(ModelError, match="is not the model of recipe"):
-        replay(
-            mnist_onnx,
-            tmp_path / "again.rxc",
-            tmp_path / "m.rxc.recipe.yaml",
-            SAMPLES,
-            None,
-            CompileOptions(),
         )
 
 
