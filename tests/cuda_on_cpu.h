@@ -14,6 +14,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -45,7 +46,6 @@ struct Product { Sum* c; unsigned a, b; bool adds; const unsigned* const* left; 
 struct Copy { unsigned to; const void* from; bool valid; unsigned size = 16; };
 struct Fiber {
   ucontext_t context;
-  std::vector<char> stack = std::vector<char>(1 << 17);
   bool done = false;
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> groups;
@@ -424,6 +424,9 @@ static void launch(Kernel kernel, const int64_t* arguments, Index grid, int thre
   shared_limit = shared_bytes;
   block_threads = threads;
   gridDim = grid;
+  // One per thread of a block, for all blocks in turn.
+  constexpr size_t stack_bytes = 1 << 17;
+  std::unique_ptr<char[]> stacks(new char[threads * SPLIT * stack_bytes]);
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
       for (int first = 0; first < grid.x; first += SPLIT) {
@@ -432,11 +435,12 @@ static void launch(Kernel kernel, const int64_t* arguments, Index grid, int thre
         meetings.assign(threads * SPLIT / 32 + SPLIT + 1, {});
         slots.assign(threads * SPLIT * 8, 0);
         barriers.clear();
-        for (Fiber& fiber : fibers) {
-          getcontext(&fiber.context);
-          fiber.context.uc_stack.ss_sp = fiber.stack.data();
-          fiber.context.uc_stack.ss_size = fiber.stack.size();
-          makecontext(&fiber.context, body<Kernel>, 0);
+        for (size_t i = 0; i < fibers.size(); ++i) {
+          ucontext_t& context = fibers[i].context;
+          getcontext(&context);
+          context.uc_stack.ss_sp = &stacks[i * stack_bytes];
+          context.uc_stack.ss_size = stack_bytes;
+          makecontext(&context, body<Kernel>, 0);
         }
         long seen = -1;
         for (int left = 1, idle = 0; left;) {

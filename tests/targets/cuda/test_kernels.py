@@ -12,6 +12,7 @@ import onnx
 import pytest
 import tvm
 from builders import conv_model, dense_model, onnx_model, quantized_model
+from emulation import more
 from gpu import needs_cuda_compiler
 
 from relaxc.errors import OptionError
@@ -102,7 +103,7 @@ def test_values_as_they_are_stored() -> None:
 
 @needs_cuda_compiler
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc to ask for spills")
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["float16", *map(more, ("float32", "tf32", "bfloat16"))])
 def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> None:
     wide = onnx_model(
         "g (float[4096,512] x) => (float[4096,2048] y) { a = MatMul(x, w)  y = Relu(a) }",
