@@ -98,12 +98,17 @@ def emit(
     packed = PackedOperands(b, spec, k, v, arithmetic, problems, vectors)
     with b.parallel(problems) as t:
         packed.pack(t, b.let(t // spec.heads), b.let(t % spec.heads))
-    for start, size, count in even_tiles(spec.queries, rows):
-        with b.parallel(problems * count) as t:
-            problem = b.let(t // count)
-            batch, head = b.let(problem // spec.heads), b.let(problem % spec.heads)
-            writer = _Writer(b, spec, q, y, epilogue, arithmetic, packed, rows)
-            writer.tile(problem, batch, head, b.let(t % count * size + start), size)
+    sizes = even_tiles(spec.queries, rows)
+    larger, tiles = sizes[0][2], sum(count for _, _, count in sizes)
+    with b.parallel(problems * tiles) as t:
+        problem, i = b.let(t // tiles), b.let(t % tiles)
+        batch, head = b.let(problem // spec.heads), b.let(problem % spec.heads)
+        writer = _Writer(b, spec, q, y, epilogue, arithmetic, packed, rows)
+        for (start, size, _), here in zip(sizes, (i < larger, i >= larger)):
+            # The first ones are one row larger than the others, if sizes differ.
+            query = b.let(i * size + (start and larger))
+            with b.when(here if len(sizes) > 1 else None):
+                writer.tile(problem, batch, head, query, size)
 
 
 class _Writer:
@@ -172,29 +177,28 @@ class _Writer:
         count: int,
     ) -> None:
         b, lanes, rows = self.b, self.b.lanes, len(largest)
-        acc = [[b.register() for _ in range(self.vectors)] for _ in range(rows)]
+        vectors = -(-count // lanes)
+        acc = [[b.register() for _ in range(vectors)] for _ in range(rows)]
         for registers in acc:
             for register in registers:
                 register.set(b.splat(0.0))
         base = b.let(self.q.at(batch, head, query))
         with b.loop(self.packed.depth) as d:
-            keys = [b.let(self.packed.key(problem, panel, d, v)) for v in range(self.vectors)]
+            keys = [b.let(self.packed.key(problem, panel, d, v)) for v in range(vectors)]
             for r in range(rows):
                 at = base + r * self.q.strides[2] + d * self.q.strides[3]
                 value = b.let(b.broadcast(self.q.buffer, at))
                 for register, key in zip(acc[r], keys):
                     register.set(self.arithmetic.multiply_add(b, register.get(), value, key))
         for r in range(rows):
-            for v in range(self.vectors):
-                exist = min(max(count - v * lanes, 0), lanes)
+            for v in range(vectors):
+                exist = min(count - v * lanes, lanes)
                 where = panel * self.panel + v * lanes
-                value = b.splat(_LOWEST)
-                if exist:
-                    value = b.let(acc[r][v].get())
-                    value = b.let(self.epilogue(value, batch, head, query + r, where, exist))
-                    if exist < lanes:
-                        value = b.let(_tail(b, value, exist, _LOWEST))
-                    largest[r].set(tirx.max(largest[r].get(), value))
+                value = b.let(acc[r][v].get())
+                value = b.let(self.epilogue(value, batch, head, query + r, where, exist))
+                if exist < lanes:
+                    value = b.let(_tail(b, value, exist, _LOWEST))
+                largest[r].set(tirx.max(largest[r].get(), value))
                 b.store(self.scores, r * self.stride + where, value)
 
     def _softmax(self, largest: list[Any], whole: int, rest: int) -> list[Any]:
@@ -206,7 +210,7 @@ class _Writer:
             register.set(b.splat(0.0))
 
         def exponential(r: int, at: Index, count: int) -> Expr:
-            value = b.let(exact(b, "exp", b.load(self.scores, r * self.stride + at) - top[r]))
+            value = b.let(exact(b, "decay", b.load(self.scores, r * self.stride + at) - top[r]))
             if count < lanes:
                 value = b.let(b.keep(value, count))
             sums[r].set(sums[r].get() + value)

@@ -68,8 +68,9 @@ class AttentionSpec:
 class PackedOperands:
     """Keys and values of `problems` heads, as the products read them.
 
-    Keys lie in panels of a few vectors: [panel][depth / group][key in panel], zero beyond the last
-    key. Values are read in place as float32; as bfloat16 they are paired up: [key / 2][width].
+    Keys lie in panels of a few vectors: [panel][depth / group][key in panel]. The last key's vector
+    is filled up with zeros; vectors without a key are not written. Values are read in place as
+    float32; as bfloat16 they are paired up: [key / 2][width].
 
     Attributes:
         depth: steps of the first product.
@@ -133,10 +134,6 @@ class PackedOperands:
                 self._pack_vector(origin, batch, head, i, lanes)
         if rest:
             self._pack_vector(origin, batch, head, index(vectors), rest)
-        for i in range(vectors + bool(rest), self.panels * self.vectors):
-            with b.loop(self.depth) as d:
-                zero = b.splat(0.0, dtype=self._keys.dtype)
-                b.store(self._keys, self._packed_at(origin, i, 0) + d * self.panel, zero)
 
     def _packed_at(self, origin: Index, vector: Index, d: Index) -> Expr:
         panel = vector // self.vectors

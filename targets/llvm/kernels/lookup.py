@@ -34,9 +34,12 @@ NAMES = ("exp", "gelu", "sigmoid", "silu")
 
 
 def exact(b: KernelBuilder, name: str, x: Expr) -> Expr:
-    """One of `NAMES` of a whole vector in full precision, the fastest way; NaN for NaN."""
+    """One of `NAMES` of a whole vector in full precision, the fastest way; NaN for NaN.
+
+    Or `decay`, the exponential of what is at most zero: of its distance to the largest number.
+    """
     if b.lanes != LANES:
-        function: Callable[[Expr], Expr] = getattr(vector_math, name)
+        function: Callable[[Expr], Expr] = getattr(vector_math, "exp" if name == "decay" else name)
         return function(x)
     b.define(_definition(name))
     return tirx.call_extern(f"float32x{LANES}", f"relaxc_exact_{name}", x)
@@ -66,35 +69,43 @@ def _pick(result: str, table: np.ndarray) -> str:
 """
 
 
-def _bounded(low: float, high: float) -> str:
+def _bounded(low: float, high: float | None) -> str:
     """%y is %x within bounds, and %raised within the lower one; both are NaN for NaN."""
-    return f"""  %below = fcmp ogt <16 x float> {splat(low)}, %x
-  %raised = select <16 x i1> %below, <16 x float> {splat(low)}, <16 x float> %x
-  %above = fcmp olt <16 x float> {splat(high)}, %raised
+    raised = "y" if high is None else "raised"
+    bound = f"""  %below = fcmp ogt <16 x float> {splat(low)}, %x
+  %{raised} = select <16 x i1> %below, <16 x float> {splat(low)}, <16 x float> %x
+"""
+    if high is None:
+        return bound
+    return f"""{bound}  %above = fcmp olt <16 x float> {splat(high)}, %raised
   %y = select <16 x i1> %above, <16 x float> {splat(high)}, <16 x float> %raised
 """
 
 
 def _exponential(name: str) -> str:
-    """`exp`, `sigmoid` or `silu`, the latter two by e**-x.
+    """`exp`, `decay`, `sigmoid` or `silu`, the latter two by e**-x.
 
     The exponent is added to a table's entries as an integer. For `exp` these are halved, so that
     doubling the result can overflow; it is flushed below 2**-125.
+
+    `decay` cannot overflow, and leaves out what is lost of log2(e) in float32: 1.4e-8 * |x| of
+    the result, less than half of what rounding such an x loses.
     """
-    sign = 1 if name == "exp" else -1
+    sign = 1 if name in ("exp", "decay") else -1
     powers = 2.0 ** (np.arange(_SIZE) / _SIZE) * (0.5 if name == "exp" else 1.0)
     bits = powers.astype(np.float32).view(np.int32)
     # The shift that brings the exponent to its place brings the table's index to the mantissa.
     table = (bits - (np.arange(_SIZE, dtype=np.int32) << 18)).view(np.float32)
-    low, high = (-86.6, 89.0) if name == "exp" else (-88.7, 87.0)
+    low, high = {"exp": (-86.6, 89.0), "decay": (-86.6, None)}.get(name, (-88.7, 87.0))
     one = splat(1.0)
+    rest = "" if name == "decay" else _fma("r", "%y", splat(sign * _LOG2E_REST), "%rough")
     body = (
         _bounded(low, high)
         + _fma("m", "%y", splat(sign * _LOG2E), splat(_ROUND_FRACTION))
         + f"  %n = fsub <16 x float> %m, {splat(_ROUND_FRACTION)}\n"
         + "  %minus = fneg <16 x float> %n\n"
-        + _fma("rough", "%y", splat(sign * _LOG2E), "%minus")
-        + _fma("r", "%y", splat(sign * _LOG2E_REST), "%rough")
+        + _fma("rough" if rest else "r", "%y", splat(sign * _LOG2E), "%minus")
+        + rest
         + "  %bits = bitcast <16 x float> %m to <16 x i32>\n"
         + _pick("entry", table)
         + "  %entry_bits = bitcast <16 x float> %entry to <16 x i32>\n"
@@ -104,6 +115,8 @@ def _exponential(name: str) -> str:
         + _fma("q", "%r", splat(_POWER[1]), splat(_POWER[0]))
         + _fma("p", "%q", "%r", one)
     )
+    if name == "decay":
+        return body + "  %result = fmul <16 x float> %p, %t\n"
     if name == "exp":
         return (
             body

@@ -88,7 +88,7 @@ def emit_softmax(b: KernelBuilder, x: View, y: View, operands: Operands) -> None
         def exponential(at: Index, count: int) -> Expr:
             b.prefetch(x.buffer, base + x.pixel + at, _L1)
             b.prefetch(y.buffer, out + y.pixel + at, _L1, writes=True)
-            value = b.let(exact(b, "exp", padded(at, count) - largest))
+            value = b.let(exact(b, "decay", padded(at, count) - largest))
             value = b.let(b.keep(value, count))
             b.store_partial(y.buffer, out + at, value, count)
             return value

@@ -95,6 +95,10 @@ def test_exponentials_by_look_up() -> None:
     x = np.linspace(-86, 88, 1 << 18, dtype=np.float32)
     expected = np.exp(x.astype(np.float64))
     assert np.max(np.abs(exact("exp", x) - expected) / expected) < 3e-7
+    falling = np.minimum(x, 0)
+    below = np.exp(falling.astype(np.float64))
+    difference = np.abs(exact("decay", falling) - below) / below
+    assert np.max(difference + 1.4e-8 * falling) < 2.2e-7
     expected = 1 / (1 + np.exp(-x.astype(np.float64)))
     assert np.max(np.abs(exact("sigmoid", x) - expected) / expected) < 3e-7
     expected = x * expected
@@ -121,6 +125,9 @@ def test_edges_by_look_up() -> None:
     }.items():
         found = exact(name, x)[: len(expected)]
         np.testing.assert_allclose(found, expected, rtol=4e-7, atol=3e-36, err_msg=name)
+    x = np.array([0, -0.0, -big, np.nan, -100, -1e30, *[-1.0] * 10], np.float32)
+    expected = [1, 1, 0, np.nan, 0, 0, 1 / np.e]
+    np.testing.assert_allclose(exact("decay", x)[:7], expected, rtol=4e-7, atol=3e-36)
 
 
 @_AVX512
