@@ -76,7 +76,7 @@ def check_cases(seed: int, count: int, target: str) -> None:
         assert np.abs(actual - expected).max() <= bound, text
 
 
-@pytest.mark.parametrize(("seed", "target"), enumerate(TARGETS))
+@pytest.mark.parametrize(("seed", "target"), list(enumerate(TARGETS)))
 def test_random_shapes(seed: int, target: str) -> None:
     check_cases(seed, 6, target)
 
