@@ -72,6 +72,9 @@ def test_a_model_that_cannot_be_compiled(relaxc: Run, tmp_path: Path) -> None:
         (["--percentile", "101"], "percentiles must lie between 0 and 100"),
         (["--iterations", "0"], "must be at least 1"),
         (["--duration", "-1"], "must not be negative"),
+        (["--precision", "bf16"], "`--precision` is for models that are compiled first; `"),
+        (["-O", "1"], "`--opt-level` is for models that are compiled first; `"),
+        (["other.rxc", "--target", "cuda"], "several files are measured as they are"),
     ],
 )
 def test_bad_options(relaxc: Run, relu_artifact: Path, args: list[str], message: str) -> None:

@@ -33,6 +33,12 @@ def test_an_artifact_that_agrees(relaxc: Run, conv_artifact: Path, conv_onnx: Pa
     assert relaxc("check", conv_artifact, "--model", conv_onnx).code == 0
 
 
+def test_an_artifact_is_compiled_already(relaxc: Run, conv_artifact: Path, conv_onnx: Path) -> None:
+    done = relaxc("check", conv_artifact, "--model", conv_onnx, "--postprocess", "softmax")
+    assert done.code == 2
+    assert "`--postprocess` is for models that are compiled first; `" in done.err
+
+
 @pytest.mark.usefixtures("wrong_relu")
 def test_a_difference_exits_with_one(relaxc: Run, conv_onnx: Path) -> None:
     done = relaxc("check", conv_onnx)

@@ -88,6 +88,10 @@ def bench(
     from relaxc.report import benching
 
     path = paths[0]
+    if len(paths) > 1:
+        parameters.refuse_compiling("several files are measured as they are")
+    elif is_artifact(path):
+        parameters.refuse_compiling(f"`{path}` is an artifact")
     feed_options = FeedOptions(
         path=inputs,
         shapes=parameters.read_shapes(shape["input_shapes"]),

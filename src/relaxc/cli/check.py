@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from relaxc.artifact import is_artifact
 from relaxc.cli import parameters
 from relaxc.cli.progress import progress
 from relaxc.cli.quiet import quiet
@@ -60,6 +61,8 @@ def check(
     given = {"atol": atol, "rtol": rtol, "cos": cos}
     limits = {name: value for name, value in given.items() if value is not None}
     Tolerance(**limits)  # complains before the work
+    if is_artifact(path):
+        parameters.refuse_compiling(f"`{path}` is an artifact")
     function = parameters.read_function(evaluate)
     options = parameters.read_compile_options(**shape)
     with progress("Checking", is_shown=not (as_json or debug)), quiet(debug):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from relaxc.errors import OptionError
 from relaxc.layout import Io, Precision
@@ -142,6 +143,10 @@ compiling = stacked(
     ),
 )
 
+_COMPILING = frozenset(
+    {"target", "opt_level", "disabled_passes", "precision", "preprocess", "postprocess"}
+)
+
 # Where measurements of kernels are kept.
 tuning_records = click.option(
     "--tuning-records",
@@ -210,6 +215,24 @@ def read_compile_options(
         preprocess=preprocess,
         postprocess=postprocess,
     )
+
+
+def refuse_compiling(reason: str) -> None:
+    """Fail where an option of `compiling` is given, and nothing is compiled.
+
+    Args:
+        reason: why nothing is.
+
+    Raises:
+        OptionError: one is.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name not in _COMPILING:
+            continue
+        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            name = max(option.opts, key=len)
+            raise OptionError(f"`{name}` is for models that are compiled first; {reason}")
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
