@@ -32,7 +32,10 @@ from gpu_builders import OnnxNet, QuantizedNet, TorchNet
 from gpu_models import CASES, NETS, example
 
 # What is an error, relative to the norm.
-PRECISIONS = {"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2, "int8": 0.3}
+PRECISIONS = {
+    **{"float32": 1e-5, "tf32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2},
+    **{"int8": 0.3, "float8": 0.1},
+}
 # Weights of few bits: of the same scheme's name.
 WEIGHTS = {"int8-weights": 2e-2, "int4-weights": 0.3}
 SECONDS = 0.2
@@ -45,12 +48,13 @@ def prepare(folder: Path, only: list[str], arch: str, chosen: list[str]) -> None
     from relaxc.options import CompileOptions, QuantizeOptions
 
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-    floats = tuple(name for name in PRECISIONS if name != "int8")
+    floats = tuple(name for name in PRECISIONS if name not in ("int8", "float8"))
     quantized: dict[str, Any] = {name: QuantizeOptions(scheme=name) for name in WEIGHTS}  # type: ignore[arg-type]
     wanted = dict.fromkeys(NETS, ("float16",)) | dict.fromkeys(CASES, floats)
     wanted["gemm4096"] = tuple(PRECISIONS)
     wanted["resnet50_b32"] = ("float16", "int8")
-    wanted["convolutions"] = tuple(PRECISIONS)
+    wanted["convolutions"] = (*floats, "int8")
+    wanted["llama_prefill512"] = ("float16", "float8")
     wanted["decoder_step"] += tuple(WEIGHTS)
     wanted["llama_decode1024"] += tuple(WEIGHTS)
     for name, precisions in wanted.items():
@@ -63,8 +67,8 @@ def prepare(folder: Path, only: list[str], arch: str, chosen: list[str]) -> None
             model = net.model((NETS | CASES)[name](net))
             named: Any = "float16" if precision.startswith("int") else precision
             # As torch has it: half networks take and give halves.
-            is_half = named in ("float16", "bfloat16") and name in NETS
-            io: Any = named if is_half else "model"
+            is_half = named in ("float16", "bfloat16", "float8") and name in NETS
+            io: Any = ("float16" if named == "float8" else named) if is_half else "model"
             options = CompileOptions(
                 target=f"cuda -arch={arch}",
                 precision=named,
@@ -144,7 +148,11 @@ def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) 
             try:
                 model = relaxc.load(path, device="cuda", cache_dir=Path(scratch, "cache"))
                 expected = Path(scratch, f"{name}.npz") if precision == "int8" else None
-                row = _measure_one(model, name, precision, name in NETS, compiled, expected)
+                own = Path(scratch, f"{name}.float16.rxc")
+                beside = None
+                if precision == "float8" and own.is_file():
+                    beside = relaxc.load(own, device="cuda", cache_dir=Path(scratch, "cache"))
+                row = _measure_one(model, name, precision, name in NETS, compiled, expected, beside)
             except Exception as err:  # the next one may work: device time is short
                 print(f"{name} {precision}: {type(err).__name__}: {str(err)[:600]}", flush=True)
                 wrong += 1
@@ -160,8 +168,15 @@ def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) 
 
 
 def _measure_one(
-    model: Any, name: str, precision: str, timed: bool, compiled: bool, expected: Path | None
+    model: Any,
+    name: str,
+    precision: str,
+    timed: bool,
+    compiled: bool,
+    expected: Path | None,
+    beside: Any,
 ) -> dict[str, Any]:
+    """`beside` is the same network in float16, to be timed in turn, if there is one."""
     import torch
 
     net = OnnxNet()
@@ -201,6 +216,9 @@ def _measure_one(
     # Both sides find inputs where they lay before; ours are handed over once.
     taken = {k: model.put(_array(v)) for k, v in _as_taken(model, feed).items()}
     contenders: dict[str, Callable[[], Any]] = {"relaxc": lambda: model.run(taken)}
+    if beside is not None:
+        held = {k: beside.put(_array(v)) for k, v in _as_taken(beside, feed).items()}
+        contenders["relaxc float16"] = lambda: beside.run(held)
     is_wide = precision in ("float32", "tf32")
     dtype = torch.float32 if is_wide else torch.float16
     dtype = torch.bfloat16 if precision == "bfloat16" else dtype
@@ -229,6 +247,17 @@ def _measure_one(
             contenders["torch _int_mm"] = _graph(
                 lambda: torch._int_mm(integers[0], integers[1].t())
             )
+        if precision == "float8" and name.startswith("gemm"):
+            eight = [torch.randn(4096, 4096, device="cuda").to(torch.float8_e4m3fn) for _ in "ab"]
+            one = torch.ones((), device="cuda")
+            for fast in (False, True):
+                contenders[f"torch _scaled_mm{' fast' * fast}"] = _graph(
+                    lambda fast=fast: torch._scaled_mm(  # type: ignore[misc]
+                        *(eight[0], eight[1].t(), one, one),
+                        out_dtype=torch.float16,
+                        use_fast_accum=fast,
+                    )
+                )
         times = interleaved(contenders)
     row["ms"] = {key: [min(t) * 1e3, statistics.median(t) * 1e3] for key, t in times.items()}
     print(f"  {row['ms']}", flush=True)

@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ NETS: dict[str, Callable[[Any], Any]] = {
     "llama_prefill512": lambda net: llama(net, 512),
     "resnet50_b32_int8": lambda net: resnet50(net, 32),
     "gemm_int8": lambda net: gemm(net, 4096),
+    "llama_prefill512_float8": lambda net: llama(net, 512),
+    "gemm_float8": lambda net: gemm(net, 4096),
 }
 
 
@@ -55,7 +57,10 @@ def candidates(folder: Path, only: list[str], arch: str) -> None:
             candidates=place / name,
             records=folder / "records.jsonl",
             tasks=(r"cuda\.(conv2d|matmul)",),
-            compile=compile_options(arch, None),
+            compile=replace(
+                compile_options(arch, None),
+                precision="float8" if name.endswith("float8") else "float16",
+            ),
         )
         print(name, tune(net.model(build(net)), options).candidates, flush=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from relaxc.layout import Precision
+from relaxc.layout import Element, Precision
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.chain_pools import ChainPools
 from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
@@ -48,6 +48,13 @@ from relaxc.passes.stock import (
     EliminateDeadCode,
     FuseTIR,
 )
+
+# What is stored between kernels; products of `float8` ask for theirs.
+_HALVES: dict[Precision, Element] = {
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "float8": "float16",
+}
 
 
 class Library(
@@ -147,7 +154,7 @@ def default_passes(
         RealizeQuantization(),
         *([RoundRows(kernels)] if rounds_rows else []),
         # Before layouts, because tensors that share a buffer must be stored alike.
-        *([ChoosePrecision(kernels, precision)] if precision in ("bfloat16", "float16") else []),
+        *([ChoosePrecision(kernels, _HALVES[precision])] if precision in _HALVES else []),
         ChooseLayout(kernels),
         # After layouts, which all parts of a batch share; before kernels are written for a batch.
         SplitBatch(kernels),

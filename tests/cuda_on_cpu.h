@@ -109,6 +109,24 @@ static unsigned pack_bytes(int a, int b, int c, int d) {
   auto byte = [](int x) { return (unsigned)(x < 0 ? 0 : x > 255 ? 255 : x); };
   return byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24;
 }
+static float of_e4m3(uint8_t bits) {
+  int exponent = bits >> 3 & 15, rest = bits & 7;
+  if ((bits & 127) == 127) return NAN;
+  float size = exponent ? std::ldexp(8.0f + rest, exponent - 10) : std::ldexp((float)rest, -9);
+  return bits & 128 ? -size : size;
+}
+static unsigned byte_e4m3(float x) {
+  unsigned sign = std::signbit(x) ? 128 : 0;
+  x = std::fabs(x);
+  if (std::isnan(x)) return sign | 127;
+  if (x >= 448.0f) return sign | 126;
+  int exponent = std::max(x > 0 ? std::ilogb(x) : -6, -6);
+  int steps = (int)std::nearbyint(std::ldexp(x, 3 - exponent));  // eight and more: normal; 16: the next power
+  return sign | (unsigned)((exponent + 6) * 8 + steps);
+}
+static unsigned pack_e4m3(float a, float b, float c, float d) {
+  return byte_e4m3(a) | byte_e4m3(b) << 8 | byte_e4m3(c) << 16 | byte_e4m3(d) << 24;
+}
 static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a < b ? b : a; }
 static float __shfl_xor_sync(unsigned, float x, int mask) {
@@ -218,7 +236,7 @@ static void mma(Sum* c, const unsigned* a, const unsigned* b) {
   for (int i = 0; i < 4; ++i) slot(lane())[i] = a[i];
   for (int i = 0; i < 2; ++i) slot(lane())[4 + i] = b[i];
   meet_warp();
-  constexpr int PER_WORD = MODE == 4 ? 4 : MODE < 2 ? 2 : 1, DEPTH = 8 * PER_WORD;
+  constexpr int PER_WORD = MODE >= 4 ? 4 : MODE < 2 ? 2 : 1, DEPTH = 8 * PER_WORD;
   for (int i = 0; i < 4; ++i) {
     int row = lane() / 4 + i / 2 * 8, column = lane() % 4 * 2 + i % 2;
     for (int k = 0; k < DEPTH; ++k) {
@@ -226,6 +244,7 @@ static void mma(Sum* c, const unsigned* a, const unsigned* b) {
       uint32_t x = slot(row % 8 * 4 + word % 4)[row / 8 + word / 4 * 2];
       uint32_t y = slot(column * 4 + word % 4)[4 + word / 4];
       if (MODE == 4) c[i] += (int)(uint8_t)(x >> 8 * half) * (int8_t)(y >> 8 * half);
+      else if (MODE == 5) c[i] += of_e4m3(x >> 8 * half) * of_e4m3(y >> 8 * half);
       else if (PER_WORD == 1) c[i] += __uint_as_float(x & 0xffffe000u) * __uint_as_float(y & 0xffffe000u);
       else c[i] += half_of(x, half) * half_of(y, half);
     }
@@ -248,12 +267,13 @@ static void commit_wgmma() {
   fibers[running].open_products.clear();
 }
 static Sum element_of_tile(unsigned tile, int row, int k, bool is_signed) {
-  constexpr int PER_WORD = MODE == 4 ? 4 : MODE == 2 ? 1 : 2;
+  constexpr int PER_WORD = MODE >= 4 ? 4 : MODE == 2 ? 1 : 2;
   unsigned place = permuted(tile + row * ROW_BYTES + k * (4 / PER_WORD)), word;
   std::memcpy(&word, at(place & ~3u, 4), 4);
   if (MODE == 2) return __uint_as_float(word & 0xffffe000u);
   uint8_t byte = word >> 8 * (k & 3);
   if (MODE == 4) return is_signed ? (int8_t)byte : byte;
+  if (MODE == 5) return of_e4m3(byte);
   return half_of(word, k & 1);
 }
 #ifdef V_COLUMNS
@@ -281,7 +301,7 @@ static void multiply_tiles(const Product& p) {
     int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
     int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
     if (!p.adds) p.c[i] = 0;
-    for (int k = 0; k < (MODE == 4 ? 32 : MODE == 2 ? 8 : 16); ++k)
+    for (int k = 0; k < (MODE >= 4 ? 32 : MODE == 2 ? 8 : 16); ++k)
       p.c[i] += element_of_tile(p.a, row, k, false) * element_of_tile(p.b, column, k, true);
   }
 }
@@ -352,7 +372,7 @@ template <bool ALONE> static void fetch(unsigned to, const void* from, int bytes
 template <bool ALONE>
 static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
-  constexpr int SIZE = MODE == 4 ? 1 : MODE == 2 ? 4 : 2;
+  constexpr int SIZE = MODE >= 4 ? 1 : MODE == 2 ? 4 : 2;
   if (map.box_columns != ROW_BYTES / SIZE) fail("boxes are as wide as tiles");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   static std::deque<std::vector<unsigned char>> edges;
@@ -374,7 +394,7 @@ struct Pixel { int w, h, image; };
 template <bool ALONE>
 static void fetch_patches(unsigned to, const TensorMap& map, int channel, Pixel p, int across, int down, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
-  constexpr int SIZE = MODE == 4 ? 1 : MODE == 2 ? 4 : 2;
+  constexpr int SIZE = MODE >= 4 ? 1 : MODE == 2 ? 4 : 2;
   if (map.row_bytes != ROW_BYTES || channel + ROW_BYTES / SIZE > map.channels) fail("tiles are of one pixel");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   for (int r = 0; r < map.pixels; ++r) {

@@ -18,7 +18,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.ir import GlobalVar
 
-from relaxc.layout import IMAGE, SPARSITY, TASK, TRAFFIC
+from relaxc.layout import ARITHMETIC, IMAGE, SPARSITY, TASK, TRAFFIC
 from relaxc.passes.analysis.cost import macs, size
 from relaxc.passes.analysis.expression import as_text
 
@@ -68,7 +68,7 @@ def kernel_costs(imported: IRModule, final: IRModule) -> list[dict[str, Any]]:
                 "nodes": list(dict.fromkeys(_PART.sub("", m.var.name) for m in members)),
                 "flops": as_text(flops if count == 1 else flops // count),
                 "bytes": as_text(_traffic(call, members) if stated is None else int(stated)),
-                "dtype": _arithmetic(call),
+                "dtype": _arithmetic(call, final[call.args[0]]),
                 **_attributes(final[call.args[0]]),
             }
         )
@@ -176,8 +176,10 @@ def _attributes(func: tvm.tirx.PrimFunc) -> dict[str, Any]:
     return found
 
 
-def _arithmetic(call: relax.Call) -> str:
-    """The type of the multiplications, by the types of the operands."""
+def _arithmetic(call: relax.Call, func: tvm.tirx.PrimFunc) -> str:
+    """The type of the multiplications, by the types of the operands unless the kernel says it."""
+    if func.attrs and ARITHMETIC in func.attrs:
+        return str(func.attrs[ARITHMETIC])
     types = {
         str(a.ty.dtype.dtype) for a in call.args[1].fields if isinstance(a.ty, relax.TensorType)
     }

@@ -29,6 +29,7 @@ from relaxc.layout import (
     LAYOUTS,
     MOVES,
     PLAIN,
+    ROWS_E4M3,
     VIEW,
     Border,
     Demand,
@@ -202,6 +203,9 @@ class _Chooser:
             if not demand.met_by(layout) or layout.element != element:
                 kind = layout.kind if layout.kind in demand.accepts else demand.accepts[0]
                 border = demand.border if demand.exact else self.borders[arg]
+                if element == ROWS_E4M3 and self.layouts.get(arg, PLAIN).kind != "plain":
+                    # Rows are rounded where they lie one behind the other.
+                    arg = self._move(arg, PLAIN.with_element(self.layouts[arg].element), out)
                 layout = self._layout(kind).with_border(border).with_element(element)
                 arg = self._move(arg, layout, out)
             args.append(arg)

@@ -18,6 +18,7 @@ A group's result is bfloat16 when 1. a group reads it, directly or through moves
                                     there rounding errors would add up. It is one when groups for
                                     which the target says so read it beside products.
                                  A conversion to halves is such a reader: results of the model.
+A norm's result is e4m3 if nobody but products that want it so read it.
 So inputs, outputs, what operators outside of groups read, and arithmetic on positions and masks
 that no product has touched stay float32. Concatenations are bfloat16 throughout, because their
 operands lie in one buffer.
@@ -35,7 +36,7 @@ from typing import ClassVar, Protocol
 import tvm
 from tvm import IRModule, relax
 
-from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, VIEW, Element, Quantization
+from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, ROWS_E4M3, VIEW, Element, Quantization
 from relaxc.passes.base import Pass
 
 
@@ -47,6 +48,9 @@ class PrecisionLibrary(Protocol):
 
     def is_product(self, func: relax.Function) -> bool:
         """Whether a group computes sums of products."""
+
+    def can_round_result(self, func: relax.Function) -> bool:
+        """Whether a group's kernel rounds whole rows of its result to e4m3."""
 
     def keeps_residuals(self, func: relax.Function) -> bool:
         """Whether a group adds to, or normalizes, sums that should stay float32."""
@@ -117,6 +121,8 @@ class ChoosePrecision(Pass):
             or self.library.is_product(func)
             or self.element in params
         )
+        if readers.wishes.get(binding.var) == {ROWS_E4M3} and self.library.can_round_result(func):
+            return [*params, ROWS_E4M3]
         is_read = binding.var in readers.groups and binding.var not in readers.residuals
         return [*params, self.element if rounded and is_read else "float32"]
 
@@ -127,16 +133,23 @@ class _Readers:
     Attributes:
         groups: read by any group, directly or through moves.
         products: read by one that wants it as bfloat16.
+        wishes: how readers want it; None for what is no group, or leaves.
         residuals: read, but for that, by such as keep residuals only, and by one at least.
     """
 
     def __init__(self, library: PrecisionLibrary, mod: IRModule, element: Element) -> None:
         self.groups: set[relax.Var] = set()
         self.products: set[relax.Var] = set()
+        self.wishes: dict[relax.Var, set[Element | None]] = {}
         kept: set[relax.Var] = set()
         others: set[relax.Var] = set()
         calls = set(_group_calls(mod))
         for binding in reversed(list(_bindings(mod))):
+            if not isinstance(binding.var, relax.DataflowVar):
+                self.wishes.setdefault(binding.var, set()).add(None)
+            if binding.var not in calls:
+                for var in relax.analysis.free_vars(binding.value):
+                    self.wishes.setdefault(var, set()).add(None)
             source = _moved(binding.value)
             if source is not None:
                 for known in (self.groups, self.products, kept, others):
@@ -153,6 +166,7 @@ class _Readers:
             wishes = [None] * len(func.params) if joined else library.elements(func)
             for arg, wish in zip(binding.value.args, wishes):
                 self.groups.add(arg)
+                self.wishes.setdefault(arg, set()).add(wish)
                 if wish not in (None, "float32") or (joined and binding.var in self.products):
                     self.products.add(arg)
                 elif wish is None:

@@ -9,7 +9,9 @@ Three kinds, for a logical tensor (n, c, h, w):
 Each spatial axis may have a border of zeros around it (a convolution's padding, laid down by
 whoever writes the tensor), so that kernels need no bounds checks. The elements of a float32 tensor
 may be stored as bfloat16 or float16: half the bytes, rounded to eight or eleven bits; or as uint8
-with a scale and a zero point, then `uint8*0.05-128` means 0.05 * (integer - 128).
+with a scale and a zero point, then `uint8*0.05-128` means 0.05 * (integer - 128). As `e4m3`, rows
+of a plain tensor are floats of eight bits; behind all of them, a float32 for each row says what to
+multiply it by.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from typing import Any, Literal, get_args
 Kind = Literal["plain", "blocked", "last"]
 # "float32", "bfloat16", "float16", or what `Quantization.element` writes.
 Element = str
+# Floats of eight bits with a scale per row.
+ROWS_E4M3: Element = "e4m3"
 # How a model computes between inputs and outputs. `tf32`: stored as float32, of which products read
-# eleven bits.
-Precision = Literal["float32", "tf32", "float16", "bfloat16"]
+# eleven bits. `float8`: stored as float16, of which products with weights read four bits.
+Precision = Literal["float32", "tf32", "float16", "bfloat16", "float8"]
 # Float type of inputs and outputs; `model`: as the file has it.
 Io = Literal["model", "float32", "float16", "bfloat16"]
 IO: tuple[Io, ...] = get_args(Io)
@@ -150,7 +154,7 @@ class Layout:
     @property
     def storage(self) -> str:
         """The dtype of the buffer: bfloat16 travels as its bits, which every operator can move."""
-        if Quantization.of(self.element):
+        if Quantization.of(self.element) or self.element == ROWS_E4M3:
             return "uint8"
         return "uint16" if self.element == "bfloat16" else self.element
 
@@ -166,7 +170,8 @@ class Layout:
         shape of the whole buffer.
         """
         if self.same_memory(PLAIN):
-            return list(dims)
+            # Behind the last row, four bytes for each of them.
+            return [*dims[:-1], dims[-1] + 4] if self.element == ROWS_E4M3 else list(dims)
         n, c, h, w = [1] * (4 - len(dims)) + list(dims)
         if self.pitch:
             return [n, self.pitch]
@@ -192,6 +197,8 @@ CHECKS_INDICES = "relaxc.checks_indices"
 ROUNDS_ROWS = "rounds_rows"
 # Attribute of a finished kernel: the key of the tuning task that it is.
 TASK = "relaxc.task"
+# Attribute of a finished kernel: the type of its multiplications, where buffers do not tell.
+ARITHMETIC = "relaxc.arithmetic"
 # Attribute of a finished kernel: bytes that it reads and writes, where its tensors have gaps.
 TRAFFIC = "relaxc.traffic"
 # Attribute of a finished kernel whose weights have many zeros: how many, and whether it uses them.

@@ -192,7 +192,8 @@ class CompileOptions:
         quantize: how to quantize; None leaves the model in float.
         precision: what tensors are stored and multiplied as between inputs and outputs, which
             keep their dtype; sums are float32. `bfloat16` needs a GPU or a CPU with avx512bf16,
-            `float16` and `tf32` (products of float32 tensors read eleven bits) a GPU.
+            `float16`, `tf32` (products of float32 tensors read eleven bits) and `float8` (float16,
+            but products with weights on four) a GPU.
         io: float type of inputs and outputs: the `model`'s, `float32`, `float16` or
             `bfloat16`.
         preprocess: what the model does to its images first, as `--preprocess` takes it.

@@ -91,6 +91,11 @@ class CudaBackend(Backend):
                 f"precision `{precision}` needs a GPU of sm_80 or newer, "
                 f"not `{self.gpu_target.arch}`; use precision `float32`"
             )
+        if precision == "float8" and not self.gpu_target.gpu.has_float8:
+            raise OptionError(
+                f"precision `float8` needs a GPU of sm_89 or newer, whose tensor cores have it, "
+                f"not `{self.gpu_target.arch}`; use precision `float16`"
+            )
         return replace(self, precision=precision)
 
     def with_records(self, decider: Decider) -> CudaBackend:

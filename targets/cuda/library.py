@@ -34,6 +34,7 @@ from relaxc.targets.cuda.kernels.interleave import CHANNELS, lower_interleave
 from relaxc.targets.cuda.kernels.kernel import Kernel
 from relaxc.targets.cuda.kernels.launch import launch_of
 from relaxc.targets.cuda.kernels.loops import lower_loops
+from relaxc.targets.cuda.kernels.round_rows import lower_round_rows
 from relaxc.targets.cuda.machine import Gpu
 from relaxc.targets.cuda.tuning import Fixed, Noting, Tuning
 from relaxc.targets.tuning.task import Choice, Task
@@ -101,7 +102,9 @@ class CudaKernels:
 
     @property
     def _context(self) -> Context:
-        return Context(self.gpu, self.mode, self.tuning)
+        has_float8 = self.mode == "float8"
+        mode = "float16" if has_float8 else self.mode
+        return Context(self.gpu, mode, self.tuning, has_float8)
 
     def anchor(self, call: relax.Call) -> str | None:
         """The kernel that computes this call as an anchor, if there is one."""
@@ -165,6 +168,10 @@ class CudaKernels:
             return bool(func.attrs[KERNEL] == ATTENTION)
         return _kernel(func).is_product
 
+    def can_round_result(self, func: relax.Function) -> bool:
+        """Whether a group's kernel rounds rows of its result: norms have them in registers."""
+        return str(func.attrs[KERNEL]) == Rows.name
+
     def keeps_residuals(self, func: relax.Function) -> bool:
         """No: what is not float32 is stored so throughout."""
         return False
@@ -186,7 +193,8 @@ class CudaKernels:
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
         if name == "relayout":
-            special = lower_interleave(func, layouts) or lower_convert(func, layouts)
+            special = lower_round_rows(func, layouts) or lower_interleave(func, layouts)
+            special = special or lower_convert(func, layouts)
             return special or lower_loops(name, func, layouts)
         if name == ROTATE:
             return rotate.lower(func, layouts)

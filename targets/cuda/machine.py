@@ -46,6 +46,11 @@ class Gpu:
         """Whether the tensor cores multiply bfloat16 and TF32."""
         return self.capability >= 80
 
+    @property
+    def has_float8(self) -> bool:
+        """Whether the tensor cores multiply floats of eight bits."""
+        return self.capability >= 89
+
 
 # CUDA C++ Programming Guide 13.0, tables of features by compute capability.
 GPUS = {

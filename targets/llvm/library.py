@@ -174,6 +174,10 @@ class LlvmKernels:
         wanted = _kernel(func).elements(Group.of(func), self.machine)
         return [wanted.get(param) for param in func.params]
 
+    def can_round_result(self, func: relax.Function) -> bool:
+        """Whether a group's kernel rounds whole rows of its result to e4m3: none does."""
+        return False
+
     def keeps_residuals(self, func: relax.Function) -> bool:
         """Whether a group adds to, or normalizes, rows of a transformer: small beside the weights.
 

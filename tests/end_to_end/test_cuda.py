@@ -63,6 +63,27 @@ def test_precisions(compiled: Callable[..., Path], precision: str, bound: float)
     np.testing.assert_allclose(y, want, rtol=0, atol=bound * np.abs(want).max())
 
 
+@pytest.mark.parametrize("columns", [968, 1200])
+def test_floats_of_eight_bits(compiled: Callable[..., Path], columns: int) -> None:
+    """Where no number is rounded, products are right but for what tensor cores cut off of sums."""
+    rng = np.random.default_rng(columns)
+    weight, x = rng.integers(-7, 8, (2064, columns)), rng.integers(-7, 8, (2200, 2064))
+    weight[0], x[:, 1] = 7, 7  # which becomes 448
+    feed = {"x": (x * 2.0 ** rng.integers(-3, 4, (2200, 1))).astype(np.float32)}
+    model = onnx_model(
+        f"""g (float[2200,2064] x) => (float[2200,{columns}] y) {{
+            a = MatMul(x, w)  b = Add(a, v)  y = Relu(b) }}""",
+        w=(weight * 2.0 ** rng.integers(-3, 4, columns)).astype(np.float32),
+        v=random(columns),
+    )
+    path = compiled(model, target="cuda -arch=sm_90", precision="float8")
+    kernels = relaxc.artifact.read_artifact(path).manifest["kernels"]
+    assert "float8" in {kernel["dtype"] for kernel in kernels}
+    want = expected(model, feed)
+    y = relaxc.load(path).run(feed)["y"]
+    assert np.linalg.norm(y - want) / np.linalg.norm(want) < 1e-3
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_products_of_activations(compiled: Callable[..., Path], precision: str) -> None:
     model = onnx_model(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from builders import onnx_model
@@ -18,7 +19,7 @@ from relaxc.errors import InputError, OptionError, OutputError, PassError, Targe
 from relaxc.targets.registry import backend_for
 from relaxc.targets.tuning.history import TRIAL, VERDICT, History
 from relaxc.targets.tuning.records import RecordStore
-from relaxc.tuning.gpu import driver, tuner
+from relaxc.tuning.gpu import bench, driver, tuner
 from relaxc.tuning.gpu import folder as folders
 from relaxc.tuning.gpu.driver import DriverError
 from relaxc.tuning.gpu.measure import RESULTS, Child, Worker, measure
@@ -273,6 +274,15 @@ def test_the_copy_engine_is_told_how_tiles_lie(
     lower, upper, channels, pixels, steps, *tail = rest
     assert (list(lower), list(upper), channels, pixels) == ([-1, -1], [0, 1], row_bytes, 32)
     assert list(steps) == [1, 2, 1, 1] and tail == [0, swizzle, 3, 0]
+
+
+def test_random_rows_of_eight_bits_hold_numbers_and_scales() -> None:
+    rows = bench.rows_of_e4m3(bench.random([5, 36], "uint8", 0))
+    assert rows.shape == (5, 36) and rows.dtype == np.uint8
+    numbers, scales = rows.reshape(-1)[: 5 * 32], rows.reshape(-1)[5 * 32 :]
+    assert np.isfinite(numbers.view(ml_dtypes.float8_e4m3fn).astype(np.float32)).all()
+    assert len(np.unique(numbers)) > 50
+    np.testing.assert_array_equal(scales.view(np.float32), np.full(5, 2.0**-10))
 
 
 def test_a_child_that_dies_is_an_answer(tmp_path: Path) -> None:

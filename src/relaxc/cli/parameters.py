@@ -29,6 +29,7 @@ PRECISION_NAMES: dict[str, Precision] = {
     "tf32": "tf32",
     **dict.fromkeys(("f16", "fp16"), "float16"),
     "bf16": "bfloat16",
+    **dict.fromkeys(("f8", "fp8"), "float8"),
 }
 
 IO_NAMES: dict[str, Io] = {"model": "model", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}

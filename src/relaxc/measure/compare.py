@@ -44,6 +44,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "tf32": Tolerance(atol=1e-3, rtol=2e-2, cos=0.9995),
     "float16": Tolerance(atol=1e-3, rtol=2e-2, cos=0.9995),
     "bfloat16": Tolerance(atol=1e-2, rtol=0.2, cos=0.99),
+    "float8": Tolerance(atol=1e-2, rtol=0.2, cos=0.99),
 }
 
 # What rounding may cost: a share of the energy of a result. The cosine is 1 - share / 2 then. Of

@@ -11,6 +11,7 @@ from relaxc.report.tables import facts, table
 from relaxc.report.target import spelled
 
 if TYPE_CHECKING:
+    from relaxc.artifact import Manifest
     from relaxc.compiler import CompileResult
     from relaxc.gate.speed_gate import GateReport
     from relaxc.passes.prune.prune_channels import PruneReport
@@ -33,6 +34,7 @@ def as_text(result: CompileResult) -> str:
         *(("Output", units.tensor(entry)) for entry in manifest["outputs"]),
         *pruned_facts(result.pruned),
         *sparse_layers(manifest["kernels"]),
+        *eight_bits(manifest),
         *_gated(result),
         *_quantized(result),
         ("Compiled in", f"{total} ({phases})"),
@@ -51,6 +53,19 @@ def pruned_facts(report: PruneReport | None) -> list[tuple[str, str]]:
         before, after = report.latency
         shares += f", kernels {units.seconds(before)} to {units.seconds(after)} by their table"
     return [("Pruned", f"{shares}, in {touched} of {len(report.groups)} groups of channels")]
+
+
+def eight_bits(manifest: Manifest) -> list[tuple[str, str]]:
+    """Which products are computed on floats of eight bits, if that was asked for."""
+    if manifest["options"]["precision"] != "float8":
+        return []
+    layers = [k for k in manifest["kernels"] if k["nodes"] and k["flops"]]
+    others = [str(k["nodes"][0]) for k in layers if k["dtype"] != "float8"]
+    text = f"{len(layers) - len(others)} of {len(layers)} layers multiply floats of eight bits"
+    if others:
+        more = f" and {len(others) - _WORST} more" if len(others) > _WORST else ""
+        text += f"; in float16: {', '.join(others[:_WORST])}{more}"
+    return [("Precision", text)]
 
 
 def _gated(result: CompileResult) -> list[tuple[str, str]]:

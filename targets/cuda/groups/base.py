@@ -132,11 +132,13 @@ class Context:
         gpu: the architecture.
         mode: how products are computed.
         chooser: knows better than the kernels how to divide them; None where nothing is tuned.
+        has_float8: whether products with weights may be computed on floats of eight bits.
     """
 
     gpu: Gpu
     mode: Mode
     chooser: Chooser | None = None
+    has_float8: bool = False
 
     def choose(self, workload: Fields, space: Callable[[], list[Choice]]) -> Choice | None:
         """What to write a kernel with; None leaves that to the kernel.
@@ -146,6 +148,10 @@ class Context:
             space: all choices, the kernel's own first.
         """
         return None if self.chooser is None else self.chooser.choose(workload, space)
+
+    def in_eight_bits(self) -> Context:
+        """The same for a product of floats of eight bits."""
+        return replace(self, mode="float8")
 
     def of(self, group: Group, axis: int) -> Context:
         """The same for a group, which may multiply integers."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvm import relax
 
-from relaxc.layout import PLAIN, Demand, Element, Layout
-from relaxc.targets.cuda.groups import few_rows
+from relaxc.layout import ARITHMETIC, PLAIN, ROWS_E4M3, Demand, Element, Layout
+from relaxc.targets.cuda.groups import eight_bits, few_rows
 from relaxc.targets.cuda.groups.base import (
     NORMS,
     Context,
@@ -93,14 +94,18 @@ class Matmul(GroupKernel):
             return {}
         if group.prologue is not None:  # it reads rows as numbers
             return {}
+        if eight_bits.is_worthwhile(group, context):
+            wanted = ROWS_E4M3
         return {arg: wanted for arg in group.anchor.args if isinstance(arg, relax.Var)}
 
     def lower(self, group: Group, layouts: Sequence[Layout], context: Context) -> Kernel:
         """Write the kernel."""
         if few_rows.count(group.anchor) is not None:
             return few_rows.lower(group, layouts, context)
-        context = context.of(group, 1)
         left, right = group.anchor.args
+        frame = Frame("matmul", group.func, layouts)
+        is_float8 = frame.elements[left] == ROWS_E4M3
+        context = context.in_eight_bits() if is_float8 else context.of(group, 1)
         is_weight = is_constant(right)
         shape = [_simple(d) for d in left.ty.shape.values]
         is_batched = right.ty.ndim > 2
@@ -110,8 +115,7 @@ class Matmul(GroupKernel):
         rows = shape[-2] if is_batched else functools.reduce(operator.mul, shape[:-1], 1)
         is_paired = group.other is not None
         columns *= 2 if is_paired else 1
-        frame = Frame("matmul", group.func, layouts)
-        frame.label = tilings.label(rows, columns, depth)
+        frame.label = tilings.label(rows, columns, depth, context.mode)
         domain = RowDomain(tuple(group.result_shape))
         sizes = (as_int(rows), columns, depth, as_int(batch))
         stored = Layout(element=frame.elements[left]), layouts[-1]
@@ -131,7 +135,7 @@ class Matmul(GroupKernel):
             {"A_ROW": depth, "A_BATCH": 0},
             is_matrix=not is_batched and depth % per_chunk == 0,
         )
-        rescale = None
+        rescale = scale = None
         if is_weight:
             tiling = gemm.fitted(tiling, a, depth, context.mode)
             integers = group.integers(1)
@@ -140,6 +144,8 @@ class Matmul(GroupKernel):
                 rescale = integers.rescale(weight)
             if group.other is not None:
                 weight = gemm.paired(weight, array_of(group.other[1].args[1]))
+            if is_float8:
+                weight, scale = eight_bits.rounded(weight)
             packed = gemm.pack_weights(weight, tiling, context.mode)
             element = element_of(context.mode)
             pointer = frame.constant(packed, element, gemm.packed_as(weight, tiling, context.mode))
@@ -167,10 +173,14 @@ class Matmul(GroupKernel):
             epilogue_text(
                 *(group.epilogue, domain, frame, rescale),
                 other=None if group.other is None else group.other[0],
+                scale=scale,
             ),
             is_paired,
         )
-        return gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
+        kernel = gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
+        if not is_float8:
+            return kernel
+        return replace(kernel, func=kernel.func.with_attr(ARITHMETIC, "float8"))
 
 
 def _simple(dim: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvm import relax
 
-from relaxc.layout import PLAIN, Demand, Layout
+from relaxc.layout import PLAIN, ROWS_E4M3, Demand, Layout
 from relaxc.targets.cuda.groups.base import (
     NORMS,
     Context,
@@ -79,6 +79,7 @@ class Rows(GroupKernel):
         epilogue = epilogue_text(group.epilogue, RowDomain(tuple(group.result_shape)), frame)
         lines = [
             "#define MODE 0",
+            *(["#define IS_ROUNDED"] if layouts[-1].element == ROWS_E4M3 else []),
             "#define INFINITY_ __int_as_float(0x7f800000)",
             f"#define X_POINTER {data}",
             gemm.prelude(),

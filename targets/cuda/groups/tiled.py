@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from relaxc.layout import Layout
+from relaxc.layout import Layout, Quantization
 from relaxc.targets.cuda.groups.base import Context, Group
 from relaxc.targets.cuda.kernels import tilings
 from relaxc.targets.cuda.kernels.tilings import Tiling
@@ -79,7 +79,7 @@ def workload_of(
     """
     told = {name: _plain(value) for name, value in sizes.items()}
     # Bytes are bytes, whatever their scales are.
-    kinds = [lay.storage if lay.storage == "uint8" else lay.element for lay in stored]
+    kinds = ["uint8" if Quantization.of(lay.element) else lay.element for lay in stored]
     told |= dict(zip(("element", "result"), kinds))
     return {"kernel": kernel, **told, EPILOGUE: epilogue_names(group, domain)}
 

@@ -6,27 +6,30 @@ from typing import Literal
 
 import numpy as np
 
-from relaxc.layout import Element, Precision, Quantization
+from relaxc.layout import ROWS_E4M3, Element, Precision, Quantization
 
 # `int8`: bytes times int8, both exact.
 Mode = Precision | Literal["int8"]
-MODES: tuple[Mode, ...] = ("float16", "bfloat16", "tf32", "float32", "int8")
+MODES: tuple[Mode, ...] = ("float16", "bfloat16", "tf32", "float32", "int8", "float8")
 _TYPES: dict[str, str] = {
     "float32": "float",
     "float16": "__half",
     "bfloat16": "__nv_bfloat16",
     "int8": "signed char",
+    ROWS_E4M3: "Float8",
 }
 
 
 def element_of(mode: Mode) -> Element:
     """How operands lie in memory; of `int8`, the weights."""
+    if mode == "float8":
+        return ROWS_E4M3
     return mode if mode in ("float16", "bfloat16", "int8") else "float32"
 
 
 def element_bytes(mode: Mode) -> int:
     """Bytes of an operand's element."""
-    return {"float16": 2, "bfloat16": 2, "int8": 1}.get(mode, 4)
+    return {"float16": 2, "bfloat16": 2, "int8": 1, "float8": 1}.get(mode, 4)
 
 
 def type_of(element: Element) -> str:
@@ -52,6 +55,6 @@ def declaration(element: Element) -> str:
 
 def element_width(element: Element) -> int:
     """Bytes of an element."""
-    return (
-        1 if Quantization.of(element) else {"float16": 2, "bfloat16": 2, "int8": 1}.get(element, 4)
-    )
+    if Quantization.of(element):
+        return 1
+    return {"float16": 2, "bfloat16": 2, "int8": 1, ROWS_E4M3: 1}.get(element, 4)

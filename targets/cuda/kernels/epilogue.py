@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
-from relaxc.layout import Layout
+from relaxc.layout import ROWS_E4M3, Layout
 from relaxc.targets.cuda.kernels.byte_epilogue import Merged, Rescale
 from relaxc.targets.cuda.kernels.elements import type_of
 from relaxc.targets.cuda.kernels.expressions import statements
@@ -82,6 +83,7 @@ def epilogue_text(
     frame: Frame,
     rescale: Rescale | None = None,
     other: relax.Var | None = None,
+    scale: np.ndarray | None = None,
 ) -> EpilogueText:
     """Write it. Operands have the result's shape, or differ by column alone.
 
@@ -91,6 +93,7 @@ def epilogue_text(
         frame: declares operands.
         rescale: makes sums of integers real.
         other: the result of a second product, whose values are in `float w[V]`.
+        scale: what sums are multiplied by, beside `row_scale`, per column; of pairs, as they lie.
     """
     columns, lines, wide = [], [], []
     merged = None
@@ -106,6 +109,10 @@ def epilogue_text(
             "#pragma unroll",
             "for (int e = 0; e < V; ++e) v[e] = v[e] * factor[e] + offset[e];",
         ]
+    if scale is not None:
+        pointer = frame.constant(scale)
+        columns.append(f"float factor[S]; read<S>(factor, {pointer} + n * (S / V));")
+        lines += ["#pragma unroll", "for (int e = 0; e < S; ++e) v[e] *= row_scale * factor[e];"]
     start = 0 if rescale is None else rescale.start
     if merged is not None:
         names = [frame.pointer(expr) for expr, _ in merged.bytes]
@@ -129,7 +136,9 @@ def epilogue_text(
     )
     lines += ["#pragma unroll", "for (int e = 0; e < V; ++e) {"]
     lines += [f"  {line}" for line in body]
-    lines += [f"  v[e] = {result};", "}", "write<V>(y + at, v);"]
+    # Rows are rounded when the largest number of each is known.
+    store = "keep(v, i);" if frame.result.element == ROWS_E4M3 else "write<V>(y + at, v);"
+    lines += [f"  v[e] = {result};", "}", store]
     return EpilogueText(tuple(wide), tuple(columns), tuple(lines), start)
 
 

@@ -253,6 +253,9 @@ extern "C" __global__ void CLUSTER __launch_bounds__(THREADS) KERNEL(PARAMETERS,
 #endif
       long long at = ((long long)blockIdx.z * rows + m) * N + n;
       const Operands& o = operands[turn];
+#if MODE == 5
+      const float row_scale = load_scale(a, rows, m);
+#endif
       const float* w = v + V;  // of pairs, the second ones
       EPILOGUE
     }

@@ -137,7 +137,8 @@ def source(
     if tiling.is_streamed:
         constants |= {"SHARE_M": tiling.share_rows, "SHARE_N": tiling.share_columns}
         constants["COPIERS"] = tiling.copiers
-        constants |= dict(zip(("PRODUCER_REGISTERS", "CONSUMER_REGISTERS"), _registers(tiling, a)))
+        registers = _registers(tiling, a, mode)
+        constants |= dict(zip(("PRODUCER_REGISTERS", "CONSUMER_REGISTERS"), registers))
     name = "gemm_streamed.cu" if tiling.is_streamed else "gemm.cu"
     text = epilogue.into((_HERE / name).read_text(encoding="utf-8"))
     return "\n".join(
@@ -171,6 +172,7 @@ def wgmma(mode: Mode, columns: int, has_values: bool = False) -> str:
         "bfloat16": ("k16.f32.bf16.bf16", ", 1, 1, 0, 0", "f"),
         "tf32": ("k8.f32.tf32.tf32", ", 1, 1", "f"),
         "int8": ("k32.s32.u8.s8", "", "r"),
+        "float8": ("k32.f32.e4m3.e4m3", ", 1, 1", "f"),
     }[mode]
     name, left, inputs, adds = "WGMMA", f"%{count}", '"l"(at)', '"r"((int)adds)'
     if has_values:
@@ -227,7 +229,7 @@ def _blocks(rows: Any, size: int) -> Any:
     return (rows + (size - 1)) // size
 
 
-def _registers(tiling: Tiling, a: Operand) -> tuple[int, int]:
+def _registers(tiling: Tiling, a: Operand, mode: Mode) -> tuple[int, int]:
     """What warps that fetch and warps that multiply need; zeros, where all can have the same.
 
     No more than a block has at its start: three times 168, or four times 128.
@@ -235,6 +237,7 @@ def _registers(tiling: Tiling, a: Operand) -> tuple[int, int]:
     sums = tiling.warp_rows * tiling.warp_columns // 128
     if tiling.teams == 3 and sums >= 64:
         return 40, 152
-    if tiling.teams == 1 or sums < 96:
+    # With two scales to multiply by, fewer sums fill what warps have at the start.
+    if tiling.teams == 1 or sums < (80 if mode == "float8" else 96):
         return 0, 0
     return (40, 232) if a.is_fetched else (88, 208)

@@ -225,6 +225,14 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
         int worker = threadIdx.x % 128, column = n0;
         FETCH_OPERANDS
       }
+#if MODE == 5
+      float row_scales[MT * 2];
+#pragma unroll
+      for (int r = 0; r < MT * 2; ++r) {
+        int m = m0 + threadIdx.x % 128 / 32 * 16 + (lane >> 2) + r / 2 * 64 + r % 2 * 8;
+        row_scales[r] = m < rows ? load_scale(a, rows, m) : 0.0f;
+      }
+#endif
       Sum acc[MT][NT][4];
 #pragma unroll
       for (int i = 0; i < MT * NT * 4; ++i) {
@@ -287,6 +295,9 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
               }
               long long at = (long long)m * N + n;
               const Operands& o = operands[j - j0][part][r];
+#if MODE == 5
+              const float row_scale = row_scales[r];
+#endif
               const float* w = v + V;  // of pairs, the second ones
               EPILOGUE
             }

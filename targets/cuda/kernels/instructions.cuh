@@ -1,5 +1,6 @@
 // PTX instructions that C++ has no words for. Tests put functions in C++ in their place.
-// MODE chooses the type of mma: 0 half, 1 bfloat16, 2 and 3 TF32, 4 bytes times int8.
+// MODE chooses the type of mma: 0 half, 1 bfloat16, 2 and 3 TF32, 4 bytes times int8,
+// 5 e4m3.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -66,6 +67,8 @@ __device__ __forceinline__ void mma(Sum* c, const unsigned* a, const unsigned* b
   MMA("m16n8k16.row.col.f32.bf16.bf16.f32");
 #elif MODE == 4
   MMA("m16n8k32.row.col.s32.u8.s8.s32");
+#elif MODE == 5
+  MMA("m16n8k32.row.col.f32.e4m3.e4m3.f32");
 #else
   MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
 #endif
@@ -87,6 +90,20 @@ __device__ __forceinline__ unsigned pack_bytes(int a, int b, int c, int d) {
   asm("{\n.reg .b32 high;\ncvt.pack.sat.u8.s32.b32 high, %4, %3, 0;\ncvt.pack.sat.u8.s32.b32 %0, %2, %1, high;\n}"
       : "=r"(word)
       : "r"(a), "r"(b), "r"(c), "r"(d));
+  return word;
+}
+
+// Four numbers as e4m3; what is above the largest becomes that.
+__device__ __forceinline__ unsigned pack_e4m3(float a, float b, float c, float d) {
+  unsigned word;
+#if __CUDA_ARCH__ >= 890
+  asm("{\n.reg .b16 low, high;\ncvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\ncvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n"
+      "mov.b32 %0, {low, high};\n}"
+      : "=r"(word)
+      : "f"(a), "f"(b), "f"(c), "f"(d));
+#else
+  word = 0;  // never called: such GPUs have no products of these
+#endif
   return word;
 }
 

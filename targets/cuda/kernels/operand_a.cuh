@@ -7,6 +7,13 @@ constexpr bool FILLS = true;
 constexpr bool FILLS = false;
 #endif
 
+#if MODE == 5
+// What row m is to be multiplied by: behind all rows.
+__device__ __forceinline__ float load_scale(const TA* a, int rows, int m) {
+  return __uint_as_float(load_fresh_32(reinterpret_cast<const float*>(a + (long long)rows * K) + m));
+}
+#endif
+
 // What a thread knows of its rows of A: where they begin, and which of a patch's pixels exist, one
 // bit each (of more than 64, where the first lies).
 #ifdef CONV

@@ -1,4 +1,5 @@
 // Layer norm, RMS norm and softmax over rows of D numbers, each held in registers by TEAM threads.
+// IS_ROUNDED: the result are floats of eight bits.
 
 constexpr int COUNT = (D + TEAM * V - 1) / (TEAM * V), TEAMS = 128 / TEAM, WARPS = TEAM / 32;
 
@@ -65,6 +66,13 @@ extern "C" __global__ void __launch_bounds__(128) KERNEL(PARAMETERS, int rows) {
     total = 1.0f / sqrtf(all<true>(total, place) / D + EPSILON);
   }
   if (!valid) return;
+#ifdef IS_ROUNDED
+  float largest = 0.0f;
+  auto keep = [&](const float* v, int i) {
+#pragma unroll
+    for (int e = 0; e < V; ++e) x[i][e] = v[e], largest = fmaxf(largest, fabsf(v[e]));
+  };
+#endif
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) {
     int n = (i * TEAM + lane) * V;
@@ -76,4 +84,13 @@ extern "C" __global__ void __launch_bounds__(128) KERNEL(PARAMETERS, int rows) {
     long long at = (long long)m * D + n;
     EPILOGUE
   }
+#ifdef IS_ROUNDED
+  Row8 row(all<false>(largest, place), y, rows, m, D);
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    int n = (i * TEAM + lane) * V;
+    if (n < D) row.write(n, [&](int e) { return x[i][e]; });
+  }
+  if (lane == 0) row.write_scale();
+#endif
 }

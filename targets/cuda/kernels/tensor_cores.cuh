@@ -5,6 +5,34 @@ __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
 __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 __device__ __forceinline__ float to_float(signed char x) { return x; }
+// e4m3; multiplied as it is, by tensor cores alone.
+struct Float8 {
+  unsigned char bits;
+};
+// A row of a matrix of these: its largest number becomes the largest that there is. Behind the last
+// row, a float32 for each: what its numbers are to be multiplied by.
+struct Row8 {
+  Float8* to;
+  float* place;
+  float scale, inverse;
+  __device__ __forceinline__ Row8(float largest, Float8* y, int rows, int m, int size) {
+    // Of rows so small that the inverse would be infinite, everything is zero.
+    bool is_zero = largest < 1e-35f;
+    scale = is_zero ? 0.0f : largest * (1.0f / 448.0f), inverse = is_zero ? 0.0f : 448.0f / largest;
+    to = y + (long long)m * size, place = reinterpret_cast<float*>(y + (long long)rows * size) + m;
+  }
+  // Eight neighbours from number n on.
+  template <typename Values> __device__ __forceinline__ void write(int n, Values values) {
+    unsigned words[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float a = values(i * 4) * inverse, b = values(i * 4 + 1) * inverse;
+      words[i] = pack_e4m3(a, b, values(i * 4 + 2) * inverse, values(i * 4 + 3) * inverse);
+    }
+    *reinterpret_cast<uint2*>(to + n) = make_uint2(words[0], words[1]);
+  }
+  __device__ __forceinline__ void write_scale() { *place = scale; }
+};
 // Bytes that stand for SCALE * (bits - ZERO).
 template <typename Bytes> __device__ __forceinline__ auto to_float(Bytes x) -> decltype(Bytes::SCALE + 0.0f) {
   return ((float)x.bits - Bytes::ZERO) * Bytes::SCALE;

@@ -158,7 +158,10 @@ def choose_tiling(
             patches of many channels.
     """
     if rows is not None and packed and batch == 1 and gpu.has_joint_products:
-        found = _measured().get((table_of(mode), rows, columns, depth))
+        known = _measured()
+        found = known.get((table_of(mode), rows, columns, depth))
+        if mode == "float8":  # as many bytes, multiplied as fast
+            found = found or known.get(("int8", rows, columns, depth))
         # A product and a convolution may have the same sizes.
         if found and (is_fetched or not _needs_engine(found)):
             return found
@@ -217,12 +220,15 @@ def ranked_tilings(
 
 def table_of(mode: Mode) -> str:
     """Under which name a mode's tilings are kept: halves of both kinds have the same."""
+    if mode == "float8":
+        return mode
     return {1: "int8", 2: "float16"}.get(element_bytes(mode), "float32")
 
 
-def label(rows: Any, columns: int, depth: int) -> str:
-    """A product's sizes, as names of kernels have them."""
-    return f"{rows if isinstance(rows, int) else 'any'}x{columns}x{depth}"
+def label(rows: Any, columns: int, depth: int, mode: Mode | None = None) -> str:
+    """A product's sizes, as names of kernels have them; behind them, if it is in eight bits."""
+    text = f"{rows if isinstance(rows, int) else 'any'}x{columns}x{depth}"
+    return f"{text}_fp8" if mode == "float8" else text
 
 
 def resident_clusters(tiling: Tiling, gpu: Gpu) -> int:

@@ -25,6 +25,9 @@ class Library:
         rest = [None] * (len(func.params) - 1)
         return ["bfloat16" if self.is_product(func) else None, *rest]
 
+    def can_round_result(self, func: relax.Function) -> bool:
+        return str(func.attrs[KERNEL]) == "norm"
+
     def is_product(self, func: relax.Function) -> bool:
         return str(func.attrs[KERNEL]) == "matmul"
 
@@ -134,6 +137,50 @@ def test_sums_of_residuals_stay_float32() -> None:
     after = ChoosePrecision(Library()).apply(Residual)
     assert list(after["first"].attrs[ELEMENTS]) == ["bfloat16", "float32"]
     assert list(after["sum"].attrs[ELEMENTS]) == ["float32", "float32", "bfloat16"]
+
+
+@I.ir_module
+class Normalized:
+    @R.function(private=True)
+    def norm(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        R.func_attr({"kernel": "norm"})
+        return R.nn.softmax(x)
+
+    @R.function(private=True)
+    def another(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        R.func_attr({"kernel": "norm"})
+        return R.nn.softmax(x)
+
+    @R.function(private=True)
+    def product(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        R.func_attr({"kernel": "matmul"})
+        return R.matmul(x, x)
+
+    @R.function
+    def main(x: R.Tensor((4, 4), "float32")) -> R.Tensor((4, 4), "float32"):
+        cls = Normalized
+        with R.dataflow():
+            lv = cls.norm(x)
+            lv1 = cls.product(lv)
+            lv2 = cls.another(lv1)
+            lv3 = cls.product(lv2)
+            gv = R.add(lv3, R.reshape(lv2, (4, 4)))
+            R.output(gv)
+        return gv
+
+
+class EightBits(Library):
+    """Products want their data as floats of eight bits."""
+
+    def elements(self, func: relax.Function) -> Sequence[str | None]:
+        return ["e4m3" if self.is_product(func) else None]
+
+
+def test_norms_round_what_only_products_read() -> None:
+    after = ChoosePrecision(EightBits(), "float16").apply(Normalized)
+    assert list(after["norm"].attrs[ELEMENTS]) == ["float32", "e4m3"]
+    # The reshape reads it, too.
+    assert list(after["another"].attrs[ELEMENTS])[-1] == "float16"
 
 
 @I.ir_module

@@ -34,7 +34,10 @@ from relaxc.tuning import conversation, judging
 from relaxc.tuning.gpu import bench, driver, measure
 
 # Relative to the largest number: how far a candidate may be from the untuned kernel.
-_TOLERANCES = {"float32": 2e-4, "tf32": 4e-3, "float16": 4e-3, "bfloat16": 3e-2, "int8": 4e-3}
+_TOLERANCES = {
+    **{"float32": 2e-4, "tf32": 4e-3, "float16": 4e-3, "bfloat16": 3e-2, "int8": 4e-3},
+    "float8": 1e-2,
+}
 _MODULES = (packing, judging, conversation, bench, driver, measure)
 _SCRIPT = '''"""Measures these candidates on this machine's GPU; see `--help`."""
 
