@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from gpu_builders import OnnxNet, QuantizedNet, TorchNet
 from gpu_models import CASES, NETS, example
+from gpu_peers import products, recorded
 
 # What is an error, relative to the norm.
 PRECISIONS = {
@@ -97,7 +98,7 @@ def pack(folder: Path, scripts: Sequence[str] = ()) -> None:
     travel.mkdir()
     pack_artifacts(folder / "artifacts", travel / "artifacts.tar.xz")
     pack_runtime(travel / "site")
-    for name in ("gpu_speed.py", "gpu_builders.py", "gpu_models.py", *scripts):
+    for name in ("gpu_speed.py", "gpu_builders.py", "gpu_models.py", "gpu_peers.py", *scripts):
         shutil.copy(Path(__file__).with_name(name), travel)
 
 
@@ -231,33 +232,16 @@ def _measure_one(
     weights: list[Any] = []
     with torch.no_grad():
         run(cast, dtype, weights)
-        contenders["torch graph"] = _graph(lambda: run(cast, dtype, weights))
+        contenders["torch graph"] = recorded(lambda: run(cast, dtype, weights))
         if compiled and not name.startswith("gemm"):
             torch._dynamo.reset()
             fast = torch.compile(lambda inputs, w: run(inputs, dtype, w))
             began = time.perf_counter()
             fast(cast, weights)
             print(f"  torch.compile took {time.perf_counter() - began:.0f} s", flush=True)
-            contenders["inductor graph"] = _graph(lambda: fast(cast, weights))
-        if precision == "int8" and name.startswith("gemm"):
-            integers = [
-                torch.randint(-127, 128, (4096, 4096), dtype=torch.int8, device="cuda")
-                for _ in range(2)
-            ]
-            contenders["torch _int_mm"] = _graph(
-                lambda: torch._int_mm(integers[0], integers[1].t())
-            )
-        if precision == "float8" and name.startswith("gemm"):
-            eight = [torch.randn(4096, 4096, device="cuda").to(torch.float8_e4m3fn) for _ in "ab"]
-            one = torch.ones((), device="cuda")
-            for fast in (False, True):
-                contenders[f"torch _scaled_mm{' fast' * fast}"] = _graph(
-                    lambda fast=fast: torch._scaled_mm(  # type: ignore[misc]
-                        *(eight[0], eight[1].t(), one, one),
-                        out_dtype=torch.float16,
-                        use_fast_accum=fast,
-                    )
-                )
+            contenders["inductor graph"] = recorded(lambda: fast(cast, weights))
+        if name.startswith("gemm"):
+            contenders |= products(precision)
         times = interleaved(contenders)
     row["ms"] = {key: [min(t) * 1e3, statistics.median(t) * 1e3] for key, t in times.items()}
     print(f"  {row['ms']}", flush=True)
@@ -316,22 +300,6 @@ def scale(folder: Path) -> int:
 
 def _first(result: Any) -> Any:
     return next(iter(result.values()))
-
-
-def _graph(call: Callable[[], Any]) -> Callable[[], None]:
-    import torch
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = call()
-    graph.kept = kept
-    return graph.replay  # type: ignore[no-any-return]
 
 
 def interleaved(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
