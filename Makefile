@@ -9,10 +9,10 @@ demo: $(READY)  ## Compile, check and measure a real trained model
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## The default tests: a few minutes
-	@$(BIN)/python -m pytest -n 2 -q
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-long: $(READY)  ## All tests
-	@$(BIN)/python -m pytest -n 2 -q -m "long or not long"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "long or not long"
 
 check: $(READY)  ## Style, types, layers
 	@scripts/check
