@@ -14,7 +14,7 @@ Reference: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CV
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,10 +31,17 @@ from relaxc.targets.llvm.kernels.cook_toom import linear
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 from relaxc.targets.llvm.kernels.winograd_plan import Plan
+from relaxc.targets.llvm.kernels.winograd_product import (
+    DataAhead,
+    Fetch,
+    MapAhead,
+    PanelAhead,
+    Product,
+    WeightsAhead,
+)
 
-# Elements ahead in a panel of transformed weights, which may lie in L3.
-_PREFETCH = 4096
-_LINE = 16  # elements in a cache line
+# Maps of more bytes leave the caches of all cores before they are read.
+_LARGE_MAP = 6 << 20
 
 
 def pack_weights(weight: np.ndarray, plan: Plan, lanes: int) -> np.ndarray:
@@ -89,6 +96,8 @@ class _Writer:
         self.data_stride = (x.blocks * plan.block + 1) * b.lanes
         self.product_stride = (plan.group * plan.block + 1) * b.lanes
         self.panel_stride = (plan.depth * plan.group * b.lanes + 1) * b.lanes
+        size = spec.in_channels * spec.in_height * spec.in_width * 4
+        self.has_large_map = size > _LARGE_MAP
         # Weights of one group's outputs and one input.
         self.row = plan.taps * plan.group * b.lanes
 
@@ -111,22 +120,24 @@ class _Writer:
         b, parts = self.b, self.plan.parts
         if total <= parts:
             with b.parallel(total) as t:
-                self._block(b.workspace(size), 0, t)
+                self._block(b.workspace(size), 0, t, is_first=index(0) < 1)
             return
         with b.parallel(parts) as part:
             panels = b.workspace(self.groups * size)
-            with b.loop(self.groups) as g:
-                self._transform_group(panels, b.let(g * size), g)
             low = b.let(part * total // parts)
             with b.loop(b.let((part + 1) * total // parts - low)) as i:
-                self._block(panels, size, low + i)
+                self._block(panels, size, low + i, is_first=i < 1)
 
     def _transform_group(self, panels: Buffer, at: Index, g: Index) -> None:
         with self.b.loop(self.x.blocks) as cb:
             self.transform_weights(panels, at, g, index(0), cb)
 
-    def _block(self, panels: Buffer, size: int, t: Index) -> None:
-        """A block of tiles; weights lie `size` apart, or are transformed now where that is 0."""
+    def _block(self, panels: Buffer, size: int, t: Index, is_first: Expr | None = None) -> None:
+        """A block of tiles; groups' weights lie `size` apart, all in one place where that is 0.
+
+        If `is_first` holds, each group's weights are transformed when their turn comes, and the
+        next ones fetched meanwhile. Without it all are transformed already.
+        """
         b, plan = self.b, self.plan
         n, block = b.let(t // self.blocks), b.let(t % self.blocks)
         data = b.workspace(plan.positions * self.data_stride)
@@ -135,9 +146,15 @@ class _Writer:
             self.transform_data(data, index(0), n, block, cb)
         with b.loop(self.groups) as g:
             at = b.let(g * size)
-            if not size:
-                self._transform_group(panels, at, g)
-            self.multiply(data, index(0), panels, at, product)
+            fetches: list[Fetch] = [PanelAhead(panels, plan.group)]
+            if self.has_large_map:
+                following = b.let(block + 1)
+                fetches.append(MapAhead(self.x, plan, self.spec, self.across, n, following))
+            if is_first is not None:
+                with b.when(is_first):
+                    self._transform_group(panels, at, g)
+                fetches.append(self._weights_ahead(g, is_first))
+            self.multiply(data, index(0), panels, at, product, fetches)
             self.finish(product, n, block, g)
 
     def share_groups(self) -> None:
@@ -177,8 +194,22 @@ class _Writer:
             return
         self._transform_group(panels, index(0), g)
         with b.loop(self.blocks) as block:
-            self.multiply(data, b.let(block * size), panels, index(0), product)
+            fetches = [PanelAhead(panels, plan.group), self._weights_ahead(g, block < 1)]
+            fetches += self._data_ahead(data)
+            self.multiply(data, b.let(block * size), panels, index(0), product, fetches)
             self.finish(product, index(0), block, g)
+
+    def _weights_ahead(self, g: Index, is_wanted: Expr) -> Fetch:
+        """Those of the next group, which are used where `is_wanted` holds."""
+        start = self.b.let((g + 1) * (self.spec.in_channels * self.row))
+        share = -(-self.row // self.plan.positions)
+        return WeightsAhead(self.weight, start, self.x.blocks, share, is_wanted)
+
+    def _data_ahead(self, data: Buffer) -> list[Fetch]:
+        """Data that the cores have transformed together."""
+        if self.plan.parts:
+            return []
+        return [DataAhead(data, self.data_stride, self.plan.block)]
 
     def _add_parts(self, data: Buffer, panels: Buffer, product: Buffer, g: Index) -> None:
         """Some inputs at a time, while the next ones' weights are on their way from memory."""
@@ -189,8 +220,12 @@ class _Writer:
                 with b.loop(size) as cb:
                     self.transform_weights(panels, index(0), g, first, cb)
                 ahead = (g * self.spec.in_channels + (first + size) * lanes) * self.row
+                share = -(-self.row // self.plan.positions)
+                fetches = [WeightsAhead(self.weight, b.let(ahead), size, share, None)]
                 at = b.let(first * (self.plan.block * lanes))
-                self.multiply(data, at, panels, index(0), product, size, b.let(ahead))
+                self.multiply(
+                    data, at, panels, index(0), product, fetches + self._data_ahead(data), size
+                )
 
     def transform_data(self, data: Buffer, first: Index, n: Index, block: Index, cb: Index) -> None:
         """Transform one channel block of a block of tiles, to `first` on."""
@@ -254,22 +289,31 @@ class _Writer:
         panels: Buffer,
         panel: Index,
         product: Buffer,
+        fetches: Sequence[Fetch],
         depth: int | None = None,
-        ahead: Index | None = None,
     ) -> None:
         """Multiply a block of tiles, at `tiles`, with a group's weights, at `panel`.
 
-        All inputs, or the `depth` next blocks of them, whose product is added to what is there;
-        meanwhile weights from `ahead` on are fetched.
+        All inputs, or the `depth` next blocks of them, whose product is added to what is there.
         """
         b, plan = self.b, self.plan
-        gemm = _Gemm(self, data, panels, product, depth or self.x.blocks, ahead)
+        gemm = Product(
+            b,
+            plan,
+            data,
+            panels,
+            product,
+            self.product_stride,
+            depth or self.x.blocks,
+            self.in_parts,
+            fetches,
+        )
         with b.loop(plan.positions) as position:
             at = b.let(panel + position * self.panel_stride)
             row = b.let(tiles + position * self.data_stride)
-            for i, (start, size, count) in enumerate(even_tiles(plan.block, plan.tile)):
+            for start, size, count in even_tiles(plan.block, plan.tile):
                 with b.loop(count) as t:
-                    gemm.write(position, at, row, t * size + start, size, fetches=i == 0)
+                    gemm.write(position, at, row, t * size + start, size, is_first=start == 0)
 
     def finish(self, product: Buffer, n: Index, block: Index, group: Index) -> None:
         """Transform a group's products back and write the results."""
@@ -320,57 +364,6 @@ class _Writer:
             with b.when(_inside(w, c, extent, step)):
                 result = self.operands.apply(b, value, n, cb, h, w + c)
                 b.store(y.buffer, y.at(n, cb, h, w + c), result)
-
-
-@dataclass(frozen=True)
-class _Gemm:
-    """Products of transformed tiles and weights, one register tile at a time."""
-
-    writer: _Writer
-    data: Buffer
-    panels: Buffer
-    product: Buffer
-    depth: int
-    ahead: Index | None
-
-    def write(
-        self, position: Index, panel: Index, row: Index, first: Index, size: int, fetches: bool
-    ) -> None:
-        """Tiles `first` to `first + size` of a position's row, by its panel."""
-        w, b, plan, lanes = self.writer, self.writer.b, self.writer.plan, self.writer.b.lanes
-        width = plan.group * lanes
-        acc = [[b.register() for _ in range(size)] for _ in range(plan.group)]
-        to = b.let(position * w.product_stride + first * lanes)
-        for k, registers in enumerate(acc):
-            for t, register in enumerate(registers):
-                old = b.load(self.product, to + (k * plan.block + t) * lanes)
-                register.set(old if w.in_parts else b.splat(0.0))
-        tiles = b.let(row + first * lanes)
-        with b.loop(self.depth) as block, b.loop(lanes) as lane:
-            i = b.let(block * lanes + lane)
-            at = b.let(panel + i * width)
-            if fetches and self.ahead is not None:
-                self._fetch(position, i)
-            elif fetches:
-                for k in range(plan.group):
-                    b.prefetch(self.panels, at + k * lanes + _PREFETCH)
-            weights = [b.let(b.load(self.panels, at + k * lanes)) for k in range(plan.group)]
-            values = b.let(tiles + block * (plan.block * lanes) + lane)
-            for t in range(size):
-                value = b.let(b.broadcast(self.data, values + t * lanes))
-                for k in range(plan.group):
-                    acc[k][t].set(acc[k][t].get() + value * weights[k])
-        for k, registers in enumerate(acc):
-            for t, register in enumerate(registers):
-                b.store(self.product, to + (k * plan.block + t) * lanes, register.get())
-
-    def _fetch(self, position: Index, i: Index) -> None:
-        """Ask for an equal share of the next weights in each step of each position."""
-        w, b = self.writer, self.writer.b
-        step = -(-w.row // w.plan.positions)
-        at = b.let(self.ahead + (position * (self.depth * b.lanes) + i) * step)
-        for line in range(0, step, _LINE):
-            b.prefetch(w.weight, at + line)
 
 
 class _Existing:

@@ -118,10 +118,13 @@ def winograd_plan(spec: ConvSpec, machine: Machine) -> Plan | None:
     few = out_blocks // group < machine.cores
     share = -(-(down * across) // machine.cores)
     prefers_blocks = blocks == 1 and 4 * total > spec.out_channels
+    # So that no core reads what another one transformed, where a block's working set allows it.
+    panel, product = spec.in_channels * group * lanes, share * group * lanes
+    own = 4 * positions * (share * spec.in_channels + panel + product) <= 0.8 * machine.l2_bytes
     if share >= _SMALLEST_SHARE and (
-        few or prefers_blocks or _is_uneven(out_blocks // group, machine.cores)
+        own or few or prefers_blocks or _is_uneven(out_blocks // group, machine.cores)
     ):
-        count = -(-down * across // min(share, block))
+        count = -(-down * across // (share if own else min(share, block)))
         count += -count % machine.cores
         block, parts = -(-down * across // count), _parts(spec.batch * count, total, machine)
         return Plan(rows, columns, group, tile, block, False, in_blocks, parts)

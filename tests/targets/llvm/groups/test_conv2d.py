@@ -24,6 +24,7 @@ CASES = [
     (48, 64, 7, 7, (3, 3), 1, 1, 1, 1, "winograd"),  # F(2,3)
     (32, 96, 35, 33, (3, 3), 1, 1, 1, 1, "winograd"),  # groups that two cores share unevenly
     (32, 32, 17, 17, (1, 7), 1, 1, 1, 0, "winograd"),
+    (32, 32, 230, 230, (3, 3), 1, 1, 1, 1, "winograd"),  # a map that is fetched ahead
     (32, 64, 9, 9, (5, 5), 1, 1, 1, 2, "winograd"),
     (32, 64, 41, 47, (3, 3), 2, 1, 1, 1, "winograd"),  # even and odd pixels apart
     (48, 32, 21, 24, (3, 3), 2, 1, 1, 0, "winograd"),
