@@ -2,8 +2,8 @@
 
 `vpermi2ps` picks one of 32 floats per lane by the low bits of an integer. A table of the powers of
 two from 1 to 2 leaves so little to an exponential's polynomial that two multiply-adds suffice; the
-normal distribution is a polynomial of degree 4 per piece. That takes two thirds of the time of
-`vector_math`, whose long polynomials keep the multipliers busy. Needs avx512f.
+normal distribution's tail is a polynomial of degree 3 per piece. That takes two thirds of the time
+of `vector_math`, whose long polynomials keep the multipliers busy. Needs avx512f.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LOG2E = float(np.float32(np.log2(np.e)))
 _LOG2E_REST = np.log2(np.e) - _LOG2E
 # Of 2**r - 1 for |r| <= 1/64: relative error 5.4e-8.
 _POWER = (0.69315734, 0.24022886)
-# Width of the pieces of the normal distribution, and bounds beyond which it is 0 or 1.
-_WIDTH, _LOW, _HIGH = 0.35, -5.6, 5.4
+# Width of the pieces of the normal distribution's tail.
+_WIDTH = 0.172
 
 NAMES = ("exp", "gelu", "sigmoid", "silu")
 
@@ -51,6 +51,7 @@ def _definition(name: str) -> str:
     return f"""
 declare <16 x float> @llvm.x86.avx512.vpermi2var.ps.512(<16 x float>, <16 x i32>, <16 x float>)
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+declare <16 x float> @llvm.fabs.v16f32(<16 x float>)
 define <16 x float> @relaxc_exact_{name}(<16 x float> %x) {{
 {body}  ret <16 x float> %result
 }}
@@ -128,35 +129,40 @@ def _exponential(name: str) -> str:
     return body + _fma("d", "%p", "%t", one) + f"  %result = fdiv <16 x float> {numerator}, %d\n"
 
 
-def _normal_table() -> np.ndarray:
-    """[order][piece]: the normal distribution about the centres of pieces, numbered modulo 32."""
-    result = np.zeros((5, _SIZE))
+def _tail_table() -> np.ndarray:
+    """[order][piece]: what the normal distribution lacks to one, about the centres of pieces."""
+    result = np.zeros((4, _SIZE))
     nodes = 0.5 * _WIDTH * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
-    # The first piece is zero, so that -1e30 times it is.
-    for piece in range(-_SIZE // 2 + 1, _SIZE // 2):
-        values = [math.erfc(-(piece * _WIDTH + r) / 2**0.5) / 2 for r in nodes]
-        fit = np.polynomial.Polynomial.fit(nodes, values, 4).convert().coef
-        result[: len(fit), piece % _SIZE] = fit
+    # The last piece is zero: all beyond is less than 8e-8.
+    for piece in range(_SIZE - 1):
+        values = [math.erfc((piece * _WIDTH + r) / 2**0.5) / 2 for r in nodes]
+        fit = np.polynomial.Polynomial.fit(nodes, values, 3).convert().coef
+        result[: len(fit), piece] = fit
     return result.astype(np.float32)
 
 
 def _gelu() -> str:
-    """x times the normal distribution of it."""
-    tables = _normal_table()
+    """The positive part of x, less |x| times the normal distribution's tail beyond |x|."""
+    high = splat((_SIZE - 1) * _WIDTH)
+    zero = splat(0.0)
     body = (
-        _bounded(_LOW, _HIGH)
+        "  %size = call <16 x float> @llvm.fabs.v16f32(<16 x float> %x)\n"
+        + f"  %above = fcmp olt <16 x float> {high}, %size\n"
+        + f"  %y = select <16 x i1> %above, <16 x float> {high}, <16 x float> %size\n"
+        + f"  %below = fcmp ogt <16 x float> {zero}, %x\n"
+        + f"  %positive = select <16 x i1> %below, <16 x float> {zero}, <16 x float> %x\n"
         + _fma("m", "%y", splat(1 / _WIDTH), splat(_ROUND))
         + f"  %n = fsub <16 x float> %m, {splat(_ROUND)}\n"
         + _fma("r", "%n", splat(-_WIDTH), "%y")
         + "  %bits = bitcast <16 x float> %m to <16 x i32>\n"
     )
-    for order, table in enumerate(tables):
+    for order, table in enumerate(_tail_table()):
         body += _pick(f"c{order}", table)
-    body += _fma("s3", "%c4", "%r", "%c3")
-    body += _fma("s2", "%s3", "%r", "%c2")
+    body += _fma("s2", "%c3", "%r", "%c2")
     body += _fma("s1", "%s2", "%r", "%c1")
     body += _fma("s0", "%s1", "%r", "%c0")
-    return body + "  %result = fmul <16 x float> %x, %s0\n"
+    body += "  %minus = fneg <16 x float> %y\n"
+    return body + _fma("result", "%minus", "%s0", "%positive")
 
 
 _GELU = _gelu()
