@@ -14,7 +14,13 @@ import pytest
 from builders import onnx_model
 from conftest import MODELS
 
-COMPILE = "import sys, relaxc; relaxc.compile(sys.argv[1], 'model.rxc')"
+NAMES = ("mnist", "kws_ref_model_float32", "espcn_core", "symbolic")
+COMPILE = """
+import sys, relaxc
+from pathlib import Path
+for source in map(Path, sys.argv[1:]):
+    relaxc.compile(source, source.stem + ".rxc")
+"""
 
 
 def symbolic_model() -> onnx.ModelProto:
@@ -28,22 +34,29 @@ def symbolic_model() -> onnx.ModelProto:
     )
 
 
-@pytest.mark.parametrize("model", ["mnist", "kws_ref_model_float32", "espcn_core", "symbolic"])
-def test_processes_agree(tmp_path: Path, model: str) -> None:
-    source = next(MODELS.glob(f"*/{model}.onnx"), tmp_path / "symbolic.onnx")
-    if not source.exists():
-        onnx.save(symbolic_model(), source)
-    digests = set()
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders in which processes compiled all models, each in an order of its own."""
+    folder = tmp_path_factory.mktemp("determinism")
+    onnx.save(symbolic_model(), folder / "symbolic.onnx")
+    sources = [next(MODELS.glob(f"*/{n}.onnx"), folder / f"{n}.onnx") for n in NAMES]
+    found = []
     for seed in (1, 2, 3):
-        folder, scratch = tmp_path / f"run {seed}", tmp_path / f"scratch{seed}"
-        folder.mkdir()
+        run, scratch = folder / f"run {seed}", folder / f"scratch{seed}"
+        run.mkdir()
         scratch.mkdir()
         subprocess.run(
-            [sys.executable, "-c", COMPILE, str(source)],
-            cwd=folder,
+            [sys.executable, "-c", COMPILE, *sources[seed:], *sources[:seed]],
+            cwd=run,
             env={**os.environ, "PYTHONHASHSEED": str(seed), "TMPDIR": str(scratch)},
             check=True,
             capture_output=True,
         )
-        digests.add(hashlib.sha256((folder / "model.rxc").read_bytes()).hexdigest())
+        found.append(run)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_agree(runs: list[Path], name: str) -> None:
+    digests = {hashlib.sha256((run / f"{name}.rxc").read_bytes()).hexdigest() for run in runs}
     assert len(digests) == 1

@@ -52,7 +52,10 @@ def test_larger_models(name: str) -> None:
     assert check(MODELS / f"{name}.onnx", CheckOptions(limits=TOLERANCE)).is_ok
 
 
-@pytest.mark.parametrize("name", ["mnist_cnn/mnist", "mlperf_tiny/pretrainedResnet"])
+@pytest.mark.parametrize(
+    "name",
+    ["mnist_cnn/mnist", pytest.param("mlperf_tiny/pretrainedResnet", marks=pytest.mark.long)],
+)
 def test_every_layer_agrees(name: str) -> None:
     result = check(MODELS / f"{name}.onnx", CheckOptions(per_layer=True, limits=TOLERANCE))
     assert result.is_ok
