@@ -34,6 +34,8 @@ def pad(ctx: NodeContext) -> relax.Expr:
     fill = ctx.input(2) if ctx.has(2) else constant(np.zeros((), dtype(data)))
     known = ctx.static(1)
     axes = ctx.static(3) if ctx.has(3) else list(range(rank))
+    if known is not None and not any(known):
+        return data  # windows of attention that fit the map
     if known is not None and axes is not None and min(known, default=0) >= 0 and mode == "constant":
         return _constant(ctx, data, known, [a % rank for a in axes], fill)
     pads = as_vector(ctx, 1)

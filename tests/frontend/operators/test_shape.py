@@ -182,3 +182,14 @@ def test_squeeze_of_a_symbolic_dimension_is_checked_at_run_time(tmp_path: Path) 
     agree(model, path, x=floats(1, 3))
     with pytest.raises(InputError, match="shapes"):
         relaxc.load(path).run({"x": floats(2, 3)})
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_padding_by_nothing_computes_nothing(tmp_path: Path, mode: str) -> None:
+    model = onnx_model(
+        f'g (float[n,3] x) => (float[n,3] y, float[n,3] z) {{ y = Pad<mode="{mode}">(x, zeros)'
+        f'  s = Abs(x)  z = Pad<mode="{mode}">(s, zeros) }}',
+        zeros=np.zeros(4, np.int64),
+    )
+    assert "pad" not in from_onnx(model).mod["main"].script()
+    agree(model, tmp_path / "a.rxc", x=floats(2, 3))
