@@ -28,6 +28,7 @@ from relaxc.passes.fuse.fuse_ops import FuseOps
 from relaxc.passes.fuse.group_attention import AttentionLibrary, GroupAttention
 from relaxc.passes.fuse.group_ops import GroupOps, KernelLibrary
 from relaxc.passes.fuse.group_rotary import GroupRotary, RotaryLibrary
+from relaxc.passes.fuse.join_expansions import ExpansionLibrary, JoinExpansions
 from relaxc.passes.fuse.merge_parallel_products import MergeParallelProducts
 from relaxc.passes.fuse.sort_symbols import SortSymbols
 from relaxc.passes.layout.choose_layout import ChooseLayout, LayoutLibrary
@@ -60,6 +61,7 @@ _HALVES: dict[Precision, Element] = {
 class Library(
     AttentionLibrary,
     BatchLibrary,
+    ExpansionLibrary,
     KernelLibrary,
     LayoutLibrary,
     LoweringLibrary,
@@ -153,6 +155,9 @@ def default_passes(
         GroupOps(kernels),
         RealizeQuantization(),
         *([RoundRows(kernels)] if rounds_rows else []),
+        # Groups are final, and it is known which are of integers; nothing between two joined ones
+        # is stored, so before that is decided.
+        JoinExpansions(kernels),
         # Before layouts, because tensors that share a buffer must be stored alike.
         *([ChoosePrecision(kernels, _HALVES[precision])] if precision in _HALVES else []),
         ChooseLayout(kernels),

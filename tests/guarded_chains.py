@@ -3,8 +3,8 @@
     LD_PRELOAD=guard.so python guarded_chains.py KIND SEED COUNT   (in tests/; see memory_guard.c)
 
 KIND is `chain`, elementwise operators, `image`, a convolution of a few channels, or `squeeze`, one
-whose data are multiplied on the way. Prints each seed before its model runs; the last one printed
-is the one that died.
+whose data are multiplied on the way, or `expanded`, two that are joined. Prints each seed before
+its model runs; the last one printed is the one that died.
 """
 
 from __future__ import annotations
@@ -87,7 +87,33 @@ def squeeze(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
 
 
-KINDS = {"chain": chain, "image": image, "squeeze": squeeze}
+def expanded(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A map that is larger than a core's cache, between two convolutions, and what it is of."""
+    rng = np.random.default_rng(seed)
+    kernel, strides, pads = rng.integers(1, 5, 2), rng.integers(1, 3, 2), rng.integers(0, 3, 4)
+    depth, width = int(rng.integers(16, 40)), int(rng.integers(100, 140))
+    shape = [1, depth, *(int(n) for n in rng.integers(50, 60, 2))]
+    arrays = {
+        "w": rng.standard_normal((width, depth, 1, 1)).astype(np.float32),
+        "taps": rng.standard_normal((width, 1, *kernel)).astype(np.float32),
+    }
+    attributes = {"group": width, "pads": pads.tolist()}
+    attributes["strides"] = np.minimum(strides, kernel).tolist()
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "taps"], ["y"], **attributes),
+    ]
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "g", infos, [result], weights)
+    opsets = [helper.make_opsetid("", 18)]
+    feed = {"x": rng.standard_normal(shape).astype(np.float32)}
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
+
+
+KINDS = {"chain": chain, "image": image, "squeeze": squeeze, "expanded": expanded}
 
 if __name__ == "__main__":
     make = KINDS[sys.argv[1]]

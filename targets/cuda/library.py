@@ -117,6 +117,10 @@ class CudaKernels:
         """Whether `call` can be computed on the result of `anchor` in registers."""
         return _BY_NAME[kernel].is_epilogue(call, anchor)
 
+    def joins(self, first: relax.Function, second: relax.Function) -> bool:
+        """No: maps of one image stay in the L2 cache."""
+        return False
+
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
         """Whether a product's kernel computes `call`, a normalization, on its rows."""
         kernel = self.anchor(anchor)

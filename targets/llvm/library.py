@@ -29,6 +29,7 @@ from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.groups.conv2d import Conv2d
 from relaxc.targets.llvm.groups.conv_transpose import ConvTranspose
 from relaxc.targets.llvm.groups.elementwise import Elementwise
+from relaxc.targets.llvm.groups.expansion import Expansion
 from relaxc.targets.llvm.groups.matmul import Matmul
 from relaxc.targets.llvm.groups.pool2d import Mean2d, Pool2d
 from relaxc.targets.llvm.groups.recurrent import lower_recurrent
@@ -50,6 +51,7 @@ _KERNELS: tuple[GroupKernel, ...] = (
     Norm(),
     Softmax(),
     Elementwise(),
+    Expansion(),
 )
 _BY_NAME = {kernel.name: kernel for kernel in _KERNELS}
 _TUNED: dict[str, GroupKernel] = {**_BY_NAME, ATTENTION: attention.Attention()}
@@ -120,6 +122,10 @@ class LlvmKernels:
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
         """Whether a convolution's kernel multiplies channels of its data by numbers on the way."""
         return Conv2d().absorbs(anchor, call, self.machine)
+
+    def joins(self, first: relax.Function, second: relax.Function) -> bool:
+        """Whether one kernel computes two groups, the second from rows of the first."""
+        return Expansion().joins(first, second, self.machine)
 
     def is_pair(self, anchor: relax.Call, other: relax.Call) -> bool:
         """No: each weight is a kernel's."""

@@ -263,20 +263,24 @@ class KernelFrame:
         buffer = self.constant(f"v{len(self.constants)}", np.ascontiguousarray(array))
         return View.of(buffer, (1, array.size, 1, 1), Layout("last"), self.b.lanes)
 
-    def operands(self) -> Operands:
-        """Declare the epilogue's constants; call after the kernel's own constants."""
+    def operands(self, epilogue: Epilogue | None = None, domain: Domain | None = None) -> Operands:
+        """Declare an epilogue's constants; call after the kernel's own constants.
+
+        Args:
+            epilogue, domain: the group's, and those of its result, by default.
+        """
         stored = Quantization.of(self._result.element)
         is_rounded = self._result.element == "bfloat16" or (
             stored is not None and stored.scale > _COARSE
         )
         has_tables = self.b.lanes == piecewise.LANES
         epilogue = replace(
-            self._group.epilogue,
+            epilogue or self._group.epilogue,
             is_rounded=is_rounded,
             looks_up=is_rounded and has_tables,
             has_tables=has_tables,
         )
-        operands, constants = declare_operands(self.b, epilogue, self._domain, self.views)
+        operands, constants = declare_operands(self.b, epilogue, domain or self._domain, self.views)
         self.constants.extend(constants)
         return operands
 

@@ -73,8 +73,7 @@ class Conv2d(GroupKernel):
         fits = (spec.batch, spec.groups, spec.kernel) == (1, 1, (1, 1)) and not any(spec.padding)
         if not fits or spec.in_channels < machine.lanes or pixels < _FEWER * spec.out_channels:
             return False
-        sparsity = _product(anchor, spec, machine).sparsity(machine)
-        if sparsity is not None and sparsity.is_used:
+        if has_many_zeros(anchor, spec, machine):
             return False
         if str(call.op.name) != "relax.multiply" or not same_shape(call, spec.in_dims):
             return False
@@ -196,7 +195,7 @@ class Conv2d(GroupKernel):
         elif algorithm == "depthwise":
             cut = conv_depthwise.choose_tile(spec, machine.lanes)
             cut = cut if group.choice is None else space.depthwise_tile_of(group.choice)
-            w = _panels(frame, conv_depthwise.pack_weights(weight, machine.lanes))
+            w = weight_panels(frame, conv_depthwise.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
             conv_depthwise.emit(frame.b, spec, cut, x, w, y, operands)
         elif algorithm == "packed":
@@ -220,7 +219,7 @@ class Conv2d(GroupKernel):
             if integers is not None:
                 weight, width = integers.integers, -(-len(weight) // machine.lanes) * machine.lanes
                 arithmetic = frame.integer_arithmetic(integers, x, width)
-            w = _panels(
+            w = weight_panels(
                 frame, conv_direct.pack_weights(weight, machine.lanes, arithmetic, tile.pairs)
             )
             operands, y = frame.operands(), frame.result()
@@ -234,6 +233,12 @@ class Conv2d(GroupKernel):
                     frame.b, spec, tile, x, w, y, operands, arithmetic, has_border=has_border
                 )
         return frame.finish_reading_anywhere() if reads_elements else frame.finish()
+
+
+def has_many_zeros(call: relax.Call, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether a convolution's weights are such that its kernel leaves zeros out."""
+    sparsity = _product(call, spec, machine).sparsity(machine)
+    return sparsity is not None and sparsity.is_used
 
 
 def _product(call: relax.Call, spec: ConvSpec, machine: Machine) -> Product:
@@ -312,7 +317,7 @@ def _algorithm(spec: ConvSpec, plan: Plan | None, machine: Machine) -> str:
     return "direct" if spec.groups == 1 or whole else "banded"
 
 
-def _panels(frame: KernelFrame, packed: np.ndarray) -> View:
+def weight_panels(frame: KernelFrame, packed: np.ndarray) -> View:
     """A view of packed weights whose rows are the panels of one output block each."""
     buffer: Buffer = frame.constant("w", packed)
     length = int(np.prod(packed.shape[1:]))

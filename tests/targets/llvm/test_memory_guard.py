@@ -50,8 +50,13 @@ def test_maps_with_factors(guard: Path) -> None:
     run_guarded(guard, "squeeze", 0, 4)
 
 
+def test_joined_convolutions(guard: Path) -> None:
+    run_guarded(guard, "expanded", 0, 3)
+
+
 @pytest.mark.long
 def test_many_chains(guard: Path) -> None:
     run_guarded(guard, "chain", 1000, 300)
     run_guarded(guard, "image", 1000, 100)
     run_guarded(guard, "squeeze", 1000, 100)
+    run_guarded(guard, "expanded", 1000, 100)
