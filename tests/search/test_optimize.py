@@ -103,7 +103,7 @@ def test_a_search_goes_on_where_it_was(conv_onnx: Path, tmp_path: Path) -> None:
         pass
 
     def kill(trial: object, search: object) -> None:
-        if len(search.trials) == 3:  # type: ignore[attr-defined]
+        if len(search.standing.trials) == 3:  # type: ignore[attr-defined]
             raise Killed
 
     output = tmp_path / "m.rxc"

@@ -18,14 +18,15 @@ def progress_line(trial: Trial, search: Search) -> str:
     """One trial, and what it means."""
     if not trial.is_ok:
         return f"{trial.number:3}  {trial.recipe}: {trial.error}"
-    is_best = search.best().number == trial.number
-    verdict = (
-        "best so far" if is_best else "keeps the goal" if search.meets_goal(trial) else "misses"
-    )
+    standing = search.standing
+    if standing.best().number == trial.number:
+        verdict = "best so far"
+    else:
+        verdict = "keeps the goal" if standing.meets_goal(trial) else "misses"
     return (
-        f"{trial.number:3}  {trial.recipe}: score {trial.score:.6g}, drop {search.drop(trial):.3g} "
-        f"(allowed {search.allowed_drop():.3g}), {trial.latency_ms:.4g} ms, "
-        f"{trial.ratio:.2f}x float32; {verdict}; {_left(search.left_s)}"
+        f"{trial.number:3}  {trial.recipe}: score {trial.score:.6g}, "
+        f"drop {standing.drop(trial):.3g} (allowed {standing.allowed_drop():.3g}), "
+        f"{trial.latency_ms:.4g} ms, {trial.ratio:.2f}x float32; {verdict}; {_left(search.left_s)}"
     )
 
 
@@ -36,9 +37,10 @@ def _left(seconds: float) -> str:
 
 def status(recipe: Recipe, search: Search) -> str:
     """What is going on now, for a line that changes."""
-    best = search.best() if search.trials else None
+    trials = search.standing.trials
+    best = search.standing.best() if trials else None
     so_far = "" if best is None else f"; best so far {best.ratio:.2f}x float32 ({best.recipe})"
-    return f"trial {len(search.trials)}: {recipe}{so_far}; {_left(search.left_s)}"
+    return f"trial {len(trials)}: {recipe}{so_far}; {_left(search.left_s)}"
 
 
 def warnings(result: Result) -> list[str]:
