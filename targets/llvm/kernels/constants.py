@@ -17,9 +17,8 @@ _DEQUANTIZE = "relax.dequantize"
 _LARGEST_DEPTH = (1 << 31) // (255 * 128) - 1
 # Rows that kernels take at a time from a matrix of four bits: what an int32 holds.
 _STEP = 8
-# Of float8_e4m3fn: what kernels read as numbers is finite, and their scales leave room to be
-# multiplied by a small power of two.
 _FLOAT8 = "float8_e4m3fn"
+# Scales of float8 leave room to be multiplied by a power of two.
 _LARGEST_SCALE = 2.0**100
 
 # How a weight's elements are stored.
@@ -136,7 +135,7 @@ def grouped(expr: relax.Expr) -> GroupedWeight | None:
 
 
 def _is_plain_float8(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> bool:
-    """Whether kernels may take an exponent for one: nothing is NaN, nor moved by a zero point."""
+    """Whether kernels read these: no NaN, which bits that are moved lose, and no zero point."""
     is_finite = bool(((codes.view(np.uint8) & 0x7F) != 0x7F).all())
     return is_finite and not zero.any() and bool((np.abs(scale) < _LARGEST_SCALE).all())
 
