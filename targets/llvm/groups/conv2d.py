@@ -31,6 +31,7 @@ from relaxc.targets.llvm.kernels import (
     conv_packed,
     conv_scaled,
     conv_winograd,
+    direct_tile,
 )
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.builder import Buffer
@@ -214,7 +215,9 @@ class Conv2d(GroupKernel):
                 x = conv_columns.paired_view(frame.b, x)
                 spec, weight = conv_columns.paired_spec(spec), conv_columns.paired_weights(weight)
             is_float = not _is_quantized(group)
-            tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers, is_float)
+            tile = direct_tile.choose_tile(
+                spec, machine.lanes, machine.registers, is_float, machine.cores
+            )
             tile = tile if group.choice is None else space.tile_of(group.choice)
             if integers is not None:
                 weight, width = integers.integers, -(-len(weight) // machine.lanes) * machine.lanes

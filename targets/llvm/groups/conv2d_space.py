@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 from relaxc.layout import Element
-from relaxc.targets.llvm.kernels import conv_depthwise, conv_direct
+from relaxc.targets.llvm.kernels import conv_depthwise, direct_tile
 from relaxc.targets.llvm.kernels.builder import even_tiles
 from relaxc.targets.llvm.kernels.conv_depthwise import DepthwiseTile
-from relaxc.targets.llvm.kernels.conv_direct import Tile
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
+from relaxc.targets.llvm.kernels.direct_tile import Tile
 from relaxc.targets.llvm.kernels.winograd_plan import Plan, plan_variants, winograd_plan
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.tuning.task import Choice
 
 # Bumped whenever a choice comes to mean other code.
-VERSION = 3
+VERSION = 4
 
 _BLOCKS = (1, 2, 3, 4, 6)
 _PREFETCHES = (1024, 0, 256)
@@ -86,7 +86,7 @@ def conv2d_space(
         tiles = [first, *_depthwise_tiles(spec, first, machine)]
         return unique([depthwise_choice(tile) for tile in tiles])
     is_float = element in ("float32", "bfloat16")
-    tile = conv_direct.choose_tile(spec, machine.lanes, machine.registers, is_float)
+    tile = direct_tile.choose_tile(spec, machine.lanes, machine.registers, is_float, machine.cores)
     direct = [direct_choice(t) for t in (tile, *direct_tiles(spec, tile, is_float, machine))]
     if element != "float32" and plan is None:
         return unique(direct)
@@ -111,11 +111,11 @@ def direct_tiles(spec: ConvSpec, first: Tile, is_float: bool, machine: Machine) 
     for blocks, pairs in itertools.product(_BLOCKS, (False, True)):
         if blocks > out_blocks or (whole and whole % blocks):
             continue
-        if pairs and not (is_float and conv_direct.can_pair(spec, blocks, machine.lanes)):
+        if pairs and not (is_float and direct_tile.can_pair(spec, blocks, machine.lanes)):
             continue
         largest = (machine.registers - 1 - blocks) // blocks
         if pairs:
-            largest = conv_direct.most_columns(out_blocks, blocks, pairs, machine.registers)
+            largest = direct_tile.most_columns(out_blocks, blocks, pairs, machine.registers)
         largest = min(largest, 28)
         if largest < 1:
             continue
@@ -129,7 +129,8 @@ def direct_tiles(spec: ConvSpec, first: Tile, is_float: bool, machine: Machine) 
             for rows_outer, prefetch, unroll in itertools.product(
                 (first.rows_outer, not first.rows_outer), _PREFETCHES, _UNROLLS
             ):
-                yield Tile(blocks, columns, rows_outer, prefetch, unroll, pairs)
+                for parts in {1} if rows_outer else {1, first.parts}:
+                    yield Tile(blocks, columns, rows_outer, prefetch, unroll, pairs, parts)
 
 
 def _depthwise_tiles(

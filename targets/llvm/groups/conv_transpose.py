@@ -18,7 +18,7 @@ from relaxc.targets.llvm.groups.base import (
     operand_demands,
 )
 from relaxc.targets.llvm.groups.conv2d_space import direct_choice, direct_tiles, tile_of, unique
-from relaxc.targets.llvm.kernels import conv_banded, conv_direct, conv_packed
+from relaxc.targets.llvm.kernels import conv_banded, conv_direct, conv_packed, direct_tile
 from relaxc.targets.llvm.kernels.arithmetic import UINT8, arithmetic_of
 from relaxc.targets.llvm.kernels.constants import QuantizedArray, array_of, is_constant, quantized
 from relaxc.targets.llvm.kernels.conv_transpose import TransposeSpec
@@ -75,7 +75,7 @@ class ConvTranspose(GroupKernel):
     def space(self, group: Group, machine: Machine) -> list[Choice]:
         """Tiles of direct convolution, where all phases would choose the same one."""
         specs = [phase.spec for phase in _spec(group).phases()]
-        own = {conv_direct.choose_tile(s, machine.lanes, machine.registers, False) for s in specs}
+        own = {direct_tile.choose_tile(s, machine.lanes, machine.registers, False) for s in specs}
         if len(own) > 1:
             return []
         first = own.pop()
@@ -112,7 +112,7 @@ class ConvTranspose(GroupKernel):
         for phase, panels, arithmetic in zip(phases, packed, ways):
             length = int(np.prod(panels.shape[1:]))
             w = View(buffer, 0, 0, 0, machine.lanes, 0, 0, length, 0, origin, PLAIN)
-            tile = conv_direct.choose_tile(phase.spec, machine.lanes, machine.registers, False)
+            tile = direct_tile.choose_tile(phase.spec, machine.lanes, machine.registers, False)
             tile = tile if group.choice is None else tile_of(group.choice)
             placement = conv_direct.Placement(phase.start, spec.stride)
             conv_direct.emit(frame.b, phase.spec, tile, x, w, y, operands, arithmetic, placement)

@@ -12,7 +12,7 @@ from tvm.ir import GenericConst
 from relaxc.layout import KERNEL, Demand, Element, Layout
 from relaxc.targets.llvm.groups.base import Group, GroupKernel, KernelFrame, operand_demands
 from relaxc.targets.llvm.groups.conv2d import Conv2d, has_many_zeros, weight_panels
-from relaxc.targets.llvm.kernels import conv_depthwise, conv_direct, conv_expanded
+from relaxc.targets.llvm.kernels import conv_depthwise, conv_direct, conv_expanded, direct_tile
 from relaxc.targets.llvm.kernels.arithmetic import arithmetic_of
 from relaxc.targets.llvm.kernels.constants import array_of
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
@@ -102,10 +102,10 @@ class Expansion(GroupKernel):
         x = frame.views[first.anchor.args[0]]
         arithmetic = arithmetic_of(x)
         weights = [array_of(g.anchor.args[1]) for g in (first, second)]
-        tile = conv_direct.choose_tile(stages.expansion, lanes, machine.registers, is_float=False)
+        tile = direct_tile.choose_tile(stages.expansion, lanes, machine.registers, is_float=False)
         if tile.blocks * _ring_bytes(stages.depthwise, machine) > machine.l1_bytes // 2:
             narrow = replace(stages.expansion, out_channels=lanes)
-            tile = conv_direct.choose_tile(narrow, lanes, machine.registers)
+            tile = direct_tile.choose_tile(narrow, lanes, machine.registers)
         dense = weight_panels(frame, conv_direct.pack_weights(weights[0], lanes, arithmetic))
         taps = weight_panels(frame, conv_depthwise.pack_weights(weights[1], lanes))
         between = MapDomain(tuple(first.anchor.ty.shape.values))

@@ -61,7 +61,7 @@ def bands(spec: ConvSpec, lanes: int, blocks: int) -> list[Band]:
 
 
 def choose_tile(spec: ConvSpec, lanes: int, registers: int) -> BandedTile:
-    """The tile with the least estimated cycles; see `conv_direct.choose_tile`."""
+    """The tile with the least estimated cycles; see `direct_tile.choose_tile`."""
     best: tuple[float, BandedTile] | None = None
     for blocks in (1, 2, 3):
         largest = min((registers - 1 - blocks) // blocks, 28 if blocks == 1 else 14)

@@ -14,8 +14,9 @@ from tvm import tirx
 from relaxc.layout import Layout
 from relaxc.targets.llvm.kernels.arithmetic import Arithmetic
 from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, even_tiles
-from relaxc.targets.llvm.kernels.conv_direct import Placement, Tile, Writer
+from relaxc.targets.llvm.kernels.conv_direct import Placement, Writer
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
+from relaxc.targets.llvm.kernels.direct_tile import Tile
 from relaxc.targets.llvm.kernels.operands import Operands
 from relaxc.targets.llvm.kernels.view import View
 

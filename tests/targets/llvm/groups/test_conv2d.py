@@ -9,6 +9,9 @@ import pytest
 from builders import onnx_model
 from kernels import TARGETS, check_model
 
+from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
+from relaxc.targets.llvm.kernels.direct_tile import Tile, choose_tile
+
 # channels in, out, height, width, kernel, stride, dilation, groups, padding, algorithm
 CASES = [
     (3, 16, 17, 23, (7, 7), 2, 1, 1, 3, "direct"),  # first layer: plain data
@@ -88,3 +91,31 @@ def test_heavy_epilogue_is_looped() -> None:
         w=rng.standard_normal((40, 16, 1, 1)).astype(np.float32),
     )
     check_model(model, {"x": rng.standard_normal((1, 16, 10, 10)).astype(np.float32)})
+
+
+def test_cores_take_the_rows_that_they_wrote() -> None:
+    def tile(depth: int, size: int, width: int, batch: int = 1) -> Tile:
+        spec = ConvSpec(
+            batch, depth, width, 1, size, size, size, size, (1, 1), (1, 1), (1, 1), (0, 0, 0, 0)
+        )
+        return choose_tile(spec, 16, 32, cores=2)
+
+    assert tile(1024, 14, 256).parts == 2
+    assert tile(1024, 7, 512).parts == 1  # one core would have 4 rows, the other 3
+    assert tile(1024, 14, 256, batch=8).parts == 1
+
+
+def test_rows_of_each_core_match_onnxruntime() -> None:
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        """g (float[1,64,14,13] x) => (float[1,208,14,13] y) {
+            a = Conv <kernel_shape=[1,1]> (x, w)
+            y = Relu (a)
+        }""",
+        w=rng.standard_normal((208, 64, 1, 1)).astype(np.float32),
+    )
+    check_model(
+        model,
+        {"x": rng.standard_normal((1, 64, 14, 13)).astype(np.float32)},
+        kernels={"conv2d_direct"},
+    )
