@@ -11,6 +11,7 @@ import relaxc
 from relaxc.errors import InputError, ModelError, OptionError
 from relaxc.measure.bench import BenchOptions
 from relaxc.measure.race import race
+from relaxc.measure.signal_stack import signal_stack
 
 QUICK = BenchOptions(warmup_ms=0, duration_s=0, iterations=6)
 
@@ -41,6 +42,15 @@ def test_openvino_computes_the_same(conv_artifact: Path, conv_onnx: Path) -> Non
     result = race([conv_artifact, conv_onnx], QUICK, rounds=1)
     (lap,) = (lap for lap in result.laps if lap.engine == "OpenVINO f32")
     assert lap.max_rel < 1e-5
+
+
+def test_signals_still_arrive(conv_artifact: Path, conv_onnx: Path) -> None:
+    """OpenVINO would leave the thread a stack for them that is gone."""
+    pytest.importorskip("openvino")
+    before = signal_stack()
+    race([conv_artifact, conv_onnx], QUICK, rounds=1)
+    after = signal_stack()
+    assert (after.address, after.flags) == (before.address, before.flags)
 
 
 def test_no_artifact(conv_onnx: Path) -> None:

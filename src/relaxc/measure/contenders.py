@@ -15,6 +15,7 @@ import numpy as np
 from relaxc import __version__
 from relaxc.errors import ModelError, RelaxcError
 from relaxc.measure.reference import open_session
+from relaxc.measure.signal_stack import kept_signal_stack
 from relaxc.runtime.session import load
 
 Feed = Mapping[str, np.ndarray]
@@ -97,7 +98,8 @@ def openvino_contender(
         model.reshape({name: list(array.shape) for name, array in feed.items()})
         return core.compile_model(model, "CPU", config)
 
-    executable = _refusing("OpenVINO", path, compiled)
+    with kept_signal_stack():
+        executable = _refusing("OpenVINO", path, compiled)
     names = [output.any_name for output in executable.outputs]
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(streams):
