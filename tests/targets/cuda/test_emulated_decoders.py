@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from builders import onnx_model
@@ -69,6 +70,23 @@ def test_weights_of_few_bits(bits: int, zero: int) -> None:
     # ONNX Runtime rounds the data as well: no reference.
     real = (weight - np.repeat(zeros, 32, 0).astype(np.float32)) * np.repeat(scale, 32, 0)
     expected = np.maximum(feed["x"] @ real, 0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-3 * float(expected.max()))
+
+
+@pytest.mark.parametrize("rows", [2, more(40)])
+def test_weights_of_float8_are_numbers_of_the_precision(rows: int) -> None:
+    weight = (random(160, 24) * 20).astype(ml_dtypes.float8_e4m3fn)
+    model = onnx_model(
+        f"""g (float[{rows},160] x) => (float[{rows},24] y) {{
+            w = DequantizeLinear<axis=0,block_size=32>(q, s)  a = MatMul(x, w)  y = Relu(a)
+        }}""",
+        opset=21,
+        q=weight,
+        s=np.full((5, 24), 1 / 64, np.float32),
+    )
+    feed = {"x": random(rows, 160, seed=2)}
+    (actual,), _ = run_on_cpu(model, feed, "float16")
+    expected = np.maximum(feed["x"] @ weight.astype(np.float32) / 64, 0)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-3 * float(expected.max()))
 
 
