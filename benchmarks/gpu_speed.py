@@ -2,7 +2,6 @@
 
     python benchmarks/gpu_speed.py prepare FOLDER [--only NAME ...]  # needs TVM, no GPU
     python FOLDER/travel/gpu_speed.py measure FOLDER/travel          # needs GPU and torch, no TVM
-    python FOLDER/travel/gpu_speed.py scale FOLDER/travel            # two GPUs beside one
 
 `prepare` compiles every network, and small cases in all precisions, and packs them with what a
 machine without TVM needs to run them: FOLDER/travel is all that must get there. `measure` compares
@@ -98,7 +97,8 @@ def pack(folder: Path, scripts: Sequence[str] = ()) -> None:
     travel.mkdir()
     pack_artifacts(folder / "artifacts", travel / "artifacts.tar.xz")
     pack_runtime(travel / "site")
-    for name in ("gpu_speed.py", "gpu_builders.py", "gpu_models.py", "gpu_peers.py", *scripts):
+    names = ("gpu_speed.py", "gpu_scale.py", "gpu_builders.py", "gpu_models.py", "gpu_peers.py")
+    for name in (*names, *scripts):
         shutil.copy(Path(__file__).with_name(name), travel)
 
 
@@ -267,37 +267,6 @@ def _as_taken(model: Any, feed: dict[str, Any]) -> dict[str, Any]:
     return {info.name: feed[info.name].to(getattr(torch, info.dtype)) for info in model.inputs}
 
 
-def scale(folder: Path) -> int:
-    """Time ResNet-50 on one GPU and on two, with images on the host; returns 1 if they differ."""
-    sys.path.insert(0, str(folder / "site"))
-    import relaxc
-
-    with tempfile.TemporaryDirectory() as scratch:
-        with tarfile.open(folder / "artifacts.tar.xz") as archive:
-            archive.extract("resnet50_b32.float16.rxc", scratch, filter="data")
-        path = Path(scratch, "resnet50_b32.float16.rxc")
-        one, two = (
-            relaxc.load(path, device=device, cache_dir=Path(scratch, "cache"))
-            for device in ("cuda:0", "cuda:0,1")
-        )
-        images = np.random.default_rng(0).standard_normal((64, 3, 224, 224)).astype(np.float16)
-        calls: dict[str, Callable[[], Any]] = {}
-        calls["one"], calls["two"] = lambda: one(images[:32]), lambda: two(images)
-        same = np.array_equal(two(images), np.concatenate([one(images[:32]), one(images[32:])]))
-        rates: dict[str, list[float]] = {key: [] for key in calls}
-        for _ in range(ROUNDS):
-            for key, call in calls.items():
-                began, count = time.perf_counter(), 0
-                while time.perf_counter() - began < 1:
-                    call()
-                    count += 1
-                images_each = 32 if key == "one" else 64
-                rates[key].append(count * images_each / (time.perf_counter() - began))
-    medians = {key: statistics.median(values) for key, values in rates.items()}
-    print(f"images per second: {medians}, ratio {medians['two'] / medians['one']:.2f}, same {same}")
-    return 0 if same else 1
-
-
 def _first(result: Any) -> Any:
     return next(iter(result.values()))
 
@@ -375,7 +344,7 @@ def table(rows: list[dict[str, Any]], card: str) -> str:
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("action", choices=("prepare", "measure", "scale"))
+    parser.add_argument("action", choices=("prepare", "measure"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--arch", default="sm_90")
@@ -386,8 +355,6 @@ def main() -> int:
     if args.action == "prepare":
         prepare(args.folder, args.only, args.arch, args.precision)
         return 0
-    if args.action == "scale":
-        return scale(args.folder)
     return 1 if measure(args.folder, args.report, args.only, not args.no_compile) else 0
 
 

@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import gpu_scale
 import gpu_speed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +99,7 @@ def run_part(part: str, folder: Path, report: Path) -> int:
     if part == "speed":
         return gpu_speed.measure(folder, report / "speed.json", [], compiled=True)
     if part == "scale":
-        return gpu_speed.scale(folder)
+        return gpu_scale.scale(folder)
     import gpu_tuned
 
     return gpu_tuned.compare(folder, report / "tuned.json", _TUNED)

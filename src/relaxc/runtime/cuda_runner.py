@@ -68,10 +68,12 @@ class CudaEngine:
 
     def synchronize(self) -> None:
         """Wait for the GPU."""
+        self._gpu.activate()
         self._gpu.synchronize()
 
     def put(self, array: np.ndarray, _name: str | None) -> DeviceTensor:
         """Copy an array to the GPU."""
+        self._gpu.activate()
         tensor = empty_like(array.shape, array.dtype, self._gpu)
         self._gpu.upload(tensor.address, np.ascontiguousarray(array))
         return tensor

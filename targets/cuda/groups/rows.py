@@ -22,6 +22,7 @@ from relaxc.targets.cuda.kernels import expressions, gemm
 from relaxc.targets.cuda.kernels.epilogue import epilogue_text, vector_width
 from relaxc.targets.cuda.kernels.frame import Frame
 from relaxc.targets.cuda.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.constants import is_constant
 from relaxc.targets.llvm.kernels.domain import RowDomain, as_int, simple
 
 _HERE = Path(gemm.__file__).parent
@@ -71,11 +72,17 @@ class Rows(GroupKernel):
         is_softmax = str(group.anchor.op.name) == "relax.nn.softmax"
         centered = str(group.anchor.op.name) == "relax.nn.layer_norm"
         epsilon = 0.0 if is_softmax else float(group.anchor.attrs.epsilon)
-        affine = []
+        affine: list[str] = []
+        loads: list[str] = []
+        late: list[str] = []
         for op, weight in zip("*+", group.anchor.args[1:]):
-            name = "scale" if op == "*" else "offset"
-            affine += [f"float {name}[V]; read<V>({name}, {frame.pointer(weight)} + n);"]
-            affine += ["#pragma unroll", f"for (int e = 0; e < V; ++e) v[e] {op}= {name}[e];"]
+            name, pointer = "scale" if op == "*" else "offset", frame.pointer(weight)
+            place, prefix = "(i * TEAM + lane) * V", f"float {name}[COUNT][V];"
+            # What is constant is read before other kernels have ended.
+            reads = [f"if ({place} < D) read<V>({name}[i], {pointer} + {place});"]
+            found = loads if is_constant(weight) else late
+            found += [prefix, "#pragma unroll", "for (int i = 0; i < COUNT; ++i)", *reads]
+            affine += ["#pragma unroll", f"for (int e = 0; e < V; ++e) v[e] {op}= {name}[i][e];"]
         epilogue = epilogue_text(group.epilogue, RowDomain(tuple(group.result_shape)), frame)
         lines = [
             "#define MODE 0",
@@ -88,7 +95,10 @@ class Rows(GroupKernel):
             f"constexpr float EPSILON = {expressions.number(epsilon)};",
             (_HERE / "rows.cu").read_text(encoding="utf-8"),
         ]
-        text = "\n".join(lines).replace("AFFINE\n", "\n    ".join(affine) + "\n")
+        text = "\n".join(lines)
+        for word, read in (("CONSTANTS", loads), ("OTHERS", late)):
+            text = text.replace(f"{word}\n", "\n  ".join(read) + "\n")
+        text = text.replace("AFFINE\n", "\n    ".join(affine) + "\n")
         text = epilogue.alone(text)
         blocks = (rows + (_THREADS // team - 1)) // (_THREADS // team)
         return frame.finish(text, [blocks], _THREADS, _THREADS // 32 * 4, [rows])

@@ -1,8 +1,9 @@
 """The end of a kernel in CUDA C++: elementwise operators on neighbouring results, then a store.
 
-Operands as wide as the result come from far away. Where a thread has several results, those of
-several are asked for before the first is waited for; and they are called into the second-level
-cache before the sums are there.
+Operands come from far away: those as wide as the result, and those of columns, which other
+weights have pushed out of the cache since the call before. They are called into the second-level
+cache before the sums are there. Where a thread has several results, wide operands of several are
+asked for before the first is waited for.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ class EpilogueText:
         columns: reads what belongs to columns alone.
         body: computes and stores; the values of such an operand are `o.` and its pointer's name.
         sum_start: with what sums of integers may begin: bits of a float of which they are a part.
+        fetches: calls what belongs to columns into the second-level cache.
     """
 
     wide: tuple[tuple[str, str], ...]
     columns: tuple[str, ...]
     body: tuple[str, ...]
     sum_start: int = 0
+    fetches: tuple[str, ...] = ()
 
     def into(self, text: str) -> str:
         """Put it where the text says OPERANDS, FETCH_OPERANDS, LOAD_OPERANDS and EPILOGUE.
@@ -61,9 +64,13 @@ class EpilogueText:
         for word, lines in (
             (
                 "FETCH_OPERANDS",
-                [f"{fetch}({name}, m0, column / (S / V), rows, worker);" for name in names],
+                [f"{fetch}({name}, m0, column / (S / V), rows, worker);" for name in names]
+                + list(self.fetches),
             ),
-            ("LOAD_OPERANDS", [f"o.{name}.load({name} + at);" for name in names]),
+            (
+                "LOAD_OPERANDS",
+                [f"o.{name}.load({name} + at);" for name in names],
+            ),
             ("OPERANDS", declared),
             ("LOAD_COLUMNS", self.columns),
             ("EPILOGUE", self.body if is_apart else (*self.columns, *self.body)),
@@ -95,7 +102,12 @@ def epilogue_text(
         other: the result of a second product, whose values are in `float w[V]`.
         scale: what sums are multiplied by, beside `row_scale`, per column; of pairs, as they lie.
     """
-    columns, lines, wide = [], [], []
+    columns, lines, wide, fetches = [], [], [], []
+
+    def read_columns(name: str, pointer: str) -> None:
+        columns.append(f"float {name}[V]; read<V>({name}, {pointer} + n);")
+        fetches.append(f"fetch_columns<FETCH_COLUMNS, N>({pointer}, column / (S / V), worker);")
+
     merged = None
     if rescale is not None:
         if other is None and len(rescale.factor) % 8 == 0:
@@ -103,7 +115,7 @@ def epilogue_text(
         scales = merged or rescale
         pointers = [frame.constant(a) for a in (scales.factor, scales.offset)]
         for name, pointer in zip(("factor", "offset"), pointers):
-            columns.append(f"float {name}[V]; read<V>({name}, {pointer} + n);")
+            read_columns(name, pointer)
     if rescale is not None and merged is None:
         lines += [
             "#pragma unroll",
@@ -118,7 +130,8 @@ def epilogue_text(
         names = [frame.pointer(expr) for expr, _ in merged.bytes]
         types = [type_of(frame.element_of(expr)) for expr, _ in merged.bytes]
         body = merged.body(names)
-        return EpilogueText(tuple(zip(names, types)), tuple(columns), tuple(body), start)
+        wide = list(zip(names, types))
+        return EpilogueText(tuple(wide), tuple(columns), tuple(body), start, fetches=tuple(fetches))
     values: dict[Any, str] = {}
     for i, operand in enumerate(epilogue.operands):
         pointer = frame.pointer(operand.expr)
@@ -127,8 +140,10 @@ def epilogue_text(
             wide.append((pointer, type_of(frame.elements[operand.expr])))
             values[operand.expr] = f"o.{pointer}[e]"
             continue
-        place, found = ("at", lines) if is_wide else ("n", columns)
-        found.append(f"float o{i}[V]; read<V>(o{i}, {pointer} + {place});")
+        if is_wide:
+            lines.append(f"float o{i}[V]; read<V>(o{i}, {pointer} + at);")
+        else:
+            read_columns(f"o{i}", pointer)
         values[operand.expr] = f"o{i}[e]"
     known: dict[relax.Expr, str] = {} if other is None else {other: "w[e]"}
     body, result = statements(
@@ -139,7 +154,7 @@ def epilogue_text(
     # Rows are rounded when the largest number of each is known.
     store = "keep(v, i);" if frame.result.element == ROWS_E4M3 else "write<V>(y + at, v);"
     lines += [f"  v[e] = {result};", "}", store]
-    return EpilogueText(tuple(wide), tuple(columns), tuple(lines), start)
+    return EpilogueText(tuple(wide), tuple(columns), tuple(lines), start, fetches=tuple(fetches))
 
 
 def _find(values: dict[Any, str], expr: relax.Expr) -> str:

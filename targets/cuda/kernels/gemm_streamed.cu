@@ -251,17 +251,13 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
         if (tile > 0 && tells) arrive_there(before, lane);
         before = empty + place.stage * 8;
       }
-      wait_wgmma<0>();
-      if (tells) arrive_there(before, lane);
-#pragma unroll
-      for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
 
-      // What belongs to columns is read once for all rows, and operands of a few columns at once.
+      // What belongs to columns is read once for all rows, and operands of a few columns at once; the
+      // first of them while the last product is running.
       constexpr int COUNT = NT / 4, AT_ONCE = MT < 4 ? 4 / MT : 1, PARTS = 8 / S;
       int t = lane & 3, m1 = m0 + threadIdx.x % 128 / 32 * 16 + (lane >> 2);
-#pragma unroll
-      for (int j0 = 0; j0 < COUNT; j0 += AT_ONCE) {
-        Operands operands[AT_ONCE][PARTS][MT * 2];
+      Operands operands[AT_ONCE][PARTS][MT * 2];
+      auto load_operands = [&](int j0) {
 #pragma unroll
         for (int j = j0; j < COUNT && j < j0 + AT_ONCE; ++j)
 #pragma unroll
@@ -275,6 +271,16 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
                 LOAD_OPERANDS
               }
             }
+      };
+      load_operands(0);
+      wait_wgmma<0>();
+      if (tells) arrive_there(before, lane);
+#pragma unroll
+      for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
+
+#pragma unroll
+      for (int j0 = 0; j0 < COUNT; j0 += AT_ONCE) {
+        if (j0 > 0) load_operands(j0);
 #pragma unroll
         for (int j = j0; j < COUNT && j < j0 + AT_ONCE; ++j)
 #pragma unroll

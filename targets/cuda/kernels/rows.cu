@@ -24,7 +24,9 @@ template <bool IS_SUM> __device__ __forceinline__ float all(float x, float* plac
 extern "C" __global__ void __launch_bounds__(128) KERNEL(PARAMETERS, int rows) {
   int m = blockIdx.x * TEAMS + threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
   float* place = reinterpret_cast<float*>(shared_memory()) + threadIdx.x / TEAM * WARPS;
+  CONSTANTS
   wait_for_predecessor();
+  OTHERS
   bool valid = m < rows;  // all threads of a row agree, but all of a block meet
   float x[COUNT][V];
 #pragma unroll

@@ -151,6 +151,12 @@ __device__ __forceinline__ void fetch_ahead(const Type* from, int m0, int n0, in
     if (m < rows && n < PITCH) prefetch(from + (long long)m * PITCH + n);
   }
 }
+// The same of what belongs to columns.
+template <int COLUMNS, int PITCH, typename Type>
+__device__ __forceinline__ void fetch_columns(const Type* from, int n0, int worker) {
+  constexpr int LINE = 128 / sizeof(Type);
+  if (worker * LINE < COLUMNS && n0 + worker * LINE < PITCH) prefetch(from + n0 + worker * LINE);
+}
 
 // COUNT neighbours as floats, and back: whole vectors where COUNT allows it.
 template <int COUNT, typename Type> __device__ __forceinline__ void read(float* to, const Type* from) {

@@ -123,17 +123,20 @@ _SHARES = ((1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2))
 _SPLITS = (1, 2, 4, 8)
 # A typical size for rows that are known at run time only.
 _UNKNOWN_ROWS = 1024
-# Of one multiprocessor of an H100, in nanoseconds, fitted to a thousand measured kernels: to begin
-# and end a block; for a tile whose predecessors hide nothing; to agree with other blocks, once and
-# for 4096 of another block's sums. Per nanosecond: sums written, bytes from the second-level
-# cache, products of half-width numbers by wgmma and by mma.
-_BLOCK_NS, _TILE_NS, _CLUSTER_NS, _SHARE_NS = 2073.0, 70.0, 785.0, 183.0
-_SUMS, _BYTES, _JOINT_PRODUCTS, _WARP_PRODUCTS = 6.6, 45.0, 2070.0, 1260.0
+# Of one multiprocessor of an H100, in nanoseconds, fitted to a thousand measured kernels, and to a
+# hundred on an H200 that begin while the one before ends: to begin and end a block; until a tile
+# has come, while others are multiplied; to agree with other blocks, once and for 4096 of another
+# block's sums. Per nanosecond: sums written, bytes from the second-level cache, products of
+# half-width numbers by wgmma and by mma.
+_BLOCK_NS, _ARRIVAL_NS, _CLUSTER_NS, _SHARE_NS = 1000.0, 650.0, 785.0, 550.0
+_SUMS, _BYTES, _JOINT_PRODUCTS, _WARP_PRODUCTS = 6.6, 60.0, 2070.0, 1260.0
 
-# The same for those that are streamed, fitted to five hundred: once; for a tile however small. Per
-# nanosecond: sums, bytes by the copy engine and by threads, products.
-_STREAMED_NS, _STREAMED_TILE_NS = 1014.0, 334.0
-_STREAMED_SUMS, _FETCHED_BYTES, _COPIED_BYTES, _STREAMED_PRODUCTS = 5.0, 57.0, 26.0, 3386.0
+# The same for those that are streamed, fitted to six hundred: once; for a tile however small; for a
+# cluster. Per nanosecond: sums, bytes by threads, products, bytes by the copy engine where all
+# multiprocessors fetch, and at most.
+_STREAMED_NS, _STREAMED_TILE_NS, _CLUSTERED_NS = 1014.0, 140.0, 400.0
+_STREAMED_SUMS, _COPIED_BYTES, _STREAMED_PRODUCTS = 5.0, 26.0, 3386.0
+_FETCHED_BYTES, _MOST_FETCHED_BYTES = 70.0, 110.0
 
 
 def choose_tiling(
@@ -202,7 +205,9 @@ def ranked_tilings(
         step = max((t.rows + t.columns) * 128 / _BYTES, products / rate)
         share = -(-tiles // t.split)
         ends = t.rows * t.columns / _SUMS
-        alone = _BLOCK_NS + ends + share * max(step, _TILE_NS)
+        # Joint products lag one tile behind.
+        ahead = t.stages - (2 if t.is_joint else 1)
+        alone = _BLOCK_NS + ends + share * max(step, _ARRIVAL_NS / ahead)
         if t.split > 1:
             alone += _CLUSTER_NS + _SHARE_NS * (t.split - 1) * t.rows * t.columns / 4096
         return max(-(-busy // beside) * alone, busy * (share * step + ends) + _BLOCK_NS)
@@ -246,10 +251,13 @@ def _streamed_nanoseconds(
 ) -> float:
     steps = -(-rows // (t.rows * t.share_rows)) * -(-columns // (t.columns * t.share_columns))
     rounds = -(-steps // resident_clusters(t, gpu))
-    fetched = t.rows * 128 / t.share_columns / (_FETCHED_BYTES if is_fetched else _COPIED_BYTES)
-    fetched += t.columns * 128 / t.share_rows / _FETCHED_BYTES
+    share = min(1.0, steps * t.cluster / gpu.multiprocessors)
+    rate = min(_FETCHED_BYTES / share, _MOST_FETCHED_BYTES)
+    fetched = t.rows * 128 / t.share_columns / (rate if is_fetched else _COPIED_BYTES)
+    fetched += t.columns * 128 / t.share_rows / rate
     step = max(fetched, t.rows * t.columns * 64 / _STREAMED_PRODUCTS, _STREAMED_TILE_NS)
-    return _STREAMED_NS + rounds * (tiles * step + t.rows * t.columns / _STREAMED_SUMS)
+    once = _STREAMED_NS + (_CLUSTERED_NS if t.cluster > 1 else 0)
+    return once + rounds * (tiles * step + t.rows * t.columns / _STREAMED_SUMS)
 
 
 def _needs_engine(t: Tiling) -> bool:
