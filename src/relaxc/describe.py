@@ -76,7 +76,8 @@ def _describe_artifact(path: Path) -> Description:
     return Description(
         path=path,
         kind="artifact",
-        inputs=manifest["inputs"],
+        # Where inputs may lie is a matter of the code, not of the model.
+        inputs=[{k: v for k, v in e.items() if k != "any_alignment"} for e in manifest["inputs"]],
         outputs=manifest["outputs"],
         operators=_histogram(layer["op"] for layer in manifest["layers"]),
         layers=manifest["layers"],
