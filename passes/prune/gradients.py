@@ -141,7 +141,7 @@ def _squeeze(_var: relax.Var, call: relax.Call, grad: relax.Var, _ctx: Any) -> l
     return [relax.op.reshape(grad, _static(call.args[0]))]
 
 
-def _pad(var: relax.Var, call: relax.Call, grad: relax.Var, _ctx: Any) -> list[relax.Expr]:
+def _pad(_var: relax.Var, call: relax.Call, grad: relax.Var, _ctx: Any) -> list[relax.Expr]:
     if str(call.attrs.pad_mode) != "constant":
         raise ValueError(f"padding of mode `{call.attrs.pad_mode}` has no gradient here")
     before = [int(w) for w in call.attrs.pad_width][::2]

@@ -161,7 +161,7 @@ def _conv(
 
 
 def _pad(
-    removal: _Removal, call: relax.Call, args: list[Any], axes: list[Axes], results: Sequence[Axes]
+    removal: _Removal, call: relax.Call, args: list[Any], _axes: list[Axes], results: Sequence[Axes]
 ) -> relax.Call:
     """Of the channels that padding adds, some are gone as well."""
     attrs = call.attrs

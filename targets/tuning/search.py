@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from relaxc.targets.tuning.history import History
 from relaxc.targets.tuning.records import Fields, canonical
@@ -23,13 +23,6 @@ _FAILED = math.log(4.0)
 _FEWEST = 12
 _EXPLORED = 0.2
 _TREES = 60
-
-
-class CostModel(Protocol):
-    """Predicts the logarithm of a candidate's time relative to the untuned kernel's."""
-
-    def predict(self, workload: Fields, choices: Sequence[Choice]) -> list[float]:
-        """One number per choice; smaller is faster."""
 
 
 class BoostedTrees:

@@ -84,8 +84,8 @@ def lower(func: relax.Function, layouts: Sequence[Layout], context: Context) -> 
         warps, split = int(choice["warps"]), int(choice["split"])
     chain = chain_of(group, frame, "no" if is_few else "joint" if joint else "warps")
     tiling: dict[str, int | str] = {
-        "DQ": _padded(spec.depth, context),
-        "DV": _padded(spec.width, context),
+        "DQ": _padded(spec.depth),
+        "DV": _padded(spec.width),
     }
     if not is_few:  # it has its own number of warps
         tiling["WARPS"] = warps
@@ -264,16 +264,14 @@ def _split(keys: int, blocks: int, context: Context) -> int:
     return split
 
 
-def _padded(depth: int, context: Context) -> int:
+def _padded(depth: int) -> int:
     # Two matrix instructions' columns at a time.
     return -(-depth // 16) * 16
 
 
 def _shared_bytes(group: AttentionGroup, warps: int, context: Context) -> int:
     size = element_bytes(context.mode)
-    row, value_row = (
-        _padded(depth, context) * size + 16 for depth in (group.spec.depth, group.spec.width)
-    )
+    row, value_row = (_padded(depth) * size + 16 for depth in (group.spec.depth, group.spec.width))
     return warps * 16 * row + 2 * _KEYS * (row + value_row)
 
 
