@@ -33,6 +33,14 @@ def weight(index: int, shape: Sequence[int]) -> NDArray[np.float32]:
     return np.asarray(matrix.T / math.sqrt(depth), np.float32, order="C")
 
 
+def pruned(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A matrix of which two of every four neighbours in a column are zero."""
+    fours = array.reshape(len(array) // 4, 4, -1).copy()
+    order = np.argsort(np.abs(fours), axis=1, kind="stable")
+    np.put_along_axis(fours, order[:, :2], 0, axis=1)
+    return fours.reshape(array.shape)
+
+
 class OnnxNet:
     """Builds an ONNX graph."""
 
@@ -60,6 +68,9 @@ class OnnxNet:
     def weight(self, index: int, shape: Sequence[int]) -> str:
         value = weight(index, shape)
         return self._constant(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value)
+
+    def pruned_weight(self, index: int, shape: Sequence[int]) -> str:
+        return self._constant(pruned(weight(index, shape)))
 
     def scale(self, index: int, size: int) -> str:
         return self._constant(weight(index, [size]) + 1)
@@ -228,6 +239,9 @@ class TorchNet:
             return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
         return self._parameter(value)
+
+    def pruned_weight(self, index: int, shape: Sequence[int]) -> Any:
+        return self._parameter(lambda: pruned(weight(index, shape)))
 
     def scale(self, index: int, size: int) -> Any:
         return self._parameter(lambda: weight(index, [size]) + 1)

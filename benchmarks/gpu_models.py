@@ -13,11 +13,13 @@ Net = Any  # an OnnxNet or a TorchNet
 class _Numbered:
     """Counts weights."""
 
-    def __init__(self, net: Net) -> None:
-        self._net, self._index = net, 0
+    def __init__(self, net: Net, is_pruned: bool = False) -> None:
+        self._net, self._index, self._is_pruned = net, 0, is_pruned
 
     def weight(self, *shape: int) -> Any:
         self._index += 1
+        if self._is_pruned:
+            return self._net.pruned_weight(self._index, shape)
         return self._net.weight(self._index, shape)
 
     def scale(self, size: int) -> Any:
@@ -86,10 +88,16 @@ def bert(net: Net, batch: int, words: int = 128, layers: int = 12, width: int = 
 
 
 def llama(
-    net: Net, words: int, past: int = 0, width: int = 4096, heads: int = 32, hidden: int = 11008
+    net: Net,
+    words: int,
+    past: int = 0,
+    width: int = 4096,
+    heads: int = 32,
+    hidden: int = 11008,
+    is_pruned: bool = False,
 ) -> Any:
-    """One layer of Touvron et al., 2023 (7B), with a cache of `past` words."""
-    new = _Numbered(net)
+    """One layer of Touvron et al., 2023 (7B), with a cache of `past` words; pruned: 2:4."""
+    new = _Numbered(net, is_pruned)
     depth = width // heads
     x = net.input("x", [1, words, width])
     cos, sin = net.input("cos", [words, depth]), net.input("sin", [words, depth])
@@ -115,9 +123,9 @@ def llama(
     return net.add(x, net.matmul(h, new.weight(hidden, width)))
 
 
-def gemm(net: Net, size: int) -> Any:
+def gemm(net: Net, size: int, is_pruned: bool = False) -> Any:
     """One product with a constant matrix."""
-    return net.matmul(net.input("x", [size, size]), _Numbered(net).weight(size, size))
+    return net.matmul(net.input("x", [size, size]), _Numbered(net, is_pruned).weight(size, size))
 
 
 NETS: dict[str, Callable[[Net], Any]] = {
@@ -128,6 +136,8 @@ NETS: dict[str, Callable[[Net], Any]] = {
     "llama_prefill512": lambda net: llama(net, 512),
     "llama_decode1024": lambda net: llama(net, 1, 1024),
     "gemm4096": lambda net: gemm(net, 4096),
+    "gemm4096_2of4": lambda net: gemm(net, 4096, is_pruned=True),
+    "llama_prefill512_2of4": lambda net: llama(net, 512, is_pruned=True),
 }
 
 

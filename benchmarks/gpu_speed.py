@@ -149,9 +149,9 @@ def measure(folder: Path, report: Path | None, only: list[str], compiled: bool) 
             try:
                 model = relaxc.load(path, device="cuda", cache_dir=Path(scratch, "cache"))
                 expected = Path(scratch, f"{name}.npz") if precision == "int8" else None
-                own = Path(scratch, f"{name}.float16.rxc")
+                own = Path(scratch, f"{name.removesuffix('_2of4')}.float16.rxc")
                 beside = None
-                if precision == "float8" and own.is_file():
+                if own.name != path.name and precision in ("float16", "float8") and own.is_file():
                     beside = relaxc.load(own, device="cuda", cache_dir=Path(scratch, "cache"))
                 row = _measure_one(model, name, precision, name in NETS, compiled, expected, beside)
             except Exception as err:  # the next one may work: device time is short
@@ -241,7 +241,7 @@ def _measure_one(
             print(f"  torch.compile took {time.perf_counter() - began:.0f} s", flush=True)
             contenders["inductor graph"] = recorded(lambda: fast(cast, weights))
         if name.startswith("gemm"):
-            contenders |= products(precision)
+            contenders |= products("2:4" if name.endswith("2of4") else precision)
         times = interleaved(contenders)
     row["ms"] = {key: [min(t) * 1e3, statistics.median(t) * 1e3] for key, t in times.items()}
     print(f"  {row['ms']}", flush=True)

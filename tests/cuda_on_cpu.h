@@ -42,7 +42,7 @@ static Index threadIdx, blockIdx, gridDim;
 alignas(1024) unsigned char memories[SPLIT][232448];  // one per block of the cluster
 static unsigned shared_limit;
 
-struct Product { Sum* c; unsigned a, b; bool adds; const unsigned* const* left; };  // registers of four threads
+struct Product { Sum* c; unsigned a, b; bool adds; const unsigned* const* left; int step = -1; unsigned places = 0; };  // registers of four threads
 struct Copy { unsigned to; const void* from; bool valid; unsigned size = 16; };
 struct Fiber {
   ucontext_t context;
@@ -192,6 +192,7 @@ template <int PENDING> static void wait() {
     }
 }
 static void store_shared(unsigned to, uint4 v) { std::memcpy(at(to, 16), &v, 16); }
+static uint4 load_shared_128(unsigned from) { uint4 v; std::memcpy(&v, at(from, 16), 16); return v; }
 static unsigned load_shared(unsigned from) { unsigned v; std::memcpy(&v, at(from, 4), 4); return v; }
 template <typename Read> static void load_matrices(unsigned* to, unsigned from, Read read) {
   slot(lane())[0] = from;
@@ -296,6 +297,27 @@ static void multiply_values(const Product& p) {
 #else
 static void multiply_values(const Product&) {}
 #endif
+// Of the left factor, two of every four numbers are there; two threads of four know where they belong.
+static std::vector<unsigned> known_places(1024);
+template <int STEP> static void wgmma_sparse(Sum* c, unsigned a, unsigned b, unsigned places) {
+  fibers[running].open_products.push_back({c, a, b, true, nullptr, STEP, places});
+}
+static void multiply_sparse(const Product& p) {
+  known_places[running] = p.places;
+  meet_warp();
+  for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
+    int inside = lane() / 4 + i % 4 / 2 * 8, row = running % 128 / 32 * 16 + inside;
+    int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+    for (int k = 0; k < 32; k += 4) {
+      unsigned word = known_places[running / 32 * 32 + inside % 8 * 4 + p.step * 2 + k / 16];
+      unsigned two = word >> (inside / 8 * 16 + k % 16) & 15;
+      if ((two & 3) >= two >> 2) fail("numbers are not in order");
+      for (int which = 0; which < 2; ++which)
+        p.c[i] += element_of_tile(p.a, row, k / 2 + which, false) * element_of_tile(p.b, column, k + (two >> 2 * which & 3), true);
+    }
+  }
+  meet_warp();
+}
 static void multiply_tiles(const Product& p) {
   for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
     int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
@@ -308,7 +330,7 @@ static void multiply_tiles(const Product& p) {
 template <int PENDING> static void wait_wgmma() {
   auto& groups = fibers[running].product_groups;
   for (; groups.size() > PENDING; groups.pop_front())
-    for (const Product& p : groups.front()) p.left ? multiply_values(p) : multiply_tiles(p);
+    for (const Product& p : groups.front()) p.left ? multiply_values(p) : p.step >= 0 ? multiply_sparse(p) : multiply_tiles(p);
   meet_warp();  // the instruction is a warp's: no lane goes on before the others' sums are there
 }
 #endif

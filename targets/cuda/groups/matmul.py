@@ -11,7 +11,7 @@ from typing import Any
 from tvm import relax
 
 from relaxc.layout import ARITHMETIC, PLAIN, ROWS_E4M3, Demand, Element, Layout
-from relaxc.targets.cuda.groups import eight_bits, few_rows
+from relaxc.targets.cuda.groups import eight_bits, few_rows, two_of_four
 from relaxc.targets.cuda.groups.base import (
     NORMS,
     Context,
@@ -77,6 +77,8 @@ class Matmul(GroupKernel):
             return False
         if few_rows.count(anchor) is not None:
             return few_rows.can_pair(anchor, other, context)
+        if any(two_of_four.can_be(call, context) for call in (anchor, other)):
+            return False
         return all(quantized(weight, 1) is None for weight in weights)
 
     def demands(self, group: Group, data: Layout, context: Context) -> list[Demand]:
@@ -127,6 +129,10 @@ class Matmul(GroupKernel):
             packed=is_weight,
             is_fetched=not is_batched and depth % (16 // element_bytes(context.mode)) == 0,
         )
+        is_sparse = two_of_four.is_worthwhile(group, context)
+        if is_sparse:
+            tiling = two_of_four.tiling_for(as_int(rows), columns, context.gpu)
+            frame.label += "_2of4"
         per_chunk = 16 // element_bytes(context.mode)
         a = gemm.Operand(
             frame.pointer(left),
@@ -136,7 +142,11 @@ class Matmul(GroupKernel):
             is_matrix=not is_batched and depth % per_chunk == 0,
         )
         rescale = scale = None
-        if is_weight:
+        if is_sparse:
+            element = element_of(context.mode)
+            left_over = two_of_four.packed(array_of(right), element, tiling.columns)
+            b = gemm.Operand(frame.constant(left_over, "int8"), "int8", True, {"B_BATCH": 0})
+        elif is_weight:
             tiling = gemm.fitted(tiling, a, depth, context.mode)
             integers = group.integers(1)
             weight = array_of(right) if integers is None else integers.weight.integers
@@ -169,7 +179,7 @@ class Matmul(GroupKernel):
             depth,
             a,
             b,
-            gemm.PAIRED if is_paired else vector_width(columns, layouts[-1]),
+            gemm.PAIRED if is_paired or is_sparse else vector_width(columns, layouts[-1]),
             epilogue_text(
                 *(group.epilogue, domain, frame, rescale),
                 other=None if group.other is None else group.other[0],
@@ -178,6 +188,8 @@ class Matmul(GroupKernel):
             is_paired,
         )
         kernel = gemm.finish(frame, text, rows, columns, batch, tiling, a, context.gpu)
+        if is_sparse:
+            return two_of_four.marked(kernel, array_of(right))
         if not is_float8:
             return kernel
         return replace(kernel, func=kernel.func.with_attr(ARITHMETIC, "float8"))

@@ -113,7 +113,10 @@ def source(
     switches += ["A_IS_PATCHES"] if is_fetched and a.patches else []
     switches.append(f"ROW_BYTES {tiling.row_bytes}")
     if tiling.is_joint:
-        switches += [f"WGMMA_COLUMNS {tiling.warp_columns}", wgmma(mode, tiling.warp_columns)]
+        width = tiling.rows if tiling.is_sparse else tiling.warp_columns
+        switches += [f"WGMMA_COLUMNS {width}", wgmma(mode, width)]
+    if tiling.is_sparse:
+        switches += ["SPARSE", wgmma_sparse(mode, tiling.rows)]
     # Tiles hold the mode's elements: what is stored otherwise is converted one by one.
     for side, operand in (("A", a), ("B", b)):
         is_stored = operand.element == element or (mode == "int8" and side == "A")
@@ -140,7 +143,11 @@ def source(
         registers = _registers(tiling, a, mode)
         constants |= dict(zip(("PRODUCER_REGISTERS", "CONSUMER_REGISTERS"), registers))
     name = "gemm_streamed.cu" if tiling.is_streamed else "gemm.cu"
-    text = epilogue.into((_HERE / name).read_text(encoding="utf-8"))
+    text = (_HERE / name).read_text(encoding="utf-8")
+    for place in ("sparse_products", "sparse_epilogue"):
+        found = (_HERE / f"{place}.cuh").read_text(encoding="utf-8") if tiling.is_sparse else ""
+        text = text.replace(f"{place.upper()}\n", found)
+    text = epilogue.into(text)
     return "\n".join(
         [
             *(f"#define {switch}" for switch in switches),
@@ -187,6 +194,20 @@ def wgmma(mode: Mode, columns: int, has_values: bool = False) -> str:
     return (
         f'{name} asm volatile("{{.reg .pred p; setp.ne.b32 p, %{place + 1}, 0; {text}}}" '
         f': {outputs} : {inputs}, "l"(bt), {adds});'
+    )
+
+
+def wgmma_sparse(mode: Mode, columns: int) -> str:
+    """The macro for one such instruction whose left factor has two numbers of every four."""
+    count = columns // 2
+    kind = {"float16": "f16", "bfloat16": "bf16"}[mode]
+    sums = ", ".join(f"%{i}" for i in range(count))
+    outputs = ", ".join(f'"+f"(c[{i}])' for i in range(count))
+    text = f"wgmma.mma_async.sp.sync.aligned.m64n{columns}k32.f32.{kind}.{kind} {{{sums}}}, "
+    text += ", ".join(f"%{count + i}" for i in range(4)) + ", p, 1, 1, 0, 0;"
+    return (
+        f'WGMMA_SPARSE asm volatile("{{.reg .pred p; setp.ne.b32 p, %{count + 4}, 0; {text}}}" '
+        f': {outputs} : "l"(at), "l"(bt), "r"(places), "n"(STEP), "r"(1));'
     )
 
 

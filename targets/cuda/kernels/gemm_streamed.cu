@@ -13,9 +13,17 @@
 // columns lie in such an order that each thread holds eight neighbours of a row.
 // Reference: NVIDIA, PTX ISA 9.0 (mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg).
 
-constexpr int E = 16 / sizeof(T), BK = ROW_BYTES / sizeof(T), TILES = (K + BK - 1) / BK;
-constexpr int TEAMS = BM / WM, MT = WM / 64, NT = BN / 8, CLUSTER_SIZE = SHARE_M * SHARE_N;
-constexpr int A_BYTES = BM * ROW_BYTES, B_BYTES = BN * ROW_BYTES, STAGE_BYTES = A_BYTES + B_BYTES;
+#ifdef SPARSE
+constexpr bool IS_SPARSE = true;
+#else
+constexpr bool IS_SPARSE = false;
+#endif
+constexpr int TEAMS = BM / WM * (BN / WN), MT = IS_SPARSE ? WN / 64 : WM / 64, NT = (IS_SPARSE ? BM : BN) / 8;
+// Of a matrix half of which are zeros, a row of a tile is as long as two of the other's.
+constexpr int HALVES = IS_SPARSE ? 2 : 1, HALF_BYTES = BM * ROW_BYTES, A_BYTES = HALVES * HALF_BYTES;
+constexpr int E = 16 / sizeof(T), HALF = ROW_BYTES / sizeof(T), BK = HALVES * HALF, TILES = (K + BK - 1) / BK;
+constexpr int B_BYTES = BN * (IS_SPARSE ? ROW_BYTES + 16 : ROW_BYTES), STAGE_BYTES = A_BYTES + B_BYTES;
+constexpr int CLUSTER_SIZE = SHARE_M * SHARE_N;
 constexpr int N_TILES = (NB + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
 constexpr int COPYING = COPIERS * 128, ROWS_PER_PASS = COPYING / 8, A_ROWS = BM / ROWS_PER_PASS;
 // Copies by threads are announced some tiles late, when they have surely arrived. A place is free
@@ -112,8 +120,11 @@ __device__ __forceinline__ void produce(
       fetch_patches<SHARE_N == 1>(
           to + part * (A_BYTES / SHARE_N), *a_map, tile * BK % C, pixel, tap % KW * DIL_W, tap / KW * DIL_H, opens, mask);
 #else
-      fetch_matrix<SHARE_N == 1>(
-          to + part * (A_BYTES / SHARE_N), *a_map, tile * BK, at.m0 + part * (BM / SHARE_N), opens, mask);
+#pragma unroll
+      for (int half = 0; half < HALVES; ++half)
+        fetch_matrix<SHARE_N == 1>(
+            to + half * HALF_BYTES + part * (HALF_BYTES / SHARE_N), *a_map, tile * BK + half * HALF,
+            at.m0 + part * (BM / SHARE_N), opens, mask);
 #endif
       if (!begun) fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
     }
@@ -160,12 +171,16 @@ template <bool IS_FLOAT> __device__ __forceinline__ float real(Sum sum) {
   else return sum;
 }
 
+#ifdef SPARSE
+SPARSE_PRODUCTS
+#else
 __device__ __forceinline__ void multiply(Sum acc[MT][NT][4], unsigned a, unsigned b, int wm) {
 #pragma unroll
   for (int step = 0; step < ROW_BYTES / 32; ++step)
 #pragma unroll
     for (int i = 0; i < MT; ++i) wgmma(&acc[i][0][0], a + (wm + i * 64) * ROW_BYTES + step * 32, b + step * 32);
 }
+#endif
 
 #if SPLIT > 1
 #define CLUSTER __cluster_dims__(SPLIT, 1, 1)
@@ -213,14 +228,14 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
     if constexpr (CONSUMER_REGISTERS > 0) take_registers<CONSUMER_REGISTERS>();
     wait_for_predecessor();
     OPERANDS
-    constexpr int FETCH_ROWS = WM, FETCH_COLUMNS = BN / (S / V), FETCH_THREADS = 128;
-    int lane = threadIdx.x % 32, wm = threadIdx.x / 128 * WM;
+    constexpr int FETCH_ROWS = WM, FETCH_COLUMNS = WN / (S / V), FETCH_THREADS = 128;
+    int lane = threadIdx.x % 32, team = threadIdx.x / 128, wm = IS_SPARSE ? 0 : team * WM, wn = IS_SPARSE ? team * WN : 0;
     int rank = blockIdx.x % CLUSTER_SIZE;
     bool tells = lane < CLUSTER_SIZE && (lane % SHARE_M == rank % SHARE_M || lane / SHARE_M == rank / SHARE_M);
     Turn place;
     for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
       Walk walk(step, rows);
-      int m0 = walk.m0 + wm, n0 = walk.n_tile * BN;
+      int m0 = walk.m0 + wm, n0 = walk.n_tile * BN + wn;
       {
         int worker = threadIdx.x % 128, column = n0;
         FETCH_OPERANDS
@@ -239,11 +254,21 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
         (&acc[0][0][0])[i] = SUM_START;
         if (SUM_START != 0) finished((&acc[0][0][0])[i]);  // no later
       }
+#ifndef SPARSE
       unsigned before = 0;
+#endif
       for (int tile = 0; tile < TILES; ++tile, place.advance()) {
         unsigned stage = shared + place.stage * STAGE_BYTES;
         wait_barrier(full + place.stage * 8, place.turn);
         begin_wgmma();
+#ifdef SPARSE
+        uint4 places = places_of(stage + A_BYTES);
+        multiply_sparse(acc, stage, stage + A_BYTES, wn, places);
+        commit_wgmma();
+        wait_wgmma<0>();  // until then, registers say where the numbers belong
+        if (tells) arrive_there(empty + place.stage * 8, lane);
+      }
+#else
         multiply(acc, stage, stage + A_BYTES, wm);
         commit_wgmma();
         wait_wgmma<1>();
@@ -251,6 +276,12 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
         if (tile > 0 && tells) arrive_there(before, lane);
         before = empty + place.stage * 8;
       }
+#endif
+#ifdef SPARSE
+#pragma unroll
+      for (int i = 0; i < MT * NT * 4; ++i) finished((&acc[0][0][0])[i]);
+      SPARSE_EPILOGUE
+#else
 
       // What belongs to columns is read once for all rows, and operands of a few columns at once; the
       // first of them while the last product is running.
@@ -309,6 +340,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
             }
           }
       }
+#endif
     }
   }
 #if SPLIT > 1

@@ -28,6 +28,11 @@ __device__ __forceinline__ unsigned load_shared(unsigned from) {
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
   return v;
 }
+__device__ __forceinline__ uint4 load_shared_128(unsigned from) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from) : "memory");
+  return v;
+}
 __device__ __forceinline__ void load_matrix(unsigned* to, unsigned from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -192,6 +197,13 @@ __device__ __forceinline__ void wgmma(Sum* c, unsigned a, unsigned b, bool adds 
   unsigned long long at = tile_at(a), bt = tile_at(b);
   WGMMA
 }
+// The same of a left factor half of which are zeros; `places` says of two steps where numbers belong.
+#ifdef WGMMA_SPARSE
+template <int STEP> __device__ __forceinline__ void wgmma_sparse(Sum* c, unsigned a, unsigned b, unsigned places) {
+  unsigned long long at = tile_at(a), bt = tile_at(b);
+  WGMMA_SPARSE
+}
+#endif
 // The same with rows of the left factor in registers. Those of the right one lie across the depth, in
 // blocks of 64 columns.
 #ifdef WGMMA_VALUES

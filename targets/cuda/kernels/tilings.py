@@ -29,6 +29,7 @@ class Tiling:
             fetch tiles too (gemm.cu, not gemm_streamed.cu).
         row_bytes: of tiles in shared memory: 128, or 64 where the copy engine fetches such rows.
         copiers: times four warps that fetch.
+        is_sparse: whether two of every four weights are zero and left out.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Tiling:
     share_columns: int = 0
     row_bytes: int = 128
     copiers: int = 1
+    is_sparse: bool = False
 
     @property
     def is_streamed(self) -> bool:
@@ -67,6 +69,9 @@ class Tiling:
     @property
     def shared_bytes(self) -> int:
         """Tiles of the operands, and later the sums; or two barriers for every stage."""
+        if self.is_sparse:
+            weights = self.columns * (self.row_bytes + 16)
+            return self.stages * (2 * self.rows * self.row_bytes + weights + 16)
         if self.is_streamed:
             return self.stages * ((self.rows + self.columns) * self.row_bytes + 16)
         return max(
