@@ -1,4 +1,7 @@
-"""Which products leave out zeros, two of every four neighbours of a weight."""
+"""Which products leave out zeros, two of every four neighbours of a weight.
+
+Pairs do not: one dense kernel for both of Llama's takes 0.144 ms on an H200, two sparse ones 0.150.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,12 @@ _TILINGS = tuple(
 )
 
 
-def can_be(call: relax.Call, context: Context) -> bool:
+def is_worthwhile(group: Group, context: Context) -> bool:
     """Whether a product has such a weight, and whole vectors of data, of which there are many."""
+    call = group.anchor
     weight = call.args[1]
+    if group.other is not None or group.prologue is not None:
+        return False
     if context.has_float8 or context.mode not in ("float16", "bfloat16"):
         return False
     if not context.gpu.has_joint_products or not isinstance(weight, GenericConst):
@@ -46,11 +52,6 @@ def can_be(call: relax.Call, context: Context) -> bool:
     if depth % 8 or columns % 8 or _rows(call) * depth * columns < _LEAST_PRODUCTS:
         return False
     return has_two_of_four(array_of(weight))
-
-
-def is_worthwhile(group: Group, context: Context) -> bool:
-    """Whether a group leaves out the zeros of its weight."""
-    return group.other is None and group.prologue is None and can_be(group.anchor, context)
 
 
 def marked(kernel: Kernel, weight: np.ndarray) -> Kernel:
