@@ -9,7 +9,7 @@ from typing import Any
 from tvm import relax
 from tvm.ir import GenericConst
 
-from relaxc.layout import PLAIN, ROUNDS_ROWS, Demand, Element, Layout, Quantization
+from relaxc.layout import ARITHMETIC, PLAIN, ROUNDS_ROWS, Demand, Element, Layout, Quantization
 from relaxc.targets.llvm.groups.base import (
     Group,
     GroupKernel,
@@ -191,7 +191,8 @@ class Matmul(GroupKernel):
         x = frame.views[group.anchor.args[0]]
         operands, y = frame.operands(), frame.result()
         matmul_weight_only.emit(frame.b, x, weights, y, operands, tiling)
-        return frame.finish()
+        kernel = frame.finish()
+        return replace(kernel, func=kernel.func.with_attr(ARITHMETIC, "float32"))
 
     def _dynamic(
         self, group: Group, weight: GroupedWeight, layouts: Sequence[Layout], machine: Machine

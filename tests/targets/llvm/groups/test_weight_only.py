@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -11,6 +13,8 @@ from kernels import TARGETS, BuiltModel, run_model
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from quantized_products import KINDS, product
+
+import relaxc
 
 # With and without 16 lanes, with four.
 CPUS = (*TARGETS, "llvm -mcpu=x86-64")
@@ -89,6 +93,13 @@ def test_a_scale_per_column_and_data_that_are_float() -> None:
         z=np.zeros(24, np.int8),
     )
     check(model, rng.standard_normal((5, 48)).astype(np.float32), "llvm", "matmul_int8_weight")
+
+
+def test_arithmetic_is_that_of_floats(tmp_path: Path) -> None:
+    model = product(np.random.default_rng(11), 2, 64, 32, 32, "int8")
+    result = relaxc.compile(model, tmp_path / "m.rxc")
+    (kernel,) = result.manifest["kernels"]
+    assert (kernel["name"], kernel["dtype"]) == ("matmul_int8_weight", "float32")
 
 
 def test_two_readers_of_one_weight() -> None:
