@@ -42,9 +42,12 @@ class JointTiling:
         """
         if not _serves(spec, context):
             return None
-        teams = 2 if spec.queries > _BLOCK else 1
-        blocks = -(-spec.queries // (teams * _BLOCK)) * spec.batch * spec.heads
-        if blocks * 2 < context.gpu.multiprocessors:
+        # Larger blocks fetch less, but half of the GPU should have one.
+        for teams in (2, 1) if spec.queries > _BLOCK else (1,):
+            blocks = -(-spec.queries // (teams * _BLOCK)) * spec.batch * spec.heads
+            if blocks * 2 >= context.gpu.multiprocessors:
+                break
+        else:
             return None
         # Registers hold the masks of a whole tile beside its scores.
         keys = _MOST_KEYS if mask_bytes <= 2 and spec.keys > _MOST_KEYS // 2 else _MOST_KEYS // 2

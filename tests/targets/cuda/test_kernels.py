@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -20,6 +21,8 @@ from relaxc.frontend.importer import from_onnx
 from relaxc.layout import Precision
 from relaxc.passes.pipeline import default_passes
 from relaxc.targets.cuda.check_indices import check_indices
+from relaxc.targets.cuda.groups.base import Context
+from relaxc.targets.cuda.groups.joint_attention import JointTiling
 from relaxc.targets.cuda.kernels import tilings
 from relaxc.targets.cuda.kernels.byte_epilogue import Rescale
 from relaxc.targets.cuda.kernels.frame import as_element
@@ -237,3 +240,16 @@ def test_sums_begin_as_floats_where_they_are_small() -> None:
     ones = np.ones(8)
     assert Rescale(ones, ones, ones * (2**22 - 1)).start == 0x4B400000
     assert Rescale(ones, ones, ones * 2**22).start == 0
+
+
+@pytest.mark.parametrize(
+    ("queries", "heads", "teams"), [(512, 32, 2), (384, 12, 1), (128, 12, None), (64, 80, 1)]
+)
+def test_attention_has_a_block_for_half_of_the_gpu(
+    queries: int, heads: int, teams: int | None
+) -> None:
+    spec = SimpleNamespace(queries=queries, keys=queries, heads=heads, batch=1, depth=64, width=64)
+    context = Context(GPUS["sm_90"], "float16")
+    found = JointTiling.choose(spec, 0, context)
+    assert (None if found is None else found.teams) == teams
+    assert found is None or found in JointTiling.every(spec, 0, context)
