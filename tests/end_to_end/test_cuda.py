@@ -84,6 +84,24 @@ def test_floats_of_eight_bits(compiled: Callable[..., Path], columns: int) -> No
     assert np.linalg.norm(y - want) / np.linalg.norm(want) < 1e-3
 
 
+def test_zeros_of_every_four_weights(compiled: Callable[..., Path]) -> None:
+    weight = random(2064, 1904) / 32
+    weight[1::4] = weight[2::4] = 0
+    weight[5::8], weight[4::8] = weight[4::8], 0
+    model = onnx_model(
+        """g (float[2200,2064] x, float[2200,1904] z) => (float[2200,1904] y) {
+            a = MatMul(x, w)  b = Add(a, v)  c = Relu(b)  y = Add(c, z) }""",
+        w=weight,
+        v=random(1904),
+    )
+    path = compiled(model, target="cuda -arch=sm_90", precision="float16")
+    assert any("sparsity" in k for k in relaxc.artifact.read_artifact(path).manifest["kernels"])
+    feed = {"x": random(2200, 2064), "z": random(2200, 1904)}
+    want = expected(model, feed)
+    y = relaxc.load(path).run(feed)["y"]
+    np.testing.assert_allclose(y, want, rtol=0, atol=5e-3 * np.abs(want).max())
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_products_of_activations(compiled: Callable[..., Path], precision: str) -> None:
     model = onnx_model(

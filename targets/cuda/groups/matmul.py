@@ -77,6 +77,8 @@ class Matmul(GroupKernel):
             return False
         if few_rows.count(anchor) is not None:
             return few_rows.can_pair(anchor, other, context)
+        if all(two_of_four.can_be(call, context) for call in (anchor, other)):
+            return False
         return all(quantized(weight, 1) is None for weight in weights)
 
     def demands(self, group: Group, data: Layout, context: Context) -> list[Demand]:

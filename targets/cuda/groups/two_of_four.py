@@ -1,6 +1,7 @@
 """Which products leave out zeros, two of every four neighbours of a weight.
 
-Pairs do not: one dense kernel for both of Llama's takes 0.144 ms on an H200, two sparse ones 0.150.
+Of pairs, both are products of their own then: a layer of Llama takes 0.87 of its dense time on an
+H200, with one dense kernel for the pair 0.89.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ _TILINGS = tuple(
 
 
 def is_worthwhile(group: Group, context: Context) -> bool:
+    """Whether a group leaves out the zeros of its weight."""
+    return group.other is None and group.prologue is None and can_be(group.anchor, context)
+
+
+def can_be(call: relax.Call, context: Context) -> bool:
     """Whether a product has such a weight, and whole vectors of data, of which there are many."""
-    call = group.anchor
     weight = call.args[1]
-    if group.other is not None or group.prologue is not None:
-        return False
     if context.has_float8 or context.mode not in ("float16", "bfloat16"):
         return False
     if not context.gpu.has_joint_products or not isinstance(weight, GenericConst):

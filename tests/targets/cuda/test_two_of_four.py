@@ -105,14 +105,18 @@ def test_small_products_stay_dense() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_pairs_stay_dense() -> None:
-    model = onnx_model(
-        """g (float[64,64] x) => (float[64,64] y) {
-            a = MatMul(x, w1)  s = Sigmoid(a)  b = MatMul(x, w2)  y = Mul(s, b) }""",
-        w1=pruned(64, 64),
-        w2=pruned(64, 64, seed=2),
-    )
-    assert not is_sparse(model)
+def test_pairs_are_two_products() -> None:
+    def names(*weights: np.ndarray) -> list[str]:
+        model = onnx_model(
+            """g (float[64,64] x) => (float[64,64] y) {
+                a = MatMul(x, w1)  s = Sigmoid(a)  b = MatMul(x, w2)  y = Mul(s, b) }""",
+            **{f"w{i}": weight for i, weight in enumerate(weights, 1)},
+        )
+        return [source.name for source in sources(model) if "matmul" in source.name]
+
+    assert len(names(pruned(64, 64), random(64, 64))) == 1
+    both = names(pruned(64, 64), pruned(64, 64, seed=2))
+    assert len(both) == 2 and all("_2of4" in name for name in both)
 
 
 def test_any_matrix_comes_back() -> None:
