@@ -106,11 +106,12 @@ def test_small_products_stay_dense() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_pairs_are_two_products() -> None:
-    def names(*weights: np.ndarray) -> list[str]:
+    def names(first: np.ndarray, second: np.ndarray) -> list[str]:
         model = onnx_model(
             """g (float[64,64] x) => (float[64,64] y) {
                 a = MatMul(x, w1)  s = Sigmoid(a)  b = MatMul(x, w2)  y = Mul(s, b) }""",
-            **{f"w{i}": weight for i, weight in enumerate(weights, 1)},
+            w1=first,
+            w2=second,
         )
         return [source.name for source in sources(model) if "matmul" in source.name]
 
