@@ -23,6 +23,7 @@ from relaxc.passes.canonicalize.raise_activations import RaiseActivations
 from relaxc.passes.canonicalize.raise_one_hot import RaiseOneHot
 from relaxc.passes.canonicalize.raise_rms_norm import RaiseRmsNorm
 from relaxc.passes.canonicalize.sink_permute import SinkPermute
+from relaxc.passes.canonicalize.split_permute import SplitPermute
 from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
 from relaxc.passes.fuse.group_attention import AttentionLibrary, GroupAttention
@@ -107,6 +108,8 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         RaiseActivations(),
         RaiseRmsNorm(),
         FlattenMaps(),
+        # Before anything looks for views.
+        SplitPermute(),
         # Weights change their shape: before anything measures, prunes or rounds them.
         FoldSpaceToDepth(),
         ChainPools(),

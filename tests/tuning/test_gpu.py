@@ -173,7 +173,8 @@ def test_candidates_are_measured_elsewhere_and_become_records(model: Any, tmp_pa
     tuned = backend_for(TARGET).with_precision("float16").with_records(History(records))
     (reason,) = why(model, OPTIONS, tmp_path / "records.jsonl")
     assert reason.is_hit and reason.text.startswith("1.25x with ")
-    assert all(f"{name}={value}" in reason.text for name, value in kernel.choice.items())
+    chosen = dict(kernel.choice or {})
+    assert chosen and all(f"{name}={value}" in reason.text for name, value in chosen.items())
     assert tuned.refused_records == []
 
 

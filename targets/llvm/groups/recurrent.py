@@ -30,7 +30,8 @@ def lower_recurrent(
     # Beside the weights the cache holds states and what passes through it.
     is_narrow = machine.lanes == 16 and 4 * hidden * hidden * 4 > machine.l2_bytes * 3 // 4
     directions, backward = int(attrs["directions"]), bool(attrs["backward"])
-    spec = LstmSpec(steps, batch, directions, hidden, backward, is_narrow)
+    rows = _rows(batch, directions, machine)
+    spec = LstmSpec(steps, batch, directions, hidden, backward, is_narrow, rows)
     packed = pack_weights(weight, spec, machine.lanes)
     shapes[1] = packed.shape
     b = KernelBuilder("lstm", machine.lanes)
@@ -38,6 +39,13 @@ def lower_recurrent(
     dtypes = ["float32", packed.dtype.name, *["float32"] * 5]
     emit(b, spec, LstmBuffers(*map(b.param, names, shapes, dtypes)))
     return Kernel("lstm", b.finish(), [packed])
+
+
+def _rows(batch: Any, directions: int, machine: Machine) -> int:
+    """Sequences to compute together: four gates of each stay in registers, all cores get some."""
+    if not isinstance(batch, int):
+        return 1
+    return max(1, min(4 if machine.registers == 32 else 2, batch * directions // machine.cores))
 
 
 def _lower_gru(

@@ -1,8 +1,9 @@
 """The recurrence of an LSTM: gates of a block of units together, states never leave the caches.
 
 Per step and block of units the four gates accumulate in registers over the previous hidden state,
-starting from the projected input; cell and hidden state follow at once. Directions are independent
-and run on threads of their own. Bound by reading the recurrent weights once per step.
+starting from the projected input; cell and hidden state follow at once. Directions and sequences
+are independent and shared among threads. Bound by reading the recurrent weights once per step:
+a few sequences of a batch are computed together, by weights that are read, and taken apart, once.
 
 Units that do not fill the last vectors are padded in the packed weights and in the states: sums of
 nothing, which are neither read from tensors nor written to them.
@@ -18,6 +19,7 @@ Four vectors take the room of three, and are taken apart in registers:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +28,17 @@ import numpy as np
 from tvm import tirx
 
 from relaxc.targets.llvm.kernels import vector_math as vm
-from relaxc.targets.llvm.kernels.builder import Buffer, Expr, Index, KernelBuilder, vector
+from relaxc.targets.llvm.kernels.builder import (
+    Buffer,
+    Expr,
+    Index,
+    KernelBuilder,
+    even_tiles,
+    vector,
+)
+
+# Elements ahead in the packed weights: a row of sixteen vectors.
+PREFETCH = 2048
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class LstmSpec:
         hidden: units.
         backward: whether a single direction runs backward.
         is_narrow: whether recurrent weights are stored in 24 bits.
+        rows: sequences that are computed together, at most.
     """
 
     steps: Any
@@ -47,6 +60,12 @@ class LstmSpec:
     hidden: int
     backward: bool
     is_narrow: bool = False
+    rows: int = 1
+
+    def blocks(self, lanes: int) -> int:
+        """Vectors of units whose gates, of all rows, are summed up in sixteen registers or so."""
+        most = {1: 4, 2: 2}.get(self.rows, 1)
+        return min(unit_blocks(self.hidden, lanes), most)
 
     def panel(self, width: int) -> int:
         """Elements of packed weights for `width` units."""
@@ -70,7 +89,7 @@ def pack_weights(recurrent: np.ndarray, spec: LstmSpec, lanes: int) -> np.ndarra
 
     In 24 bits: [direction][group], each the scales [gate][unit], then [k][four vectors][3][lane].
     """
-    width = unit_blocks(spec.hidden, lanes) * lanes
+    width = spec.blocks(lanes) * lanes
     d, k, h = spec.directions, spec.hidden, padded(spec.hidden, lanes)
     gates = np.zeros((d, 4, h, k), np.float32)
     gates[:, :, :k] = recurrent.reshape(d, 4, k, k)
@@ -105,39 +124,47 @@ class LstmBuffers:
 
 def emit(b: KernelBuilder, spec: LstmSpec, p: LstmBuffers) -> None:
     """Write the kernel."""
+    tiles = even_tiles(spec.batch, spec.rows) if spec.rows > 1 else [(0, 1, spec.batch)]
+    for start, rows, count in tiles:
+        with b.parallel(spec.directions * count) as task:
+            n = b.let(task % count * rows + start)
+            _sequences(b, spec, p, b.let(task // count), n, rows)
+
+
+def _sequences(
+    b: KernelBuilder, spec: LstmSpec, p: LstmBuffers, d: Index, n: Index, rows: int
+) -> None:
+    """All steps of `rows` sequences from `n` on, in one direction."""
     h, lanes = spec.hidden, b.lanes
-    # States of the step before and of this one, in whole vectors.
+    # States of the step before and of this one, in whole vectors. They change roles every step.
     pitch = padded(spec.hidden, lanes)
-    states = spec.batch * pitch
-    with b.parallel(spec.directions) as d:
-        # They change roles every step.
-        memory = b.workspace(2 * states)
+    states = rows * pitch
+    memory = b.workspace(2 * states)
 
-        def each(move: Callable[[Index, Index, int], None]) -> None:
-            """Call `move(position in a tensor, in memory, count)` for vectors of all states."""
-            with b.loop(spec.batch) as n:
-                tensor, own = b.let((d * spec.batch + n) * h), b.let(n * pitch)
-                with b.loop(h // lanes) as u:
-                    move(tensor + u * lanes, own + u * lanes, lanes)
-                if h % lanes:
-                    move(tensor + h // lanes * lanes, own + h // lanes * lanes, h % lanes)
+    def each(move: Callable[[Index, Index, int], None]) -> None:
+        """Call `move(position in a tensor, in memory, count)` for vectors of all states."""
+        with b.loop(rows) as r:
+            tensor, own = b.let((d * spec.batch + n + r) * h), b.let(r * pitch)
+            with b.loop(h // lanes) as u:
+                move(tensor + u * lanes, own + u * lanes, lanes)
+            if h % lanes:
+                move(tensor + h // lanes * lanes, own + h // lanes * lanes, h % lanes)
 
-        def begin(tensor: Index, own: Index, count: int) -> None:
-            b.store(memory, own, b.load_partial(p.hidden0, tensor, count))
-            b.store_partial(p.cell, tensor, b.load_partial(p.cell0, tensor, count), count)
+    def begin(tensor: Index, own: Index, count: int) -> None:
+        b.store(memory, own, b.load_partial(p.hidden0, tensor, count))
+        b.store_partial(p.cell, tensor, b.load_partial(p.cell0, tensor, count), count)
 
-        each(begin)
-        with b.loop(spec.steps) as s:
-            position = b.let(_position(spec, d, s))
-            before, after = b.let(s % 2 * states), b.let((s + 1) % 2 * states)
-            with b.loop(spec.batch) as n:
-                _step(b, spec, p, memory, before, after, d, n, position, s)
-        last = b.let(spec.steps % 2 * states)
+    each(begin)
+    with b.loop(spec.steps) as s:
+        position = b.let(_position(spec, d, s))
+        before, after = b.let(s % 2 * states), b.let((s + 1) % 2 * states)
+        _step(b, spec, p, memory, before, after, d, n, rows, position, s)
+    last = b.let(spec.steps % 2 * states)
 
-        def end(tensor: Index, own: Index, count: int) -> None:
-            b.store_partial(p.hidden, tensor, b.load(memory, last + own), count)
+    def end(tensor: Index, own: Index, count: int) -> None:
+        b.store_partial(p.hidden, tensor, b.load(memory, last + own), count)
 
-        each(end)
+    each(end)
 
 
 def _position(spec: LstmSpec, d: Index, s: Index) -> Expr:
@@ -155,41 +182,46 @@ def _step(
     after: Index,
     d: Index,
     n: Index,
+    rows: int,
     position: Index,
     step: Index,
 ) -> None:
-    """All units of one sequence, one step."""
-    h, lanes, blocks = spec.hidden, b.lanes, unit_blocks(spec.hidden, b.lanes)
+    """All units of some sequences, one step."""
+    h, lanes, blocks = spec.hidden, b.lanes, spec.blocks(b.lanes)
     width = blocks * lanes
     pitch = padded(spec.hidden, lanes)
     gates = b.let((position * spec.batch + n) * (spec.directions * 4 * h) + d * (4 * h))
-    source, target = b.let(before + n * pitch), b.let(after + n * pitch)
     cells = b.let((d * spec.batch + n) * h)
     outputs = b.let(((position * spec.directions + d) * spec.batch + n) * h)
-    groups = pitch // width
+    panels = b.let(d * (pitch // width))
+    groups = -(-h // width)
     # Of the vectors of a group, how many units there are; fewer in the last one.
     counts = [lanes] * blocks
     last = [min(lanes, max(0, h - (groups - 1) * width - v * lanes)) for v in range(blocks)]
 
     def write(group: Index, counts: list[int]) -> None:
         unit = b.let(group * width)
-        panel = b.let((d * groups + group) * spec.panel(width))
-        at = b.let(gates + unit)
-        inputs = [
-            (at + gate * h + v * lanes, counts[v]) for gate in range(4) for v in range(blocks)
-        ]
+        panel = b.let((panels + group) * spec.panel(width))
+        inputs = []
+        for r in range(rows):
+            at = b.let(gates + r * (spec.directions * 4 * h) + unit)
+            inputs.append(
+                [(at + gate * h + v * lanes, counts[v]) for gate in range(4) for v in range(blocks)]
+            )
         emit_sums = _narrow_sums if spec.is_narrow else _sums
-        sums = emit_sums(b, spec, p, memory, source, panel, inputs)
-        for v, count in enumerate(counts):
+        sums = emit_sums(
+            b, spec, p, memory, [before + r * pitch for r in range(rows)], panel, inputs
+        )
+        for (r, row), (v, count) in itertools.product(enumerate(sums), enumerate(counts)):
             if not count:
                 continue
-            at = unit + v * lanes
-            i, o, f, g = (sums[gate * blocks + v] for gate in range(4))
+            at = unit + (r * h + v * lanes)
+            i, o, f, g = (row[gate * blocks + v] for gate in range(4))
             cell = b.load_partial(p.cell, cells + at, count)
             cell = b.let(vm.sigmoid(f) * cell + vm.sigmoid(i) * vm.tanh(g))
             hidden = b.let(vm.sigmoid(o) * vm.tanh(cell))
             b.store_partial(p.cell, cells + at, cell, count)
-            b.store(memory, target + at, hidden)
+            b.store(memory, after + (unit + (r * pitch + v * lanes)), hidden)
             b.store_partial(p.outputs, outputs + at, hidden, count)
 
     with b.loop(groups) as i:
@@ -215,24 +247,26 @@ def _sums(
     spec: LstmSpec,
     p: LstmBuffers,
     memory: Buffer,
-    source: Index,
+    sources: list[Index],
     panel: Index,
-    inputs: list[tuple[Index, int]],
-) -> list[Expr]:
-    """The vectors of projected input at `inputs`, plus the panel at `panel` times the state."""
-    acc = [b.register() for _ in inputs]
-    for register, (at, count) in zip(acc, inputs):
+    inputs: list[list[tuple[Index, int]]],
+) -> list[list[Expr]]:
+    """For each row, vectors of projected input at `inputs`, plus the panel times the state."""
+    acc = [[b.register() for _ in row] for row in inputs]
+    for register, (at, count) in zip(itertools.chain(*acc), itertools.chain(*inputs)):
         register.set(_input(b, p, at, count))
     with b.loop(spec.hidden) as k:
-        value = b.let(b.broadcast(memory, source + k))
-        row = b.let(panel + k * (len(acc) * b.lanes))
-        for i, register in enumerate(acc):
-            if not inputs[i][1]:
+        values = [b.let(b.broadcast(memory, source + k)) for source in sources]
+        start = b.let(panel + k * (len(inputs[0]) * b.lanes))
+        for i, (_, count) in enumerate(inputs[0]):
+            if not count:
                 continue
-            at = row + i * b.lanes
+            at = start + i * b.lanes
             b.prefetch(p.weight, at + PREFETCH, 3)
-            register.set(register.get() + value * b.load(p.weight, at))
-    return [b.let(register.get()) for register in acc]
+            weight = b.let(b.load(p.weight, at))
+            for row, value in zip(acc, values):
+                row[i].set(row[i].get() + value * weight)
+    return [[b.let(register.get()) for register in row] for row in acc]
 
 
 def _narrow_sums(
@@ -240,36 +274,38 @@ def _narrow_sums(
     spec: LstmSpec,
     p: LstmBuffers,
     memory: Buffer,
-    source: Index,
+    sources: list[Index],
     panel: Index,
-    inputs: list[tuple[Index, int]],
-) -> list[Expr]:
+    inputs: list[list[tuple[Index, int]]],
+) -> list[list[Expr]]:
     """`_sums` of weights in 24 bits."""
-    lanes, count = b.lanes, len(inputs)
-    acc = [b.register() for _ in inputs]
-    for register in acc:
+    lanes, count = b.lanes, len(inputs[0])
+    acc = [[b.register() for _ in row] for row in inputs]
+    for register in itertools.chain(*acc):
         register.set(b.splat(0.0))
     rows = b.let(panel + count * lanes)
     with b.loop(spec.hidden) as k:
-        value = b.let(b.broadcast(memory, source + k))
-        row = b.let(rows + k * (count * 3 // 4 * lanes))
+        values = [b.let(b.broadcast(memory, source + k)) for source in sources]
+        start = b.let(rows + k * (count * 3 // 4 * lanes))
         for quad in range(count // 4):
-            parts = [b.let(b.load(p.weight, row + (3 * quad + j) * lanes)) for j in range(3)]
+            parts = [b.let(b.load(p.weight, start + (3 * quad + j) * lanes)) for j in range(3)]
             last = tirx.shift_left(parts[0], b.splat(24, dtype="int32"))
             for part, mask, shift in ((parts[1], 0xFF0000, 16), (parts[2], 0xFF00, 8)):
                 moved = tirx.shift_left(part, b.splat(shift, dtype="int32"))
                 last = last | (moved & b.splat(mask, dtype="int32"))
             for j, integers in enumerate((*parts, b.let(last))):
-                register = acc[4 * quad + j]
-                weight = tirx.Cast(vector("float32", lanes), integers)
-                register.set(register.get() + value * weight)
-    sums = []
-    for i, (register, (at, units)) in enumerate(zip(acc, inputs)):
+                weight = b.let(tirx.Cast(vector("float32", lanes), integers))
+                for row, value in zip(acc, values):
+                    register = row[4 * quad + j]
+                    register.set(register.get() + value * weight)
+    scales = []
+    for i in range(count):
         bits = b.load(p.weight, panel + i * lanes)
-        scale = tirx.reinterpret(vector("float32", lanes), bits)
-        sums.append(b.let(_input(b, p, at, units) + register.get() * scale))
-    return sums
-
-
-# Elements ahead in the packed weights: a row of sixteen vectors.
-PREFETCH = 2048
+        scales.append(b.let(tirx.reinterpret(vector("float32", lanes), bits)))
+    return [
+        [
+            b.let(_input(b, p, at, units) + register.get() * scale)
+            for register, (at, units), scale in zip(row, starts, scales)
+        ]
+        for row, starts in zip(acc, inputs)
+    ]

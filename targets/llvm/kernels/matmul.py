@@ -52,6 +52,8 @@ class Tiling:
 # Rows that one task takes at most where panels are enough for all threads; sums of so many rows
 # stay in L2.
 _ROWS_OF_TASK = 256
+# Bytes of data that one task reads at most where it can: half of L2.
+_DATA_OF_TASK = 512 << 10
 # Steps of depth above which a panel is used in parts, and steps of a part at most.
 _DEEP, _PART = 1024, 384
 
@@ -78,11 +80,12 @@ def choose_tiling(
         return Tiling(largest, vectors, 16 * largest)
     largest = max(size for _, size, _ in even_tiles(rows, largest))
     is_tall = rows > _ROWS_OF_TASK or blocks < PARTS * vectors
+    fits = 4 * (steps or 0) * 16 * largest <= _DATA_OF_TASK
     # More data than weights: a core reads rows that it wrote before, and keeps weights in L2.
     return Tiling(
         largest,
         vectors,
-        16 * largest if is_tall else rows,
+        (16 if fits else 8) * largest if is_tall else rows,
         rows_outer=rows > columns,
         parts=_depth_parts(steps or 0),
     )

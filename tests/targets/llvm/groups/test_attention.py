@@ -48,6 +48,37 @@ def test_separate_projections_with_a_mask(
     check_model(model, feed, target, kernels={"attention"})
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_keys_transposed_with_heads_merged(batch: int) -> None:
+    """PyTorch's scaled_dot_product_attention as its exporter writes it."""
+    heads, length, depth = 2, 21, 16
+    model = onnx_model(
+        f"""g (float[{batch},{length},{3 * heads * depth}] x) => (float[b,s,w] y) {{
+            split = Constant <value_ints=[{batch},{length},3,{heads},{depth}]> ()
+            merged = Constant <value_ints=[{batch * heads},{length},{depth}]> ()
+            apart = Constant <value_ints=[{batch},{heads},{depth},{length}]> ()
+            join = Constant <value_ints=[{batch},{length},{heads * depth}]> ()
+            zero = Constant <value_int=0> ()
+            one = Constant <value_int=1> ()
+            two = Constant <value_int=2> ()
+            a = Reshape (x, split)
+            t = Transpose <perm=[2,0,3,1,4]> (a)
+            q = Gather <axis=0> (t, zero)
+            k = Gather <axis=0> (t, one)
+            v = Gather <axis=0> (t, two)
+            k3 = Reshape (k, merged)
+            kt3 = Transpose <perm=[0,2,1]> (k3)
+            kt = Reshape (kt3, apart)
+            s = MatMul (q, kt)
+            p = Softmax <axis=-1> (s)
+            o = MatMul (p, v)
+            ot = Transpose <perm=[0,2,1,3]> (o)
+            y = Reshape (ot, join)
+        }}"""
+    )
+    check_model(model, {"x": _random(batch, length, 3 * heads * depth)}, kernels={"attention"})
+
+
 def test_slices_of_one_projection_with_window_masks() -> None:
     """Swin's form: a bias per head, and a mask per window added in five dimensions."""
     windows, heads, length, depth = 4, 2, 25, 16

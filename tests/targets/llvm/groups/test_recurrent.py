@@ -27,16 +27,34 @@ def test_vectors_of_eight(hidden: int) -> None:
     _check("reverse", hidden, "lstm", 2, "llvm -mcpu=x86-64-v3")
 
 
-def _check(direction: str, hidden: int, kernel: str, batch: int, target: str = "llvm") -> None:
+@pytest.mark.parametrize("hidden, batch", [(32, 8), (237, 7), (20, 2), (256, 4)])
+@pytest.mark.parametrize("direction", ["reverse", "bidirectional"])
+@pytest.mark.parametrize("target", ["llvm", "llvm -mcpu=x86-64-v3"])
+def test_sequences_are_computed_together(
+    direction: str, hidden: int, batch: int, target: str
+) -> None:
+    _check(direction, hidden, "lstm", batch, target, is_fixed=True)
+
+
+def _check(
+    direction: str,
+    hidden: int,
+    kernel: str,
+    batch: int,
+    target: str = "llvm",
+    is_fixed: bool = False,
+) -> None:
     rng = np.random.default_rng(0)
     d = 2 if direction == "bidirectional" else 1
 
     def random(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) * 0.3).astype(np.float32)
 
+    n = batch if is_fixed else "b"
     model = onnx_model(
-        f"""g (float[s,b,24] x, float[{d},b,{hidden}] h0, float[{d},b,{hidden}] c0)
-              => (float[s,{d},b,{hidden}] y, float[{d},b,{hidden}] h, float[{d},b,{hidden}] c) {{
+        f"""g (float[s,{n},24] x, float[{d},{n},{hidden}] h0, float[{d},{n},{hidden}] c0)
+              => (float[s,{d},{n},{hidden}] y, float[{d},{n},{hidden}] h,
+                  float[{d},{n},{hidden}] c) {{
             y, h, c = LSTM <hidden_size={hidden}, direction="{direction}"> (x, w, r, bias, , h0, c0)
         }}""",
         w=random(d, 4 * hidden, 24),
