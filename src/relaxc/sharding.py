@@ -61,6 +61,7 @@ def require_divisible(options: CompileOptions, backend: Backend) -> None:
     asked = {
         "quantization": options.quantize is not None,
         "pruning": options.prune is not None or options.sparsify is not None,
+        "precision `float8`": options.precision == "float8",
     }
     for what, is_asked in asked.items():
         if is_asked:

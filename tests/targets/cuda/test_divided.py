@@ -90,6 +90,7 @@ def test_a_machine_without_a_gpu_says_so(artifact: Artifact) -> None:
         ({"target": "llvm"}, r"divides a model among GPUs, but the target is `llvm`"),
         ({"quantize": QuantizeOptions(scheme="int8-weights")}, "quantization is not supported for"),
         ({"prune": PruneOptions(saving="macs", share=0.3)}, "pruning is not supported for models"),
+        ({"precision": "float8"}, "precision `float8` is not supported for models"),
     ],
 )
 def test_what_is_not_divided(tmp_path: Path, options: dict[str, object], message: str) -> None:
