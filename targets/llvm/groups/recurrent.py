@@ -31,7 +31,9 @@ def lower_recurrent(
     is_narrow = machine.lanes == 16 and 4 * hidden * hidden * 4 > machine.l2_bytes * 3 // 4
     directions, backward = int(attrs["directions"]), bool(attrs["backward"])
     rows = _rows(batch, directions, machine)
-    spec = LstmSpec(steps, batch, directions, hidden, backward, is_narrow, rows)
+    spec = LstmSpec(
+        steps, batch, directions, hidden, backward, is_narrow, rows, machine.registers // 2
+    )
     packed = pack_weights(weight, spec, machine.lanes)
     shapes[1] = packed.shape
     b = KernelBuilder("lstm", machine.lanes)

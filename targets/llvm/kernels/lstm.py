@@ -52,6 +52,7 @@ class LstmSpec:
         backward: whether a single direction runs backward.
         is_narrow: whether recurrent weights are stored in 24 bits.
         rows: sequences that are computed together, at most.
+        sums: vectors of sums at a time, for which there are registers.
     """
 
     steps: Any
@@ -61,11 +62,12 @@ class LstmSpec:
     backward: bool
     is_narrow: bool = False
     rows: int = 1
+    sums: int = 16
 
     def blocks(self, lanes: int) -> int:
-        """Vectors of units whose gates, of all rows, are summed up in sixteen registers or so."""
-        most = {1: 4, 2: 2}.get(self.rows, 1)
-        return min(unit_blocks(self.hidden, lanes), most)
+        """Vectors of units whose gates, of all rows, are summed up at a time."""
+        most = max(1, self.sums // (4 * self.rows))
+        return next(n for n in (4, 2, 1) if n <= min(most, unit_blocks(self.hidden, lanes)))
 
     def panel(self, width: int) -> int:
         """Elements of packed weights for `width` units."""
