@@ -19,6 +19,7 @@ from relaxc.passes.canonicalize.fold_empty import FoldEmpty
 from relaxc.passes.canonicalize.fold_kernels import FoldKernels
 from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
+from relaxc.passes.canonicalize.narrow_rows import NarrowRows
 from relaxc.passes.canonicalize.raise_activations import RaiseActivations
 from relaxc.passes.canonicalize.raise_one_hot import RaiseOneHot
 from relaxc.passes.canonicalize.raise_rms_norm import RaiseRmsNorm
@@ -148,6 +149,9 @@ def default_passes(
         *graph_passes(quantization, pruning),
         # Weights are constants by now, and projections are still products of their own.
         *sharding,
+        # Nobody looks for layers as the model has them any more, and slices that attention reads
+        # can still become a part of it.
+        NarrowRows(),
         # Queries, keys and values as one product, while attention still reads them by views.
         *([MergeParallelProducts()] if kernels.prefers_wide_products else []),
         # Kernels: operators that the target computes well, each with the epilogue it can take.
