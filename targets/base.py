@@ -50,6 +50,11 @@ class Backend(abc.ABC):
         """Counts of channels that kernels like are multiples of it."""
 
     @property
+    def compilers(self) -> dict[str, str]:
+        """Name -> version of compilers beside TVM that make the code, for the manifest."""
+        return {}
+
+    @property
     def block_outputs(self) -> int | None:
         """Outputs whose weights for an input are left out together where all are zero."""
         return None

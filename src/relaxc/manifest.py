@@ -35,7 +35,7 @@ def header(
     return {
         "model": {"name": imported.name, "sha256": imported.sha256, "opset": imported.opset},
         "target": backend.describe(),
-        "versions": versions(),
+        "versions": versions() | backend.compilers,
         "options": _describe_options(options),
         "passes": passes,
         "measured": {"latency_ms": None, "accuracy": None},

@@ -72,6 +72,11 @@ class CudaBackend(Backend):
         return 16
 
     @property
+    def compilers(self) -> dict[str, str]:
+        """The one of CUDA."""
+        return {"cuda_compiler": find_compiler().name}
+
+    @property
     def kernels(self) -> CudaKernels:
         """The kernels for this GPU."""
         return CudaKernels(self.gpu_target.gpu, self.precision, self.tuning)

@@ -1,10 +1,11 @@
-"""Compile CUDA C++ for a GPU: with nvcc, or with NVRTC out of its wheel. Neither needs a GPU."""
+"""Compile CUDA C++ for a GPU: with nvcc, or with NVRTC out of its wheels. Neither needs a GPU."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import importlib.util
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,17 @@ from relaxc.targets.run_tool import run_tool
 # No fast math: it turns `pow` of negative numbers into NaN, and denormals into zeros.
 _FLAGS = ("-std=c++17", "-w")
 _USUAL = Path("/usr/local/cuda/bin/nvcc")
+_MAJOR = 13
+_INSTALL = 'run `pip install "relaxc[cuda-compiler]"`'
+_NVRTC, _RUNTIME = "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"
+# Each of the wheels, with a file by which it is known: the compiler, headers of halves, the
+# integers that TVM's kernels take from there, and what the headers include.
+_WHEELS = {
+    _NVRTC: f"lib/libnvrtc.so.{_MAJOR}",
+    _RUNTIME: "include/cuda_fp16.h",
+    "nvidia-cuda-cccl": "include/cccl/cuda/std/cstdint",
+    "nvidia-cuda-crt": "include/crt/mma.h",
+}
 _HALF_OPERATORS = tuple(
     f"-U__CUDA_NO_{name}__"
     for name in (
@@ -30,7 +42,7 @@ class CudaCompiler(Protocol):
 
     @property
     def name(self) -> str:
-        """What and where it is, for messages and the manifest."""
+        """Which one it is, with its version, for the manifest."""
 
     def compile(self, source: str, arch: str) -> bytes:
         """Return a cubin.
@@ -42,29 +54,46 @@ class CudaCompiler(Protocol):
 
 @functools.cache
 def find_compiler() -> CudaCompiler:
-    """The CUDA compiler of this machine.
+    """The CUDA compiler of this machine: nvcc, if it is recent enough, else NVRTC.
 
     Raises:
-        TargetError: there is none.
+        TargetError: there is none, or a part of it is missing.
     """
-    nvcc = shutil.which("nvcc")
-    if nvcc or _USUAL.is_file():
-        return Nvcc(Path(nvcc or _USUAL))
-    library = find_wheel_file("lib/libnvrtc.so.13")
-    headers = find_wheel_file("include/cuda_fp16.h")
-    if library and headers:
-        return Nvrtc(library, headers.parent)
+    path = Path(shutil.which("nvcc") or _USUAL)
+    nvcc = Nvcc(path) if path.is_file() else None
+    if nvcc is not None and nvcc.version >= (_MAJOR,):
+        return nvcc
+    nvrtc = find_nvrtc()
+    if nvrtc is not None:
+        return nvrtc
+    if nvcc is not None:
+        raise TargetError(f"`{path}` is {nvcc.name}, but CUDA {_MAJOR} is needed; {_INSTALL}")
     raise TargetError(
-        "no CUDA compiler found; put `nvcc` of CUDA 13 on the PATH, "
-        'or run `pip install "relaxc[cuda-compiler]"`'
+        f"no CUDA compiler found; put `nvcc` of CUDA {_MAJOR} on the PATH, or {_INSTALL}"
     )
+
+
+def find_nvrtc() -> Nvrtc | None:
+    """NVRTC, if its wheel is installed.
+
+    Raises:
+        TargetError: wheels with headers that it needs are not.
+    """
+    found = {wheel: find_wheel_file(name) for wheel, name in _WHEELS.items()}
+    library, headers = found[_NVRTC], found[_RUNTIME]
+    if library is None:
+        return None
+    missing = ", ".join(f"`{wheel}`" for wheel, path in found.items() if path is None)
+    if headers is None or missing:
+        raise TargetError(f"NVRTC is installed, but not its headers, {missing}; {_INSTALL}")
+    return Nvrtc(library, headers.parent)
 
 
 def find_wheel_file(name: str) -> Path | None:
     """A file of NVIDIA's CUDA 13 wheels, if it is installed."""
     spec = importlib.util.find_spec("nvidia")
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    paths = (Path(folder, "cu13", name) for folder in folders)
+    paths = (Path(folder, f"cu{_MAJOR}", name) for folder in folders)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -76,8 +105,16 @@ class Nvcc:
 
     @property
     def name(self) -> str:
-        """Where it is."""
-        return "nvcc"
+        """Such as `nvcc 13.0`."""
+        return "nvcc " + (".".join(map(str, self.version)) or "of an unknown version")
+
+    @functools.cached_property
+    def version(self) -> tuple[int, ...]:
+        """Major and minor; nothing if it does not say."""
+        with tempfile.TemporaryDirectory(prefix="relaxc-") as folder:
+            said = run_tool([str(self.path), "--version"], Path(folder)).stdout
+        found = re.search(r"release (\d+)\.(\d+)", said)
+        return tuple(map(int, found.groups())) if found else ()
 
     def compile(self, source: str, arch: str) -> bytes:
         """Run nvcc in a folder of its own."""
@@ -93,7 +130,7 @@ class Nvcc:
 
 
 class Nvrtc:
-    """The compiler library, as the wheels `nvidia-cuda-nvrtc` and `nvidia-cuda-runtime` have it."""
+    """The compiler library, with headers, as NVIDIA's wheels have them."""
 
     def __init__(self, library: Path, headers: Path) -> None:
         self.library = library
@@ -101,24 +138,30 @@ class Nvrtc:
 
     @property
     def name(self) -> str:
-        """Where it is."""
-        return "nvrtc"
+        """Such as `nvrtc 13.5`."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self._loaded.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        return f"nvrtc {major.value}.{minor.value}"
+
+    @functools.cached_property
+    def _loaded(self) -> ctypes.CDLL:
+        try:
+            # It looks for its other half by name.
+            for part in sorted(self.library.parent.glob("libnvrtc-builtins.so*")):
+                ctypes.CDLL(str(part))
+            return ctypes.CDLL(str(self.library))
+        except OSError as err:
+            raise TargetError(f"NVRTC cannot be loaded: {err}; {_INSTALL} again") from err
 
     def compile(self, source: str, arch: str) -> bytes:
         """Compile in this process."""
-        # It looks for its other half by name.
-        for part in sorted(self.library.parent.glob("libnvrtc-builtins.so*")):
-            ctypes.CDLL(str(part))
-        lib = ctypes.CDLL(str(self.library))
-        program = ctypes.c_void_p()
-        text = source.replace("#include <cuda.h>\n", "").encode()
+        lib, program = self._loaded, ctypes.c_void_p()
+        text = source.encode()
         status = lib.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
         if status:
             raise TargetError(f"`{self.library}` fails to start (error {status})")
         flags = [*_FLAGS, *_HALF_OPERATORS, "-default-device", f"-arch={arch}"]
-        flags.append(f"-I{self.headers}")
-        if (self.headers / "cccl").is_dir():
-            flags.append(f"-I{self.headers / 'cccl'}")
+        flags += [f"-I{self.headers}", f"-I{self.headers / 'cccl'}"]
         options = (ctypes.c_char_p * len(flags))(*(flag.encode() for flag in flags))
         try:
             if lib.nvrtcCompileProgram(program, len(flags), options):
