@@ -191,6 +191,25 @@ def ranked_tilings(
     Args:
         rows, columns, depth, batch, gpu, mode, packed, is_fetched: as of `choose_tiling`.
     """
+    timed = timed_tilings(rows, columns, depth, batch, gpu, mode, packed, is_fetched)
+    return sorted(timed, key=timed.__getitem__)
+
+
+def timed_tilings(
+    rows: int | None,
+    columns: int,
+    depth: int,
+    batch: int,
+    gpu: Gpu,
+    mode: Mode,
+    packed: bool,
+    is_fetched: bool = False,
+) -> dict[Tiling, float]:
+    """All that are possible, and how many nanoseconds a product takes, by the model.
+
+    Args:
+        rows, columns, depth, batch, gpu, mode, packed, is_fetched: as of `choose_tiling`.
+    """
     rows = _UNKNOWN_ROWS if rows is None else rows
     # Of TF32, a tile has half as many numbers, multiplied at half the speed.
     has_joint = element_bytes(mode) <= 2 or mode == "tf32"
@@ -225,7 +244,7 @@ def ranked_tilings(
     if joint and batch == 1 and columns % 8 == 0:
         candidates += _streamed(is_fetched)
     usable: list[Tiling] = [t for t in candidates if t.shared_bytes <= gpu.shared_bytes]
-    return sorted(usable, key=nanoseconds)
+    return {t: nanoseconds(t) for t in usable}
 
 
 def table_of(mode: Mode) -> str:
