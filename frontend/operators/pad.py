@@ -17,7 +17,11 @@ from relaxc.frontend.operators.base import (
     dtype,
     runtime_sizes,
 )
+from relaxc.frontend.operators.resize import gathered
 from relaxc.frontend.operators.vectors import as_vector, prefix, runtime_vector, wrapped
+
+# What is added before and after an axis; less than 0 takes away.
+Width = tuple[int, int]
 
 
 def pad(ctx: NodeContext) -> relax.Expr:
@@ -36,8 +40,15 @@ def pad(ctx: NodeContext) -> relax.Expr:
     axes = ctx.static(3) if ctx.has(3) else list(range(rank))
     if known is not None and not any(known):
         return data  # windows of attention that fit the map
-    if known is not None and axes is not None and min(known, default=0) >= 0 and mode == "constant":
-        return _constant(ctx, data, known, [a % rank for a in axes], fill)
+    if known is not None and axes is not None:
+        width = _widths(known, axes, rank)
+        if mode == "constant" and min(known, default=0) >= 0:
+            return _constant(ctx, data, width, fill)
+        if _leaves_elements(shape, width):
+            if mode == "constant":
+                grown = [(max(low, 0), max(high, 0)) for low, high in width]
+                return _constant(ctx, _cropped(ctx, data, width), grown, fill)
+            return _repeated(ctx, data, width, mode)
     pads = as_vector(ctx, 1)
     listed = as_vector(ctx, 3) if ctx.has(3) else constant(np.arange(rank, dtype=np.int64))
     count = int(dims(listed)[0])
@@ -85,16 +96,61 @@ def _folded(position: Any, size: Any, mode: str) -> Any:
     return tirx.Select(phase < size, phase, period - phase)
 
 
+def _widths(pads: list[int], axes: list[int], rank: int) -> list[Width]:
+    """What is added to every axis."""
+    width = [(0, 0)] * rank
+    for k, axis in enumerate(axes):
+        width[axis % rank] = pads[k], pads[len(axes) + k]
+    return width
+
+
+def _leaves_elements(shape: list[Any], width: list[Width]) -> bool:
+    """Whether axes that are padded have known sizes, and crops leave some of the old elements."""
+    return all(
+        isinstance(n, tirx.IntImm) and int(n) + min(low, 0) + min(high, 0) > 0
+        for n, (low, high) in zip(shape, width)
+        if (low, high) != (0, 0)
+    )
+
+
+def _cropped(ctx: NodeContext, data: relax.Expr, width: list[Width]) -> relax.Expr:
+    """The data without what negative pads take away."""
+    cut = [(a, -low, -high) for a, (low, high) in enumerate(width) if min(low, high) < 0]
+    ends = [int(dims(data)[a]) - max(high, 0) for a, _, high in cut]
+    starts = [max(low, 0) for _, low, _ in cut]
+    return ctx.bb.emit(relax.op.strided_slice(data, [a for a, _, _ in cut], starts, ends))
+
+
+def _repeated(ctx: NodeContext, data: relax.Expr, width: list[Width], mode: str) -> relax.Expr:
+    """Borders of known width from the data: every axis is resized by a table of positions.
+
+    The last axis first: the kernels for resizing take two axes in this order.
+    """
+    for axis, (low, high) in reversed(list(enumerate(width))):
+        if (low, high) != (0, 0):
+            size = int(dims(data)[axis])
+            table = _folded_known(np.arange(-low, size + high), size, mode)
+            data = gathered(ctx, data, constant(table), axis)
+    return data
+
+
+def _folded_known(positions: np.ndarray, size: int, mode: str) -> np.ndarray:
+    """`_folded`, of numbers."""
+    if mode == "edge":
+        return np.asarray(np.clip(positions, 0, size - 1))
+    if mode == "wrap":
+        return np.asarray(positions % size)
+    period = max(2 * (size - 1), 1)
+    phase = positions % period
+    return np.asarray(np.where(phase < size, phase, period - phase))
+
+
 def _constant(
-    ctx: NodeContext, data: relax.Expr, pads: list[int], axes: list[int], fill: relax.Expr
+    ctx: NodeContext, data: relax.Expr, width: list[Width], fill: relax.Expr
 ) -> relax.Expr:
     """The usual case, as an operator that passes know."""
-    rank = len(dims(data))
-    width = [0] * (2 * rank)
-    for k, axis in enumerate(axes):
-        width[2 * axis], width[2 * axis + 1] = pads[k], pads[len(axes) + k]
     if not isinstance(fill, GenericConst) or dtype(data) == "bool":
-        before, after = width[::2], width[1::2]
+        before, after = zip(*width) if width else ((), ())
 
         def compute(x: te.Tensor, fill: te.Tensor) -> te.Tensor:
             new = [n + a + b for n, a, b in zip(x.shape, before, after)]
@@ -108,7 +164,8 @@ def _constant(
             return te.compute(new, element, name="pad")
 
         return ctx.emit_te(compute, data, fill)
-    return relax.op.nn.pad(data, width, "constant", float(fill.value.numpy().reshape(-1)[0]))
+    value = float(fill.value.numpy().reshape(-1)[0])
+    return relax.op.nn.pad(data, [n for both in width for n in both], "constant", value)
 
 
 CONVERTERS: dict[str, Converter] = {"Pad": pad}

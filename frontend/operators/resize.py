@@ -282,13 +282,19 @@ def _nearest(
 
         return te.compute(at.shape, element, name="nearest")
 
+    positions = ctx.emit_te(index, at, scales, dims(data)[axis], name="resize_indices")
+    return gathered(ctx, data, positions, axis)
+
+
+def gathered(ctx: NodeContext, data: relax.Expr, positions: relax.Expr, axis: int) -> relax.Expr:
+    """The elements at these positions of an axis, which must be inside of it."""
+
     def compute(x: te.Tensor, index: te.Tensor) -> te.Tensor:
         shape = [*list(x.shape)[:axis], index.shape[0], *list(x.shape)[axis + 1 :]]
         return te.compute(
             shape, lambda *i: x(*i[:axis], index[i[axis]], *i[axis + 1 :]), name="resize"
         )
 
-    positions = ctx.emit_te(index, at, scales, dims(data)[axis], name="resize_indices")
     return _described(ctx, ctx.emit_te(compute, data, positions), axis)
 
 

@@ -193,3 +193,35 @@ def test_padding_by_nothing_computes_nothing(tmp_path: Path, mode: str) -> None:
     )
     assert "pad" not in from_onnx(model).mod["main"].script()
     agree(model, tmp_path / "a.rxc", x=floats(2, 3))
+
+
+def test_borders_of_known_width_have_known_sizes(tmp_path: Path) -> None:
+    # Whatever computes the pads from constants; PyTorch reverses and transposes them.
+    model = onnx_model(
+        """g (float[n,3,9,20] x, int64[n,4] k) => (float[a,b,c,d] reflected,
+                float[e,f,h,i] repeated, float[j,l,m,o] wrapped, float[p,q,r,s] cropped,
+                float[t,u,v,w] mixed, int64[z,y] last) {
+            pairs = Reshape(pads, two)  pads64 = Reshape(pairs, flat)
+            reflected = Pad<mode="reflect">(x, pads64)
+            repeated = Pad<mode="edge">(x, around)
+            wrapped = Pad<mode="wrap">(x, pads64)
+            cropped = Pad(x, crops)
+            mixed = Pad<mode="reflect">(x, crops)
+            last = Pad<mode="edge">(k, one, , axis)
+        }""",
+        pads=np.array([0, 0, 3, 2, 0, 0, 1, 17]),
+        two=np.array([-1, 2]),
+        flat=np.array([-1]),
+        around=np.array([0, 1, 2, 0, 0, 2, 0, 3]),
+        crops=np.array([0, 0, -2, 3, 0, 0, 1, -4]),
+        one=np.array([1, 2]),
+        axis=np.array([-1]),
+        opset=19,
+    )
+    mod = from_onnx(model).mod
+    assert "pad_amounts" not in mod["main"].script()
+    sizes = [[int(d) for d in field.shape.values[1:]] for field in mod["main"].ret_ty.fields]
+    assert sizes[0] == sizes[2] == [3, 13, 39]
+    assert sizes[3] == sizes[4] == [3, 8, 19]
+    feed = {"x": floats(2, 3, 9, 20), "k": np.arange(8).reshape(2, 4)}
+    agree(model, tmp_path / "a.rxc", **feed)
