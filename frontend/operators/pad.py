@@ -118,7 +118,9 @@ def _cropped(ctx: NodeContext, data: relax.Expr, width: list[Width]) -> relax.Ex
     cut = [(a, -low, -high) for a, (low, high) in enumerate(width) if min(low, high) < 0]
     ends = [int(dims(data)[a]) - max(high, 0) for a, _, high in cut]
     starts = [max(low, 0) for _, low, _ in cut]
-    return ctx.bb.emit(relax.op.strided_slice(data, [a for a, _, _ in cut], starts, ends))
+    return ctx.bb.emit(
+        relax.op.strided_slice(data, [a for a, _, _ in cut], starts, ends, [1] * len(cut))
+    )
 
 
 def _repeated(ctx: NodeContext, data: relax.Expr, width: list[Width], mode: str) -> relax.Expr:

@@ -97,8 +97,11 @@ def static_shape(expr: relax.Expr) -> tuple[int, ...] | None:
 
 
 def _slice(source: Strided, call: relax.Call, shape: tuple[int, ...]) -> Strided | None:
-    axes, begin, _, step = (_numbers(arg) for arg in call.args[1:5])
-    if axes is None or begin is None or step is None or any(s < 1 for s in step):
+    axes, begin, _, *steps = (_numbers(arg) for arg in call.args[1:])
+    if axes is None or begin is None:
+        return None
+    step = steps[0] if steps else [1] * len(axes)  # they may be left out
+    if step is None or any(s < 1 for s in step):
         return None
     offset, strides = source.offset, list(source.strides)
     for axis, first, by in zip(axes, begin, step):
