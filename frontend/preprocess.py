@@ -15,6 +15,7 @@ this into the first convolution's read of its input.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -125,6 +126,8 @@ def _numbers(text: str) -> tuple[float, ...]:
     for part in text.split(":"):
         above, _, below = part.partition("/")
         found.append(float(above) / float(below or 1))
+    if not all(map(math.isfinite, found)):
+        raise ValueError("it must be finite")
     return tuple(found)
 
 

@@ -93,6 +93,14 @@ def test_the_output_is_checked_first(tmp_path: Path) -> None:
         require_writable(tmp_path / "nosuch" / "a.rxc")
 
 
+def test_the_model_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"the user's")
+    with pytest.raises(OptionError, match="is the model itself; give another name with `-o`"):
+        relaxc.compile(path, tmp_path / "." / "model.onnx")
+    assert path.read_bytes() == b"the user's"
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_args: False)  # root may write everywhere
     with pytest.raises(OutputError, match=r"folder `.*` is not writable"):

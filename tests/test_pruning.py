@@ -172,7 +172,8 @@ def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--recover", "a.npz"), "`--recover`, `--samples`, `--sensitivity`, `--keep` go with"),
+        (("--recover", "a.npz"), "`--recover` goes with `--prune`; with a recipe"),
+        (("--scope", "global"), "`--scope` goes with `--prune`"),
         (("--prune", "macs=0.5", "--importance", "wanda"), "`--importance wanda` needs samples"),
         (("--prune", "macs=0.5", "--distill", "3"), "`--distill` needs samples"),
         (("--distill", "3"), "`--distill` goes with `--prune` or `--quantize`"),
@@ -180,8 +181,8 @@ def test_weights_judged_by_samples_need_samples(tmp_path: Path) -> None:
             ("--quantize", "int4-weights", "--distill", "3"),
             "needs samples; give them with `--recover` or `--calibrate`",
         ),
-        (("--prune", "macs=0.5", "--augment", "flip"), "go with `--distill`"),
-        (("--prune", "macs=0.5", "--logits", "y"), "go with `--distill`"),
+        (("--prune", "macs=0.5", "--augment", "flip"), "`--augment` goes with `--distill`"),
+        (("--prune", "macs=0.5", "--distill-batch", "8"), "`--distill-batch` goes with"),
         (("--prune", "macs=0.5", "--round-to", "x"), "is neither `auto` nor a number"),
         (("--prune", "macs=1.5"), "must be between 0 and 1, not 1.5"),
         (("--prune", "macs=0.5", "--prune", "params=0.5"), "channels can be pruned in one way"),

@@ -15,7 +15,7 @@ from relaxc import manifest, program, tvm_patches
 from relaxc.artifact import Manifest, write_artifact
 from relaxc.calibrate import CalibrationData
 from relaxc.emitting import build, write
-from relaxc.errors import OutputError
+from relaxc.errors import OptionError, OutputError
 from relaxc.frontend.importer import ImportedProgram
 from relaxc.gate.speed_gate import GateReport
 from relaxc.options import CompileOptions, Diagnostics
@@ -121,7 +121,7 @@ def compile_for(
     """`compile`, for a backend that is there: with tuning records of the caller's choice."""
     diagnostics = diagnostics or Diagnostics()
     output = Path(output)
-    require_writable(output)
+    require_writable(output, model)
     clock = _Clock(diagnostics.on_phase)
     runner = PassRunner(diagnostics)
     if options.tensor_parallel > 1:
@@ -213,11 +213,16 @@ def _compile_divided(
     return CompileResult(output, written, tuple(runner.records), clock.laps, warnings)
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, *models: str | os.PathLike[str] | onnx.ModelProto) -> None:
     """Fail before the work, not after it, when the result has nowhere to go.
+
+    Args:
+        path: what will be written.
+        models: what it is made of, and must stay.
 
     Raises:
         OutputError: `path` is a folder or a device, or its folder is missing or read-only.
+        OptionError: it is one of the models.
     """
     if path.is_dir():
         raise OutputError(f"cannot write `{path}`: it is a folder; give a file name")
@@ -227,6 +232,9 @@ def require_writable(path: Path) -> None:
         raise OutputError(f"cannot write `{path}`: folder `{path.parent}` does not exist")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"cannot write `{path}`: folder `{path.parent}` is not writable")
+    files = (Path(model) for model in models if not isinstance(model, onnx.ModelProto))
+    if path.exists() and any(file.exists() and path.samefile(file) for file in files):
+        raise OptionError(f"`{path}` is the model itself; give another name with `-o`")
 
 
 class _Clock:

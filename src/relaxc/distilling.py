@@ -16,7 +16,7 @@ from relaxc.calibrate import CalibrationData, recovery_samples
 from relaxc.compiler import require_writable
 from relaxc.emitting import run_piece
 from relaxc.errors import OptionError
-from relaxc.exporting import require_other_file, save_model
+from relaxc.exporting import save_model
 from relaxc.frontend.export.exporter import to_onnx
 from relaxc.frontend.importer import ImportedModel, from_onnx
 from relaxc.manifest import describe_inputs
@@ -77,8 +77,7 @@ def distill(
     """
     options, diagnostics = options or DistillOptions(), diagnostics or Diagnostics()
     output = Path(output)
-    require_writable(output)
-    require_other_file(output, student)
+    require_writable(output, teacher, student)
     diagnostics.on_phase("import")
     taught = from_onnx(student, input_shapes, keeps_source=True)
     master = from_onnx(teacher, input_shapes)

@@ -89,8 +89,8 @@ def export(
     """
     options, diagnostics = options or CompileOptions(), diagnostics or Diagnostics()
     output = Path(output)
-    require_writable(output)
-    _require_exportable(options, model, output)
+    require_writable(output, model)
+    _require_exportable(options)
     if is_calibrated(options) and calibration_data is None:
         raise OptionError("quantization needs calibration data; give samples of real inputs")
     require_samples(options, recovery_data is not None)
@@ -180,9 +180,7 @@ def _move_out(tensors: Mapping[str, onnx.TensorProto], path: Path) -> None:
             offset += len(data)
 
 
-def _require_exportable(
-    options: CompileOptions, model: str | os.PathLike[str] | onnx.ModelProto, output: Path
-) -> None:
+def _require_exportable(options: CompileOptions) -> None:
     if options.quantize is not None and options.quantize.scheme == "int8-dynamic":
         raise OptionError(
             "`int8-dynamic` finds ranges as our kernels run, which ONNX cannot say; export with "
@@ -192,17 +190,6 @@ def _require_exportable(
         raise OptionError(
             f"precision `{options.precision}` is about kernels; a model is exported in float32"
         )
-    require_other_file(output, model)
-
-
-def require_other_file(output: Path, model: str | os.PathLike[str] | onnx.ModelProto) -> None:
-    """Keep the user's model.
-
-    Raises:
-        OptionError: it is what would be written over.
-    """
-    if not isinstance(model, onnx.ModelProto) and output.exists() and output.samefile(model):
-        raise OptionError(f"`{output}` is the model itself; give another name with `-o`")
 
 
 def _size(tensor: onnx.TensorProto) -> int:

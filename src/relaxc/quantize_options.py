@@ -100,8 +100,10 @@ class QuantizeOptions:
             raise OptionError(f"group_size must be a multiple of 8, not {self.group_size}")
         if self.group_size is not None and self.scheme == "int8":
             raise OptionError("group_size is for schemes that round weights only, or dynamically")
-        if self.most_noise is not None and not self.most_noise > 0:
-            raise OptionError(f"most_noise must be positive, not {self.most_noise:g}")
+        if self.most_noise is not None and not 0 < self.most_noise <= 1:
+            raise OptionError(
+                f"most_noise is a share of the signal, in (0, 1], not {self.most_noise:g}"
+            )
         if self.least_sqnr_db is not None and math.isnan(self.least_sqnr_db):
             raise OptionError("least_sqnr_db must be a number of decibels, not nan")
         if self.distill is not None and self.scheme == "fp8-weights":

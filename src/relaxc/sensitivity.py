@@ -100,7 +100,7 @@ def analyze(
         OutputError: the file cannot be written.
     """
     options, output = options or SensitivityOptions(), Path(output)
-    require_writable(output)
+    require_writable(output, model)
     on_phase("import")
     imported = from_onnx(model, options.input_shapes)
     samples = recovery_samples(describe_inputs(imported), data)

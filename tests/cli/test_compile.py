@@ -173,14 +173,18 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--quantize", "int8"], "`--quantize int8` needs calibration data"),
-        (["--calibrate", "data.npz"], "go with `--quantize`"),
+        (["--calibrate", "data.npz"], "`--calibrate` goes with `--quantize`"),
+        (["--no-speed-gate"], "speed-gate` goes with `--quantize`"),
         (["--quantize", "int8", "--calibrate", "data.npz"], "`data.npz` does not exist"),
         (["--quantize", "int8", "--correct", "bais"], "unknown correction `bais` (did you mean"),
         (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),
-        (["--group-size", "32"], "go with `--quantize`"),
-        (["--quantize", "int8-dynamic", "--most-noise", "0"], "most_noise must be positive, not 0"),
+        (["--group-size", "32"], "`--group-size` goes with `--quantize`"),
+        (
+            ["--quantize", "int8-dynamic", "--most-noise", "0"],
+            "most_noise is a share of the signal",
+        ),
         (["--quantize", "int8-dynamic", "--least-sqnr", "nan"], "must be a number of decibels"),
-        (["--recover", "data.npz"], "a recipe gets its samples by `--calibrate`"),
+        (["--recover", "data.npz"], "with a recipe, give samples with `--calibrate`"),
         (["--try-exclusions"], "`--try-exclusions` go with `--quantize int8`"),
     ],
 )

@@ -90,6 +90,7 @@ def test_readers_in_branches_see_the_prepared_image(tmp_path: Path) -> None:
         ("resize=3y4", r"cannot read `resize=3y4` in preprocessing: write `256` or `256x320`"),
         ("layout=CHWN", "cannot read `layout=CHWN` in preprocessing: it is none of NHWC, NCHW"),
         ("scale=1/0", "cannot read `scale=1/0` in preprocessing"),
+        ("mean=nan", "cannot read `mean=nan` in preprocessing: it must be finite"),
         ("std=0", "cannot read `std=0` in preprocessing: it must be positive"),
         ("mean=.5,std=.5", r"the mean in preprocessing is that of images in \[0, 1\]"),
     ],

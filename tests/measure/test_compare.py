@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -71,7 +73,9 @@ def test_anything_agrees_with_itself(array: np.ndarray) -> None:
     assert compare("y", array, array.copy(), T).is_ok
 
 
-@pytest.mark.parametrize("wrong", [{"atol": -1.0}, {"rtol": -1.0}, {"cos": 2.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"atol": -1.0}, {"atol": math.inf}, {"rtol": math.nan}, {"cos": 2.0}]
+)
 def test_tolerances_are_validated(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError, match="must"):
         Tolerance(**wrong)

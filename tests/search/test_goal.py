@@ -45,3 +45,8 @@ def test_limits_are_positive() -> None:
         Goal(max_latency_ms=0)
     with pytest.raises(OptionError, match="must not be negative"):
         MaxDrop(-0.1)
+    with pytest.raises(
+        OptionError, match="must be below 100 % of the float model's score, not 200%"
+    ):
+        MaxDrop.parse("200%")
+    assert MaxDrop.parse("200pt").amount == 2  # of PSNR in decibels, for instance

@@ -187,6 +187,8 @@ def test_a_function_of_the_users(conv_onnx: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (lambda: SearchOptions(time_budget_s=0), "time budget must be positive"),
+        (lambda: SearchOptions(seed=-1), "seed must not be negative, not -1"),
+        (lambda: SearchOptions(threads=0), "at least one thread, not 0"),
         (
             lambda: SearchOptions(compile=CompileOptions(quantize=QuantizeOptions())),
             "chooses precision and quantization itself",

@@ -150,6 +150,8 @@ def test_options_that_make_no_sense(model: Path, tmp_path: Path) -> None:
         relaxc.TuneOptions(trials=-1)
     with pytest.raises(OptionError, match="time budget must not be negative"):
         relaxc.TuneOptions(time_budget_s=-1)
+    with pytest.raises(OptionError, match="seed must not be negative, not -1"):
+        relaxc.TuneOptions(seed=-1)
     with pytest.raises(OptionError, match="no kernel of the model fits `--tasks`; there are `conv"):
         dry_run(model, relaxc.TuneOptions(tasks=("lstm",), records=tmp_path / "r.jsonl"))
     with pytest.raises(OptionError, match="is no regular expression"):

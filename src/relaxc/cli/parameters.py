@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -227,13 +227,33 @@ def refuse_compiling(reason: str) -> None:
     Raises:
         OptionError: one is.
     """
+    for name in _given(_COMPILING):
+        raise OptionError(f"`{name}` is for models that are compiled first; {reason}")
+
+
+def refuse_alone(names: Collection[str], main: str) -> None:
+    """Fail where an option is given without the one that it belongs to.
+
+    Args:
+        names: parameters that mean nothing alone.
+        main: what they go with.
+
+    Raises:
+        OptionError: one is given.
+    """
+    for name in _given(names):
+        raise OptionError(f"`{name}` goes with {main}")
+
+
+def _given(names: Collection[str]) -> list[str]:
+    """Those of the current command's parameters that the user has given, as they are spelled."""
     context = click.get_current_context()
-    for option in context.command.params:
-        if option.name not in _COMPILING:
-            continue
-        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-            name = max(option.opts, key=len)
-            raise OptionError(f"`{name}` is for models that are compiled first; {reason}")
+    return [
+        max((*option.opts, *option.secondary_opts), key=len)
+        for option in context.command.params
+        if option.name in names
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:

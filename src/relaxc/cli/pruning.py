@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import click
 
-from relaxc.cli.parameters import BATCH, LOGITS, PATH, stacked
+from relaxc.cli.parameters import BATCH, LOGITS, PATH, refuse_alone, stacked
 from relaxc.errors import OptionError
 from relaxc.options import (
     AUGMENTATIONS,
@@ -100,6 +100,10 @@ pruning = stacked(
     ),
 )
 
+_NOT_ALONE = frozenset(
+    {"importance", "scope", "round_to", "keep", "recover", "samples", "sensitivity"}
+)
+
 
 def read_pruning(
     options: CompileOptions,
@@ -119,12 +123,8 @@ def read_pruning(
     Raises:
         OptionError: they do not fit together.
     """
-    given = any(value is not None for value in (recover, samples, sensitivity))
-    if not prune and (given or keep):
-        raise OptionError(
-            "`--recover`, `--samples`, `--sensitivity`, `--keep` go with `--prune`; a recipe gets "
-            "its samples by `--calibrate`"
-        )
+    if not prune:
+        refuse_alone(_NOT_ALONE, "`--prune`; with a recipe, give samples with `--calibrate`")
     curves: dict[str, dict[float, float]] = {}
     if sensitivity is not None:
         scope = "sensitivity"

@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from relaxc.cli.parameters import PATH, stacked
+from relaxc.cli.parameters import PATH, refuse_alone, stacked
 from relaxc.errors import OptionError
 from relaxc.options import (
     CALIBRATION_METHODS,
@@ -118,6 +118,11 @@ quantizing = stacked(
     ),
 )
 
+_NOT_ALONE = frozenset(
+    {"group_size", "calibrate", "calibration", "correct", "least_sqnr", "most_noise"}
+    | {"per_channel", "symmetric", "exclude", "speed_gate"}
+)
+
 
 def read_quantizing(
     options: CompileOptions,
@@ -142,8 +147,8 @@ def read_quantizing(
         OptionError: they do not fit together.
     """
     if quantize is None:
-        if exclude or group_size is not None or (calibrate is not None and recipe is None):
-            raise OptionError("`--calibrate`, `--exclude` and `--group-size` go with `--quantize`")
+        alone = _NOT_ALONE if recipe is None else _NOT_ALONE - {"calibrate"}
+        refuse_alone(alone, "`--quantize`")
         return options
     quantization = QuantizeOptions(
         scheme=quantize,

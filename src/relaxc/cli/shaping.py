@@ -104,8 +104,10 @@ def read_shaping(
         if recover is None and (prune or calibrate is None):
             instead = "" if prune else " or `--calibrate`"
             raise OptionError(f"`--distill` needs samples; give them with `--recover`{instead}")
-    elif augment or logits or checkpoint is not None:
-        raise OptionError("`--augment`, `--logits` and `--checkpoint` go with `--distill`")
+    else:
+        parameters.refuse_alone(
+            ("learning_rate", "batch", "augment", "logits", "checkpoint"), "`--distill`"
+        )
     options = pruning.read_pruning(
         options,
         prune=prune,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -55,8 +56,8 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.number < 1 or self.streams < 1:
             raise OptionError("iterations, number and streams must be at least 1")
-        if self.warmup_ms < 0 or self.duration_s < 0:
-            raise OptionError("warmup and duration must not be negative")
+        if not (0 <= self.warmup_ms < math.inf and 0 <= self.duration_s < math.inf):
+            raise OptionError("warmup and duration must not be negative or infinite")
         if not all(0 < p <= 100 for p in self.percentiles):
             raise OptionError("percentiles must lie between 0 and 100")
 

@@ -31,8 +31,8 @@ class Tolerance:
     cos: float = 0.9999
 
     def __post_init__(self) -> None:
-        if self.atol < 0 or self.rtol < 0:
-            raise OptionError("atol and rtol must not be negative")
+        if not (0 <= self.atol < math.inf and 0 <= self.rtol < math.inf):
+            raise OptionError("atol and rtol must not be negative or infinite")
         if not -1 <= self.cos <= 1:
             raise OptionError(f"cos must lie between -1 and 1, not {self.cos}")
 

@@ -50,6 +50,10 @@ class FeedOptions:
     fill_mode: FillMode = "random"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise OptionError(f"the seed must not be negative, not {self.seed}")
+
     def feed(self, inputs: Iterable[TensorInfo]) -> dict[str, np.ndarray]:
         """Read or make up the inputs of a model.
 

@@ -23,6 +23,11 @@ class MaxDrop:
     def __post_init__(self) -> None:
         if not 0 <= self.amount < float("inf"):
             raise OptionError(f"the accuracy that may be lost must not be negative: {self.amount}")
+        if self.is_relative and self.amount >= 1:
+            raise OptionError(
+                f"the accuracy that may be lost must be below 100 % of the float model's score, "
+                f"not {self}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> MaxDrop:
@@ -63,8 +68,8 @@ class Goal:
 
     def __post_init__(self) -> None:
         for limit in (self.max_latency_ms, self.max_size_bytes):
-            if limit is not None and not limit > 0:
-                raise OptionError("limits of latency and size must be positive")
+            if limit is not None and not 0 < limit < float("inf"):
+                raise OptionError("limits of latency and size must be positive numbers")
 
 
 _SIZES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}

@@ -90,7 +90,7 @@ def optimize(
     """
     options = options or SearchOptions()
     output, model = Path(output), Path(model)
-    require_writable(output)
+    require_writable(output, model)
     feeds, sha256 = feeds_of(model, data, options.compile)
     dataset = split(feeds, labels, options.seed)
     search = Search(model, sha256, output, dataset, labels is not None, options)

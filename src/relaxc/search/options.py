@@ -44,6 +44,10 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if not self.time_budget_s > 0:
             raise OptionError("the time budget must be positive")
+        if self.seed < 0:
+            raise OptionError(f"the seed must not be negative, not {self.seed}")
+        if self.threads is not None and self.threads < 1:
+            raise OptionError(f"there must be at least one thread, not {self.threads}")
         if self.compile.quantize is not None or self.compile.precision != "float32":
             raise OptionError("the search chooses precision and quantization itself")
         if self.metric is not None and self.evaluate is not None:

@@ -51,8 +51,10 @@ class TuneOptions:
     def __post_init__(self) -> None:
         if self.trials is not None and self.trials < 0:
             raise OptionError(f"trials must not be negative, not {self.trials}")
-        if self.time_budget_s < 0:
+        if not self.time_budget_s >= 0:
             raise OptionError("the time budget must not be negative")
+        if self.seed < 0:
+            raise OptionError(f"the seed must not be negative, not {self.seed}")
         if self.threads is not None and self.threads < 1:
             raise OptionError(f"there must be at least one thread, not {self.threads}")
         if (self.rpc_tracker is None) != (not self.rpc_key):
