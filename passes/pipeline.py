@@ -11,6 +11,7 @@ from typing import Protocol
 from relaxc.layout import Element, Precision
 from relaxc.passes.base import Pass
 from relaxc.passes.canonicalize.chain_pools import ChainPools
+from relaxc.passes.canonicalize.commute_averages import CommuteAverages
 from relaxc.passes.canonicalize.decompose_batch_norm import DecomposeBatchNorm
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
@@ -114,6 +115,8 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         # Weights change their shape: before anything measures, prunes or rounds them.
         FoldSpaceToDepth(),
         ChainPools(),
+        # After batch norms, which fold into a convolution before an average, are weights.
+        CommuteAverages(),
         EliminateCommonSubexpressions(),
         EliminateDeadCode(),
         SinkPermute(),
