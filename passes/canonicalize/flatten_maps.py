@@ -9,7 +9,8 @@ Before:                                      After:
 
 Fires when: 1. it is a convolution (transposed or not) or a 1-D pooling, whose weights are constant
                and whose dimensions but the batch are static;
-            2. or an elementwise operator or a concatenation of channels that follows one.
+            2. or an elementwise operator or a concatenation of channels that follows one; what else
+               an elementwise operator reads gets its 2-D form, where that moves nothing (lines).
 Between such operators tensors stay in their 2-D form (see `map_forms`).
 Exact | volumes: products are summed in another order.
 Must run after: fold-batch-norm, which knows convolutions of any rank. Must run before: group-ops.
@@ -127,7 +128,7 @@ class _Rewriter:
         if not isinstance(arg.ty, relax.TensorType) or arg.ty.ndim == 0:
             return arg
         if not isinstance(arg, GenericConst):
-            return None
+            return self._data(arg)[0] if form == Line() and arg.ty.ndim == form.rank else None
         array = arg.value.numpy()
         array = array.reshape((1,) * (form.rank - array.ndim) + array.shape)
         flat = form.constant(array)

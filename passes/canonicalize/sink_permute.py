@@ -28,8 +28,12 @@ from relaxc.passes.blocks import rewrite_functions
 
 ELEMENTWISE = frozenset(
     f"relax.{op}"
-    for op in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "clip", "sigmoid")
-) | {"relax.nn.relu", "relax.nn.gelu", "relax.nn.silu", "relax.tanh", "relax.erf", "relax.exp"}
+    for op in (
+        *("add", "subtract", "multiply", "divide", "maximum", "minimum", "clip", "sigmoid"),
+        *("tanh", "erf", "exp", "abs", "negative", "sqrt"),
+        *("nn.relu", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.softplus"),
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-from builders import relu_model
+from builders import onnx_model, relu_model
 
 import relaxc
 from relaxc.errors import InputError, ModelError, OptionError
@@ -42,6 +44,21 @@ def test_openvino_computes_the_same(conv_artifact: Path, conv_onnx: Path) -> Non
     result = race([conv_artifact, conv_onnx], QUICK, rounds=1)
     (lap,) = (lap for lap in result.laps if lap.engine == "OpenVINO f32")
     assert lap.max_rel < 1e-5
+
+
+def test_outputs_keep_their_names_in_openvino(tmp_path: Path) -> None:
+    """Nothing is added: the sum is the product, under both names."""
+    pytest.importorskip("openvino")
+    source, artifact = tmp_path / "m.onnx", tmp_path / "m.rxc"
+    model = onnx_model(
+        "g (float[1,4] x) => (float[1,3] y) { a = MatMul(x, w)  y = Add(a, zeros) }",
+        w=np.ones((4, 3), np.float32),
+        zeros=np.zeros(3, np.float32),
+    )
+    onnx.save(model, source)
+    relaxc.compile(model, artifact)
+    laps = race([artifact, source], QUICK, rounds=1).laps
+    assert [lap.max_rel < 1e-2 for lap in laps] == [True] * 4
 
 
 def test_signals_still_arrive(conv_artifact: Path, conv_onnx: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from relaxc import __version__
 from relaxc.errors import ModelError, RelaxcError
@@ -100,7 +101,9 @@ def openvino_contender(
 
     with kept_signal_stack():
         executable = _refusing("OpenVINO", path, compiled)
-    names = [output.any_name for output in executable.outputs]
+    # Simplified away, a tensor leaves its name to another, which then has several.
+    results = {o.name for o in onnx.load(path, load_external_data=False).graph.output}
+    names = [min(output.names & results) for output in executable.outputs]
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(streams):
         idle.put(executable.create_infer_request())
@@ -109,8 +112,8 @@ def openvino_contender(
         request = idle.get()
         try:
             # Shared outputs would be overwritten by the next call of the request.
-            results = request.infer(dict(feed), share_inputs=True, share_outputs=streams == 1)
-            return {name: results[i] for i, name in enumerate(names)}
+            arrays = request.infer(dict(feed), share_inputs=True, share_outputs=streams == 1)
+            return {name: arrays[i] for i, name in enumerate(names)}
         finally:
             idle.put(request)
 

@@ -33,11 +33,22 @@ from relaxc.targets.llvm.kernels.view import View
 
 # A 7x7 kernel's at a distance of three.
 _MOST_EDGE_TAPS = 7 * (3 + 3)
+# Rows of tiles that are too few for several cores, tasks that are enough then, and the work from
+# which waking another thread pays.
+_FEW_ROWS, _ENOUGH, _LEAST_MACS = 4, 8, 1 << 20
 
 
 def can_skip_edges(spec: ConvSpec) -> bool:
     """Whether data need no border: tiles at the edges are written out, tap by tap."""
     return spec.kernel[1] * (spec.padding[1] + spec.padding[3]) <= _MOST_EDGE_TAPS
+
+
+def cuts(spec: ConvSpec, tile: Tile, groups: int) -> int:
+    """Into how many parts rows are cut: one, where `groups` of blocks are enough for all cores."""
+    rows = groups * spec.out_height * (spec.batch if isinstance(spec.batch, int) else 1)
+    if rows >= _FEW_ROWS or spec.macs < _LEAST_MACS:
+        return 1
+    return max(1, min(_ENOUGH // rows, spec.out_width // tile.columns))
 
 
 def pack_weights(
@@ -61,6 +72,10 @@ def pack_weights(
         for i in range(0, depth, lanes)
     ]
     return np.ascontiguousarray(np.concatenate(parts, 1))
+
+
+# Which part of a row, and into how many it is cut.
+Part = tuple[Expr, int]
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,9 @@ class Writer:
         b, spec, tile = self.b, self.spec, self.tile
         full, rest = channel_groups(spec, tile, b.lanes)
         if full:
-            with b.parallel(spec.batch * full * spec.out_height) as t:
+            count = cuts(spec, tile, full)
+            with b.parallel(spec.batch * full * spec.out_height * count) as t:
+                t, part = self._part(t, count)
                 n, t = self._image(t, full * spec.out_height)
                 if tile.rows_outer:
                     h, group = b.let(t // full), b.let(t % full)
@@ -130,30 +147,55 @@ class Writer:
                     h = b.let(line // full * rows + t % rows)
                 else:
                     group, h = b.let(t // spec.out_height), b.let(t % spec.out_height)
-                self.row(n, b.let(group * tile.blocks), tile.blocks, h)
+                self.row(n, b.let(group * tile.blocks), tile.blocks, h, part=part)
         if rest:
-            with b.parallel(spec.batch * spec.out_height) as t:
+            count = cuts(spec, tile, 1)
+            with b.parallel(spec.batch * spec.out_height * count) as t:
+                t, part = self._part(t, count)
                 n, h = self._image(t, spec.out_height)
-                self.row(n, index(full * tile.blocks), rest, h, tile.pairs)
+                self.row(n, index(full * tile.blocks), rest, h, tile.pairs, part)
+
+    def _part(self, t: Index, cuts: int) -> tuple[Index, Part | None]:
+        """The row of a task, and which part of it is meant."""
+        return (t, None) if cuts == 1 else (self.b.let(t // cuts), (self.b.let(t % cuts), cuts))
 
     def _image(self, t: Index, size: int) -> tuple[Index, Index]:
         if isinstance(self.spec.batch, int) and self.spec.batch == 1:
             return 0, t
         return self.b.let(t // size), self.b.let(t % size)
 
-    def row(self, n: Index, first: Index, count: int, h: Index, pairs: bool = False) -> None:
-        """A row of `count` channel blocks from `first` on."""
-        for i in range(count):
-            self.y.zero_row_border(self.b, n, first + i, self.placement.row(h))
+    def row(
+        self,
+        n: Index,
+        first: Index,
+        count: int,
+        h: Index,
+        pairs: bool = False,
+        part: Part | None = None,
+    ) -> None:
+        """A row of `count` channel blocks from `first` on, or a part of it."""
+        b = self.b
+        is_first, is_last = (None, None) if part is None else (part[0] < 1, part[0] >= part[1] - 1)
+        with b.when(is_first):
+            for i in range(count):
+                self.y.zero_row_border(b, n, first + i, self.placement.row(h))
         for start, size, tiles in even_tiles(self.spec.out_width, self.tile.columns):
             ends = [start + t * size for t in range(tiles) if self._crosses(start + t * size, size)]
             left = [w for w in ends if w - start == ends.index(w) * size]
-            for w in left:
-                self._tile(n, first, count, h, index(w), size, pairs, outside=w)
-            with self.b.loop(tiles - len(ends)) as t:
-                self._tile(n, first, count, h, t * size + start + len(left) * size, size, pairs)
-            for w in ends[len(left) :]:
-                self._tile(n, first, count, h, index(w), size, pairs, outside=w)
+            with b.when(is_first if left else None):
+                for w in left:
+                    self._tile(n, first, count, h, index(w), size, pairs, outside=w)
+            low: Index = 0
+            number: Index = tiles - len(ends)
+            if part is not None:
+                low = b.let(part[0] * number // part[1])
+                number = b.let((part[0] + 1) * (tiles - len(ends)) // part[1] - low)
+            with b.loop(number) as t:
+                w = (t + low) * size + start + len(left) * size
+                self._tile(n, first, count, h, w, size, pairs)
+            with b.when(is_last if ends[len(left) :] else None):
+                for w in ends[len(left) :]:
+                    self._tile(n, first, count, h, index(w), size, pairs, outside=w)
 
     def _crosses(self, w: int, columns: int) -> bool:
         """Whether taps of a tile lie beside the map, where no border is."""

@@ -55,8 +55,43 @@ class OpenLength:
         return gv
 
 
+@I.ir_module
+class Residual:
+    @R.function
+    def main(x: R.Tensor((1, 3, 9), "float32"), r: R.Tensor((1, 1, 9), "float32")) -> R.Tensor(
+        (1, 1, 9), "float32"
+    ):
+        with R.dataflow():
+            lv = R.nn.conv1d(x, R.const([[[1.0], [2.0], [3.0]]]))
+            lv1 = R.nn.leakyrelu(lv, alpha=0.5)
+            gv = R.add(r, lv1)
+            R.output(gv)
+        return gv
+
+
+@I.ir_module
+class ResidualExpected:
+    @R.function
+    def main(x: R.Tensor((1, 3, 9), "float32"), r: R.Tensor((1, 1, 9), "float32")) -> R.Tensor(
+        (1, 1, 9), "float32"
+    ):
+        with R.dataflow():
+            lv = R.expand_dims(x, axis=[2])
+            lv_2d = R.nn.conv2d(lv, R.const([[[[1.0]], [[2.0]], [[3.0]]]]), padding=[0, 0, 0, 0])
+            lv1_2d = R.nn.leakyrelu(lv_2d, alpha=0.5)
+            lv2 = R.expand_dims(r, axis=[2])
+            gv_2d = R.add(lv2, lv1_2d)
+            gv = R.squeeze(gv_2d, axis=[2])
+            R.output(gv)
+        return gv
+
+
 def test_rewrites(golden: Callable[..., None]) -> None:
     golden(FlattenMaps(), Before, Expected)
+
+
+def test_other_operands_become_two_dimensional(golden: Callable[..., None]) -> None:
+    golden(FlattenMaps(), Residual, ResidualExpected)
 
 
 def test_leaves_symbolic_lengths_alone(golden: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from builders import onnx_model
 from kernels import TARGETS, check_model
 
+from relaxc.targets.llvm.kernels.conv_direct import cuts
 from relaxc.targets.llvm.kernels.conv_spec import ConvSpec
 from relaxc.targets.llvm.kernels.direct_tile import Tile, choose_tile
 
@@ -119,3 +121,29 @@ def test_rows_of_each_core_match_onnxruntime() -> None:
         {"x": rng.standard_normal((1, 64, 14, 13)).astype(np.float32)},
         kernels={"conv2d_direct"},
     )
+
+
+@pytest.mark.parametrize("pad, columns", [(0, 3000), (6, 3001)])
+def test_cores_share_a_single_row(pad: int, columns: int) -> None:
+    """Parts of a row, of which the first and the last one look at the edges."""
+    rng = np.random.default_rng(0)
+    model = onnx_model(
+        f"""g (float[1,32,1,{columns}] x) => (float[1,c,1,w] y) {{
+            a = Conv <kernel_shape=[1,5], dilations=[1,3], pads=[0,{pad},0,6]> (x, v)
+            b = Relu (a)
+            y = Conv <kernel_shape=[1,5], dilations=[1,3], pads=[0,6,0,{pad}]> (b, w)
+        }}""",
+        v=rng.standard_normal((40, 32, 1, 5)).astype(np.float32),
+        w=rng.standard_normal((8, 40, 1, 5)).astype(np.float32),
+    )
+    x = rng.standard_normal((1, 32, 1, columns)).astype(np.float32)
+    check_model(model, {"x": x}, kernels={"conv2d_direct"})
+
+
+def test_a_row_is_cut_where_there_are_few() -> None:
+    spec = ConvSpec(1, 32, 32, 1, 1, 4096, 1, 4096, (1, 7), (1, 1), (1, 1), (0, 3, 0, 3))
+    tile = choose_tile(spec, 16, 32)
+    assert cuts(spec, tile, 1) == 8
+    assert cuts(replace(spec, batch=4), tile, 1) == 1
+    assert cuts(replace(spec, in_width=64, out_width=64), tile, 1) == 1
+    assert cuts(replace(spec, in_height=9, out_height=9), tile, 1) == 1
