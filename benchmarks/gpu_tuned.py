@@ -18,7 +18,7 @@ import statistics
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ NETS: dict[str, Callable[[Any], Any]] = {
     "llama_decode1024": lambda net: llama(net, 1, 1024),
 }
 KINDS = ("untuned", "tuned")
+SEARCHED = "searched.json"
 # Outputs of both, relative to the norm: halves, added up in another order.
 BOUND = 5e-3
 MEASURE_ALL = '''"""Measures all folders of candidates beside this file, one after the other."""
@@ -96,8 +97,11 @@ def artifacts(folder: Path, only: list[str], arch: str) -> None:
 
     records = folder / "records.jsonl"
     (folder / "artifacts").mkdir(exist_ok=True)
+    found = {}
     for name, model in _models(only).items():
-        for results in sorted((folder / "candidates").glob(f"{name}.*/measured.jsonl")):
+        all_results = sorted((folder / "candidates").glob(f"{name}.*/measured.jsonl"))
+        found[name] = searched(all_results)
+        for results in all_results:
             options = compile_options(arch, None)
             told = TuneOptions(measured=results.parent, records=records, compile=options)
             print(name, as_text(tune(model, told)), flush=True)
@@ -105,7 +109,18 @@ def artifacts(folder: Path, only: list[str], arch: str) -> None:
             compile(
                 model, folder / "artifacts" / f"{name}.{kind}.rxc", compile_options(arch, place)
             )
+    (folder / "artifacts" / SEARCHED).write_text(json.dumps(found))
     pack(folder, [Path(__file__).name])
+
+
+def searched(all_results: Sequence[Path]) -> dict[str, float]:
+    """How many candidates were measured, and how long all that took."""
+    texts = [path.read_text(encoding="utf-8").splitlines() for path in all_results]
+    lines = [json.loads(line) for text in texts for line in text]
+    return {
+        "candidates": sum(line["kind"] == "trial" for line in lines),
+        "seconds": sum(line.get("spent", 0.0) for line in lines),
+    }
 
 
 def compare(folder: Path, report: Path | None, packed: str = "artifacts.tar.xz") -> int:
@@ -119,6 +134,7 @@ def compare(folder: Path, report: Path | None, packed: str = "artifacts.tar.xz")
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(folder / packed) as archive:
             archive.extractall(scratch, filter="data")
+        counts = json.loads(Path(scratch, SEARCHED).read_text())
         for name, build in NETS.items():
             paths = [Path(scratch, f"{name}.{kind}.rxc") for kind in KINDS]
             if not paths[0].exists():
@@ -139,7 +155,7 @@ def compare(folder: Path, report: Path | None, packed: str = "artifacts.tar.xz")
             wrong += not apart <= BOUND
             times = interleaved(calls)
             ms = {kind: [min(t) * 1e3, statistics.median(t) * 1e3] for kind, t in times.items()}
-            rows.append({"name": name, "apart": apart, "ms": ms})
+            rows.append({"name": name, "apart": apart, "ms": ms, **counts[name]})
             print(rows[-1], flush=True)
     print(table(rows, torch.cuda.get_device_name()))
     if report is not None:
@@ -150,13 +166,15 @@ def compare(folder: Path, report: Path | None, packed: str = "artifacts.tar.xz")
 def table(rows: list[dict[str, Any]], card: str) -> str:
     """The result as docs show it: medians, and the ratios of these and of the fastest rounds."""
     lines = [
-        f"| {card} | untuned ms | tuned ms | ratio | of the fastest rounds | outputs apart |",
-        "|---|---|---|---|---|---|",
+        f"| {card} | untuned ms | tuned ms | ratio | of the fastest rounds | outputs apart "
+        "| candidates | seconds on the GPU |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         (fast, untuned), (faster, tuned) = (row["ms"][kind] for kind in KINDS)
         cells = [row["name"], f"{untuned:.3f}", f"{tuned:.3f}", f"{tuned / untuned:.2f}"]
         cells += [f"{faster / fast:.2f}", f"{row['apart']:.1e}"]
+        cells += [str(row["candidates"]), f"{row['seconds']:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -98,8 +98,8 @@ class CudaBackend(Backend):
             )
         if precision == "float8" and not self.gpu_target.gpu.has_float8:
             raise OptionError(
-                f"precision `float8` needs a GPU of sm_89 or newer, whose tensor cores have it, "
-                f"not `{self.gpu_target.arch}`; use precision `float16`"
+                "precision `float8` is for GPUs of sm_89, sm_90 and sm_120, not for "
+                f"`{self.gpu_target.arch}`; use precision `float16`"
             )
         return replace(self, precision=precision)
 

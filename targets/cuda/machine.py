@@ -48,8 +48,11 @@ class Gpu:
 
     @property
     def has_float8(self) -> bool:
-        """Whether the tensor cores multiply floats of eight bits."""
-        return self.capability >= 89
+        """Whether tensor cores multiply floats of eight bits by instructions that kernels have.
+
+        On sm_100 and sm_103, `mma` turns them into halves first, which gains nothing.
+        """
+        return self.capability in (89, 90, 120)
 
 
 # CUDA C++ Programming Guide 13.0, tables of features by compute capability.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -13,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from builders import onnx_model
+from cubins import instructions, local_accesses, products
 from emulation import EmulatedModel, more, needs_emulation, random
 from gpu import needs_cuda_compiler
 
@@ -24,6 +23,7 @@ from relaxc.targets.cuda.kernels import tilings
 from relaxc.targets.cuda.kernels.launch import KernelSource, take_sources
 from relaxc.targets.cuda.kernels.tilings import Tiling
 from relaxc.targets.cuda.machine import GPUS
+from relaxc.targets.cuda.toolchain import find_compiler
 from relaxc.targets.registry import backend_for
 
 JOINT = Tiling(64, 32, 64, 32, 4, is_joint=True)
@@ -205,28 +205,14 @@ def test_data_of_several_products_are_rounded_once() -> None:
 @needs_cuda_compiler
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
-    ("arch", "instruction"),
-    [
-        ("sm_90", r"wgmma\.mma_async\.sync\.aligned\.m64n\d+k32\.f32\.e4m3\.e4m3"),
-        ("sm_89", r"mma\.sync\.aligned\.m16n8k32\.row\.col\.f32\.e4m3\.e4m3\.f32"),
-    ],
+    ("arch", "instruction"), [("sm_90", "QGMMA"), ("sm_89", "QMMA"), ("sm_120", "QMMA")]
 )
-def test_tensor_cores_multiply_them(tmp_path: Path, arch: str, instruction: str) -> None:
+def test_tensor_cores_multiply_them(arch: str, instruction: str) -> None:
     for source in sources(product(4096, 512, 2048), arch):
-        Path(tmp_path, "kernel.cu").write_text(source.source)
-        command = ["nvcc", f"-arch={source.architecture(arch)}", "-std=c++17", "kernel.cu"]
-        done = subprocess.run(
-            [*command, "-cubin", "-Xptxas", "-v", "-o", "kernel.cubin"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert set(re.findall(r"(\d+) bytes spill", done.stderr)) == {"0"}, source.name
-        subprocess.run([*command, "-ptx", "-o", "kernel.ptx"], cwd=tmp_path, check=True)
-        ptx = Path(tmp_path, "kernel.ptx").read_text()
-        wanted = instruction if "_fp8" in source.name else r"cvt\.rn\.satfinite\.e4m3x2\.f32"
-        assert re.search(wanted, ptx)
+        cubin = find_compiler().compile(source.source, source.architecture(arch))
+        (counted,) = instructions(cubin).values()
+        assert not local_accesses(counted), source.name
+        assert products(counted) == ({instruction} if "_fp8" in source.name else set())
 
 
 def test_weights_are_rounded_to_the_nearest() -> None:
@@ -242,7 +228,8 @@ def test_weights_are_rounded_to_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("cuda -arch=sm_80", "`float8` needs a GPU of sm_89 or newer, .* not `sm_80`"),
+        ("cuda -arch=sm_80", "`float8` is for GPUs of sm_89, sm_90 and sm_120, not for `sm_80`"),
+        ("cuda -arch=sm_100", "not for `sm_100`; use precision `float16`"),
         ("llvm -mcpu=x86-64-v3", "`float8` is for GPUs"),
     ],
 )

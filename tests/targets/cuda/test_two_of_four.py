@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from builders import onnx_model
+from cubins import instructions, local_accesses, products
 from emulation import BOUNDS, check_on_cpu, more, needs_emulation, random
 from gpu import needs_cuda_compiler
 
@@ -23,6 +22,7 @@ from relaxc.targets.cuda.kernels.launch import KernelSource, take_sources
 from relaxc.targets.cuda.kernels.sparse_packing import has_two_of_four, pack_two_of_four
 from relaxc.targets.cuda.kernels.tilings import Tiling
 from relaxc.targets.cuda.machine import GPUS
+from relaxc.targets.cuda.toolchain import find_compiler
 from relaxc.targets.registry import backend_for
 
 ALONE = Tiling(64, 128, 64, 128, 3, True, 1, 1, 1, is_sparse=True)
@@ -155,18 +155,10 @@ def test_patterns(zeros: int, expected: bool) -> None:
 
 @needs_cuda_compiler
 @pytest.mark.usefixtures("small")
-def test_sparse_tensor_cores_multiply(tmp_path: Path) -> None:
+def test_sparse_tensor_cores_multiply() -> None:
     (source,) = (s for s in sources(product(4096, pruned(512, 2048))) if "_2of4" in s.name)
-    Path(tmp_path, "kernel.cu").write_text(source.source)
-    command = ["nvcc", f"-arch={source.architecture('sm_90')}", "-std=c++17", "kernel.cu"]
-    done = subprocess.run(
-        [*command, "-cubin", "-Xptxas", "-v", "-o", "kernel.cubin"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert set(re.findall(r"(\d+) bytes spill", done.stderr)) == {"0"}
-    subprocess.run([*command, "-ptx", "-o", "kernel.ptx"], cwd=tmp_path, check=True)
-    ptx = Path(tmp_path, "kernel.ptx").read_text()
-    assert re.search(r"wgmma\.mma_async\.sp\.sync\.aligned\.m64n\d+k32\.f32\.f16\.f16", ptx)
+    cubin = find_compiler().compile(source.source, source.architecture("sm_90"))
+    (counted,) = instructions(cubin).values()
+    assert not local_accesses(counted)
+    assert products(counted) == {"HGMMA"}
+    assert re.search(r"wgmma\.mma_async\.sp\.sync\.aligned\.m64n\d+k32\.f32\.", source.source)
