@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tvm import IRModule, relax
 from tvm.ir import GlobalVar
@@ -75,3 +76,21 @@ def with_value(binding: relax.Binding, value: relax.Expr) -> relax.Binding:
     if isinstance(binding, relax.MatchCast):
         return relax.MatchCast(binding.var, value, binding.ty)
     return relax.VarBinding(binding.var, value)
+
+
+def substitute(expr: relax.Expr, values: Mapping[Any, relax.Expr]) -> relax.Expr:
+    """An expression that reads other things in the place of some variables."""
+    return _Substitution(values).visit_expr(expr)
+
+
+@relax.expr_functor.mutator
+class _Substitution(relax.PyExprMutator):
+    def __init__(self, values: Mapping[Any, relax.Expr]) -> None:
+        super().__init__()
+        self.values = values
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self.values.get(var, var)
+
+    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
+        return self.values.get(var, var)

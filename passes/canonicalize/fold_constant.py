@@ -27,7 +27,7 @@ from tvm import IRModule, relax, tirx
 from tvm.ir import GenericConst
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_blocks, with_value
+from relaxc.passes.blocks import rewrite_blocks, substitute, with_value
 
 _SMALL_BYTES = 1 << 16
 
@@ -61,7 +61,7 @@ def _fold_block(
         if not isinstance(value, relax.Call):
             bindings.append(_with_values(binding, known))
             continue
-        call = _substitute(value, known)
+        call = _with_known(value, known)
         result = _evaluate(call, value.ty)
         if result is None:
             if not call.same_as(value):
@@ -80,24 +80,11 @@ def _with_values(binding: relax.Binding, known: dict[relax.Expr, relax.Expr]) ->
     if value is None or not known:
         return binding
     if any(var in known for var in relax.analysis.free_vars(value)):
-        return with_value(binding, _Replacer(known).visit_expr(value))
+        return with_value(binding, substitute(value, known))
     return binding
 
 
-@relax.expr_functor.mutator
-class _Replacer(relax.PyExprMutator):
-    def __init__(self, known: dict[relax.Expr, relax.Expr]) -> None:
-        super().__init__()
-        self.known = known
-
-    def visit_var_(self, var: relax.Var) -> relax.Expr:
-        return self.known.get(var, var)
-
-    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
-        return self.known.get(var, var)
-
-
-def _substitute(call: relax.Call, known: dict[relax.Expr, relax.Expr]) -> relax.Call:
+def _with_known(call: relax.Call, known: dict[relax.Expr, relax.Expr]) -> relax.Call:
     args = [_put(arg, known) for arg in call.args]
     if all(new.same_as(old) for new, old in zip(args, call.args)):
         return call

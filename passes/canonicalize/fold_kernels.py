@@ -25,7 +25,7 @@ from tvm import IRModule, relax, tirx
 from tvm.ir import GenericConst, GlobalVar
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_functions, with_value
+from relaxc.passes.blocks import rewrite_functions, substitute, with_value
 
 _LARGEST_BYTES = 1 << 16
 # Types of which NumPy and TVM have the same idea.
@@ -51,9 +51,8 @@ class FoldKernels(Pass):
                 block: relax.BindingBlock,
                 results: dict[relax.Var, relax.Expr] = results,
             ) -> list[relax.Binding]:
-                replacer = _Replacer(results)
                 return [
-                    with_value(binding, replacer.visit_expr(binding.value))
+                    with_value(binding, substitute(binding.value, results))
                     for binding in block.bindings
                     if binding.var not in results
                 ]
@@ -117,13 +116,3 @@ def _run(nest: Any, call: relax.Call) -> relax.Expr | None:
     except (IndexError, RuntimeError, ValueError):
         return None
     return relax.const(result.numpy(), str(call.ty.dtype.dtype))
-
-
-@relax.expr_functor.mutator
-class _Replacer(relax.PyExprMutator):
-    def __init__(self, known: Known) -> None:
-        super().__init__()
-        self.known = known
-
-    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
-        return self.known.get(var, var)

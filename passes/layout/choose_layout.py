@@ -38,7 +38,7 @@ from relaxc.layout import (
     Layout,
 )
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import add_private, rewrite_main, with_value
+from relaxc.passes.blocks import add_private, rewrite_main, substitute, with_value
 from relaxc.passes.fuse.outline import with_own_symbols
 from relaxc.passes.layout.share_buffers import Concatenation, SharedBuffers, share_buffers
 
@@ -277,7 +277,7 @@ class _Chooser:
         }
         if not changed:
             return binding
-        return with_value(binding, _Replacer(changed).visit_expr(value))
+        return with_value(binding, substitute(value, changed))
 
     def _plain_results(
         self, block: relax.BindingBlock, bindings: list[relax.Binding]
@@ -289,7 +289,7 @@ class _Chooser:
         for binding in bindings:
             var = binding.var
             if inside and any(v in inside for v in relax.analysis.free_vars(binding.value)):
-                binding = with_value(binding, _Replacer(inside).visit_expr(binding.value))
+                binding = with_value(binding, substitute(binding.value, inside))
             leaves = not isinstance(var, relax.DataflowVar)
             if not leaves or self.layouts.get(var, PLAIN) == PLAIN:
                 results.append(binding)
@@ -350,16 +350,3 @@ def _elements(func: relax.Function) -> list[Element]:
 
 def _is_group(func: tvm.ir.BaseFunc) -> bool:
     return isinstance(func, relax.Function) and bool(func.attrs) and KERNEL in func.attrs
-
-
-@relax.expr_functor.mutator
-class _Replacer(relax.PyExprMutator):
-    def __init__(self, replaced: dict[relax.Var, relax.Var]) -> None:
-        super().__init__()
-        self.replaced = replaced
-
-    def visit_var_(self, var: relax.Var) -> relax.Expr:
-        return self.replaced.get(var, var)
-
-    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
-        return self.replaced.get(var, var)

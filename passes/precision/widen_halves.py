@@ -26,7 +26,7 @@ from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_main, with_value
+from relaxc.passes.blocks import rewrite_main, substitute, with_value
 
 _HALVES = ("float16", "bfloat16")
 
@@ -133,7 +133,7 @@ class _Widening:
                 cast = relax.op.astype(self.wide[var], str(var.ty.dtype.dtype))
                 self.narrow[var] = self._emit(cast, f"{var.name}_half")
         if halves:
-            value = _Replacer({var: self.narrow[var] for var in halves}).visit_expr(value)
+            value = substitute(value, {var: self.narrow[var] for var in halves})
             binding = with_value(binding, value)
         self.found.append(binding)
 
@@ -159,13 +159,3 @@ def _is_half(expr: relax.Expr) -> bool:
 
 def _has_half(expr: relax.Expr) -> bool:
     return any(map(_has_half, expr.fields)) if isinstance(expr, relax.Tuple) else _is_half(expr)
-
-
-@relax.expr_functor.mutator
-class _Replacer(relax.PyExprMutator):
-    def __init__(self, replaced: dict[relax.Var, relax.Var]) -> None:
-        super().__init__()
-        self.replaced = replaced
-
-    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
-        return self.replaced.get(var, var)

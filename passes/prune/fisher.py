@@ -15,10 +15,11 @@ import numpy as np
 from tvm import IRModule, relax
 
 from relaxc.errors import OptionError
+from relaxc.passes.blocks import substitute
 from relaxc.passes.prune.dependency import Dependencies
 from relaxc.passes.prune.masking import Masked, mask_channels
 from relaxc.passes.prune.segments import Arrays, Run, bindings_of, common_shapes, of_shapes
-from relaxc.passes.prune.training import flattened, held, renamed, require_gradients
+from relaxc.passes.prune.training import flattened, held, require_gradients
 
 # Steps backwards, over all samples, that an average takes at least.
 _DRAWS = 128
@@ -127,7 +128,7 @@ def _step(mod: IRModule, outputs: Sequence[relax.Var], count: int) -> IRModule:
         with builder.dataflow():
             for binding in bindings:
                 if not isinstance(binding.value, relax.Tuple):
-                    value = renamed(binding.value, inner)
+                    value = substitute(binding.value, inner)
                     inner[binding.var] = builder.emit(value, binding.var.name)
                 if binding.var in still:
                     inner[binding.var] = builder.emit(op.grad.no_grad(inner[binding.var]))

@@ -19,6 +19,7 @@ import tvm
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
+from relaxc.passes.blocks import substitute
 from relaxc.passes.prune.channels import Axes, Axis
 from relaxc.passes.prune.dependency import Dependencies
 from relaxc.passes.prune.operands import prims, shape_of, tensor_operands, with_operands
@@ -76,7 +77,7 @@ class _Removal:
 
     def substituted(self, expr: relax.Expr) -> relax.Expr:
         """An expression in terms of the new variables."""
-        return _Substitution(self._replaced).visit_expr(expr)
+        return substitute(expr, self._replaced)
 
     def kept(self, axis: Axis) -> npt.NDArray[np.bool_] | None:
         """Which indices of an axis stay; None if all do."""
@@ -118,19 +119,6 @@ class _Removal:
 
 def _is_shape(arg: relax.Expr) -> bool:
     return isinstance(arg, relax.Var) and isinstance(arg.ty, relax.ShapeType)
-
-
-@relax.expr_functor.mutator
-class _Substitution(relax.PyExprMutator):
-    def __init__(self, replaced: dict[relax.Var, relax.Expr]) -> None:
-        super().__init__()
-        self.replaced = replaced
-
-    def visit_var_(self, var: relax.Var) -> relax.Expr:
-        return self.replaced.get(var, var)
-
-    def visit_dataflow_var_(self, var: relax.Var) -> relax.Expr:
-        return self.replaced.get(var, var)
 
 
 def _count(removal: _Removal, axis: Axis, dim: Any) -> Any:

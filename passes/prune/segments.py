@@ -13,6 +13,8 @@ import numpy as np
 from tvm import IRModule, relax, tirx
 from tvm.ir import GenericConst
 
+from relaxc.passes.blocks import substitute
+
 Arrays = Sequence[np.ndarray]
 # Compiles a module whose `main` gives a tuple, and runs it on each set of arguments.
 Run = Callable[[IRModule, Iterable[Arrays]], Iterator[list[np.ndarray]]]
@@ -52,7 +54,7 @@ def piece(
     with builder.function("main", params):
         with builder.dataflow():
             for binding in bindings:
-                value = _Renaming(inner).visit_expr(binding.value)
+                value = substitute(binding.value, inner)
                 if isinstance(binding, relax.MatchCast):  # says what symbols are
                     inner[binding.var] = builder.match_cast(value, binding.ty, binding.var.name)
                 else:
@@ -78,7 +80,7 @@ def with_new_variables(mod: IRModule, params: Sequence[relax.Var] | None = None)
     for block in main.body.blocks:
         bindings = []
         for binding in block.bindings:
-            value = _Renaming(names).visit_expr(binding.value)
+            value = substitute(binding.value, names)
             var = type(binding.var)(binding.var.name, binding.var.ty)
             is_cast = isinstance(binding, relax.MatchCast)
             bindings.append(
@@ -86,7 +88,7 @@ def with_new_variables(mod: IRModule, params: Sequence[relax.Var] | None = None)
             )
             names[binding.var] = var
         blocks.append(type(block)(bindings))
-    body = relax.SeqExpr(blocks, _Renaming(names).visit_expr(main.body.body))
+    body = relax.SeqExpr(blocks, substitute(main.body.body, names))
     body = relax.BlockBuilder().normalize(body)
     out = mod.clone()
     out["main"] = relax.Function(params, body, main.ret_ty, main.is_pure, main.attrs)
@@ -137,19 +139,6 @@ def with_constants(mod: IRModule, other: IRModule) -> IRModule:
     out = mod.clone()
     out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
     return out
-
-
-@relax.expr_functor.mutator
-class _Renaming(relax.PyExprMutator):
-    def __init__(self, names: Mapping[relax.Var, relax.Expr]) -> None:
-        super().__init__()
-        self.names = names
-
-    def visit_var_(self, var: relax.Var) -> relax.Expr:
-        return self.names.get(var, var)
-
-    def visit_dataflow_var_(self, var: relax.Var) -> relax.Expr:
-        return self.names.get(var, var)
 
 
 class Values:

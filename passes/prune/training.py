@@ -26,6 +26,7 @@ from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
 from relaxc.errors import OptionError
+from relaxc.passes.blocks import substitute
 from relaxc.passes.prune.gradients import has_gradient
 from relaxc.passes.prune.operands import tensor_operands, with_operands
 from relaxc.passes.prune.segments import bindings_of, with_new_variables
@@ -114,7 +115,7 @@ def training_step(
                 if RoundedWeight.of(binding.value) is not None and index in replaced:
                     inner[binding.var] = replaced[index][0]
                     continue
-                value = renamed(binding.value, inner)
+                value = substitute(binding.value, inner)
                 if binding.var in data:
                     source = data[binding.var].value
                     value = data[binding.var].shown(builder, inner.get(source, source))
@@ -295,24 +296,6 @@ def flattened(mod: IRModule) -> IRModule:
     out = IRModule({gv: f for gv, f in mod.functions_items() if not isinstance(f, relax.Function)})
     out["main"] = function
     return relax.transform.DeadCodeElimination()(out)
-
-
-def renamed(expr: relax.Expr, names: dict[relax.Var, relax.Var]) -> relax.Expr:
-    """An expression that reads other variables."""
-    return _Renamed(names).visit_expr(expr)
-
-
-@relax.expr_functor.mutator
-class _Renamed(relax.PyExprMutator):
-    def __init__(self, names: dict[relax.Var, relax.Var]) -> None:
-        super().__init__()
-        self.names = names
-
-    def visit_var_(self, var: relax.Var) -> relax.Expr:
-        return self.names.get(var, var)
-
-    def visit_dataflow_var_(self, var: relax.Var) -> relax.Expr:
-        return self.names.get(var, var)
 
 
 def with_weights(mod: IRModule, places: Sequence[Place], weights: Sequence[np.ndarray]) -> IRModule:

@@ -29,7 +29,7 @@ from tvm.ir import GenericConst
 
 from relaxc.layout import CONCAT, ELEMENTS, KERNEL, MOVES, VIEW, Element, Quantization
 from relaxc.passes.base import Pass
-from relaxc.passes.blocks import rewrite_main, with_value
+from relaxc.passes.blocks import rewrite_main, substitute, with_value
 from relaxc.passes.fuse.outline import operator_call
 
 
@@ -67,7 +67,7 @@ class _Realizer:
                 if source in stored or self._converts(binding)
             }
             self._annotate(binding, pairs, stored)
-            result.append(with_value(binding, _Replacer(replaced).visit_expr(_value(binding))))
+            result.append(with_value(binding, substitute(_value(binding), replaced)))
         return _without_dead_rounding(result)
 
     def _converts(self, binding: relax.Binding) -> bool:
@@ -191,16 +191,3 @@ def _leaves(binding: relax.Binding) -> bool:
 
 def _value(binding: relax.Binding) -> relax.Expr:
     return binding.value
-
-
-@relax.expr_functor.mutator
-class _Replacer(relax.PyExprMutator):
-    def __init__(self, replaced: dict[relax.Var, relax.Var]) -> None:
-        super().__init__()
-        self.replaced = replaced
-
-    def visit_var_(self, var: relax.Var) -> relax.Expr:
-        return self.replaced.get(var, var)
-
-    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
-        return self.replaced.get(var, var)
