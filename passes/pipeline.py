@@ -41,6 +41,7 @@ from relaxc.passes.lower.call_host_functions import CallHostFunctions
 from relaxc.passes.lower.legalize_ops import LegalizeOps
 from relaxc.passes.lower.lower_recurrent import LowerRecurrent, RecurrentLibrary
 from relaxc.passes.lower.lower_resize import LowerResize, ResizeLibrary
+from relaxc.passes.lower.lower_top_k import LowerTopK, TopKLibrary
 from relaxc.passes.lower.order_bindings import OrderBindings
 from relaxc.passes.precision.choose_precision import ChoosePrecision, PrecisionLibrary
 from relaxc.passes.precision.widen_halves import WidenHalves
@@ -73,6 +74,7 @@ class Library(
     ResizeLibrary,
     RotaryLibrary,
     RoundingLibrary,
+    TopKLibrary,
     Protocol,
 ):
     """What the passes ask of a target's kernels."""
@@ -177,6 +179,8 @@ def default_passes(
         LowerRecurrent(kernels),
         # Before fusion, which would join one of the two axes with what follows.
         LowerResize(kernels),
+        # Before legalization, too: it would sort everything.
+        LowerTopK(kernels),
         # Lower: the other operators become loop nests. Those without one first: legalization would
         # call functions of TVM's Python package.
         CallHostFunctions(),

@@ -24,8 +24,13 @@ def top_k(ctx: NodeContext) -> relax.Expr:
         wide = "float32" if "float" in dtype(data) else "int64"
         key = ctx.bb.emit(relax.op.astype(data, wide))
     descending = bool(ctx.attrs.get("largest", 1))
-    order = ctx.bb.emit(relax.op.argsort(key, axis, descending, "int64"))
-    indices = _first(ctx, order, axis, count)
+    known = isinstance(count, tirx.IntImm) and isinstance(shape[axis], tirx.IntImm)
+    if known and 0 < int(count) <= int(shape[axis]):
+        best = relax.op.topk(key, int(count), axis, "indices", descending, "int64")
+        indices = ctx.bb.emit(best)
+    else:
+        order = ctx.bb.emit(relax.op.argsort(key, axis, descending, "int64"))
+        indices = _first(ctx, order, axis, count)
 
     def compute(x: te.Tensor, at: te.Tensor) -> te.Tensor:
         return te.compute(

@@ -194,6 +194,12 @@ class CudaKernels:
         """No kernel: resizing stays loops."""
         return None
 
+    def lower_top_k(
+        self, shape: Sequence[Any], axis: int, count: int, largest: bool, dtype: str
+    ) -> Kernel | None:
+        """No kernel: all elements are sorted."""
+        return None
+
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""
         if name == "relayout":

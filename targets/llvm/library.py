@@ -38,6 +38,7 @@ from relaxc.targets.llvm.groups.resize import lower_resize
 from relaxc.targets.llvm.groups.rows import Norm, Softmax
 from relaxc.targets.llvm.kernels.domain import as_int
 from relaxc.targets.llvm.kernels.kernel import Kernel
+from relaxc.targets.llvm.kernels.top_k import lower_top_k
 from relaxc.targets.llvm.machine import Machine
 from relaxc.targets.llvm.tuning import Site, Tuning
 
@@ -215,6 +216,12 @@ class LlvmKernels:
     ) -> Kernel | None:
         """Write the kernel that resizes one axis, or the last two."""
         return lower_resize(shape, axes, self.machine)
+
+    def lower_top_k(
+        self, shape: Sequence[Any], axis: int, count: int, largest: bool, dtype: str
+    ) -> Kernel | None:
+        """Write the kernel that finds the best few of an axis."""
+        return lower_top_k(shape, axis, count, largest, dtype, self.lanes)
 
     def lower(self, func: relax.Function, name: str, layouts: Sequence[Layout]) -> Kernel:
         """Write a group's kernel."""

@@ -186,15 +186,17 @@ class KernelBuilder:
                 finish()
 
     @contextlib.contextmanager
-    def when(self, condition: Expr | None) -> Iterator[None]:
-        """Run the body only if `condition` holds; None means always."""
+    def when(self, condition: Expr | None, repeats: bool = False) -> Iterator[None]:
+        """Run the body only if `condition` holds, or as long as it does; None means always."""
         if condition is None:
             yield
             return
         self._blocks.append([])
         yield
         body = self._sequence(self._blocks.pop())
-        self.emit(tirx.IfThenElse(condition, body, None))
+        self.emit(
+            tirx.While(condition, body) if repeats else tirx.IfThenElse(condition, body, None)
+        )
 
     def each_of(self, values: Sequence[Expr], rolled: bool) -> Iterator[tuple[Index, Expr]]:
         """Visit vectors with their positions: unrolled, or in a loop over a copy of them.
