@@ -224,6 +224,9 @@ def test_measuring_goes_on_where_it_was(model: Any, tmp_path: Path) -> None:
         measured(folder)
     with pytest.raises(InputError, match="are not of its candidates"):
         relaxc.tune(model, options(tmp_path, measured=folder))
+    (folder / RESULTS).write_text("")  # as where there was no GPU
+    with pytest.raises(InputError, match="nothing has been measured in .* yet; run `python"):
+        relaxc.tune(model, options(tmp_path, measured=folder))
 
 
 def test_a_gpu_of_another_kind_is_refused(

@@ -35,7 +35,10 @@ def records_of(folder: Path) -> list[Fields]:
         raise InputError(f"`{folder}` has no `{name}`{hint}") from None
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise InputError(f"`{folder}` cannot be read: {err}") from err
-    if not lines or lines[0].get("plan") != hashlib.sha256(about).hexdigest():
+    if not lines:
+        hint = f"run `python {folder}/measure.py` where the GPU is"
+        raise InputError(f"nothing has been measured in `{folder}` yet; {hint}")
+    if lines[0].get("plan") != hashlib.sha256(about).hexdigest():
         raise InputError(f"the results in `{folder}` are not of its candidates")
     device = str(lines[0].get("device"))
     found: list[Fields] = []
