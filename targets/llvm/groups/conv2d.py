@@ -30,6 +30,7 @@ from relaxc.targets.llvm.kernels import (
     conv_direct,
     conv_packed,
     conv_scaled,
+    conv_stem,
     conv_winograd,
     direct_tile,
 )
@@ -99,6 +100,8 @@ class Conv2d(GroupKernel):
         wanted = Demand(kinds, border)
         if group.element(group.anchor.args[0]) == "bfloat16" and conv_columns.applies(spec):
             wanted = Demand(("plain",), conv_columns.border(spec), exact=True)
+        if _is_stem(group, spec, machine):
+            wanted = Demand(("plain",))
         wishes = {group.anchor.args[0]: wanted}
         if group.factors is not None:
             wishes[group.factors] = Demand(("blocked", "last"))
@@ -124,6 +127,8 @@ class Conv2d(GroupKernel):
             return []
         if element == "bfloat16" and conv_columns.applies(spec):
             return []  # its tile is that of another convolution
+        if _is_stem(group, spec, machine):
+            return []
         return space.conv2d_space(spec, plan, element, machine)
 
     def gains_from_blocks(self, call: relax.Call, share: float, machine: Machine) -> bool:
@@ -167,6 +172,8 @@ class Conv2d(GroupKernel):
         plan = _plan(group, spec, machine)
         algorithm = _algorithm(spec, plan, machine)
         reads_elements = False
+        if _is_stem(group, spec, machine):
+            algorithm = "stem"
         integers = _integers(group, spec, algorithm, machine)
         name = f"conv2d_{algorithm}"
         if integers is not None:
@@ -199,6 +206,11 @@ class Conv2d(GroupKernel):
             w = weight_panels(frame, conv_depthwise.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
             conv_depthwise.emit(frame.b, spec, cut, x, w, y, operands)
+        elif algorithm == "stem":
+            packed = frame.constant("w", conv_stem.pack_weights(weight, machine.lanes))
+            operands, y = frame.operands(), frame.result()
+            conv_stem.emit(frame.b, spec, x, packed, y, operands, machine.cores)
+            reads_elements = True
         elif algorithm == "packed":
             packed = frame.constant("w", conv_packed.pack_weights(weight, machine.lanes))
             operands, y = frame.operands(), frame.result()
@@ -260,6 +272,16 @@ def _sparsity(group: Group, spec: ConvSpec, machine: Machine) -> Sparsity | None
 def _is_sparse(group: Group, spec: ConvSpec, machine: Machine) -> bool:
     sparsity = _sparsity(group, spec, machine)
     return sparsity is not None and sparsity.is_used
+
+
+def _is_stem(group: Group, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether a convolution of an image's few channels multiplies less along columns."""
+    return (
+        group.element(group.anchor.args[0]) == "float32"
+        and isinstance(group.anchor.args[1], GenericConst)
+        and not _is_sparse(group, spec, machine)
+        and conv_stem.applies(spec, machine.lanes, machine.registers)
+    )
 
 
 def _is_quantized(group: Group) -> bool:
