@@ -41,10 +41,14 @@ NETS: dict[str, Callable[[Any], Any]] = {
     "gemm_int8": lambda net: gemm(net, 4096),
     "llama_prefill512_float8": lambda net: llama(net, 512),
     "gemm_float8": lambda net: gemm(net, 4096),
+    "gemm_float32": lambda net: gemm(net, 4096),
+    "bert_b8_float32": lambda net: bert(net, 8, layers=1),
+    "llama_prefill512_float32": lambda net: llama(net, 512),
+    "resnet50_b32_float32": lambda net: resnet50(net, 32),
 }
 
 
-def candidates(folder: Path, only: list[str], arch: str) -> None:
+def candidates(folder: Path, only: list[str], arch: str, trials: int | None) -> None:
     """Compile candidates of every network, in a folder of their own."""
     place = folder / "candidates"
     place.mkdir(parents=True)
@@ -57,12 +61,17 @@ def candidates(folder: Path, only: list[str], arch: str) -> None:
             candidates=place / name,
             records=folder / "records.jsonl",
             tasks=(r"cuda\.(conv2d|matmul)",),
-            compile=replace(
-                compile_options(arch, None),
-                precision="float8" if name.endswith("float8") else "float16",
-            ),
+            trials=trials,
+            compile=_options(name, arch),
         )
         print(name, tune(net.model(build(net)), options).candidates, flush=True)
+
+
+def _options(name: str, arch: str) -> Any:
+    options = compile_options(arch, None)
+    if name.endswith("float32"):
+        return replace(options, precision="float32", io="float32")
+    return replace(options, precision="float8") if name.endswith("float8") else options
 
 
 def take(folder: Path) -> None:
@@ -114,11 +123,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", default=[], choices=NETS)
     parser.add_argument("--arch", default="sm_90")
+    parser.add_argument("--trials", type=int, help="of each network at most; the likeliest")
     args = parser.parse_args()
     if args.action == "take":
         take(args.folder)
     else:
-        candidates(args.folder, args.only, args.arch)
+        candidates(args.folder, args.only, args.arch, args.trials)
     return 0
 
 

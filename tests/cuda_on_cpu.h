@@ -268,18 +268,17 @@ static void commit_wgmma() {
   fibers[running].open_products.clear();
 }
 static Sum element_of_tile(unsigned tile, int row, int k, bool is_signed) {
-  constexpr int PER_WORD = MODE >= 4 ? 4 : MODE == 2 ? 1 : 2;
+  constexpr int PER_WORD = MODE >= 4 ? 4 : MODE >= 2 ? 1 : 2;
   unsigned place = permuted(tile + row * ROW_BYTES + k * (4 / PER_WORD)), word;
   std::memcpy(&word, at(place & ~3u, 4), 4);
-  if (MODE == 2) return __uint_as_float(word & 0xffffe000u);
+  if (PER_WORD == 1) return __uint_as_float(word & 0xffffe000u);
   uint8_t byte = word >> 8 * (k & 3);
   if (MODE == 4) return is_signed ? (int8_t)byte : byte;
   if (MODE == 5) return of_e4m3(byte);
   return half_of(word, k & 1);
 }
-#ifdef V_COLUMNS
 static std::vector<const unsigned*> lefts(1024);
-static void wgmma_values(Sum* c, const unsigned* a, unsigned b) {
+static void multiply_from_registers(Sum* c, const unsigned* a, unsigned b) {
   lefts[running] = a;
   meet_warp();
   const unsigned** left = new const unsigned*[4];
@@ -287,6 +286,8 @@ static void wgmma_values(Sum* c, const unsigned* a, unsigned b) {
   meet_warp();
   fibers[running].open_products.push_back({c, 0, b, true, left});
 }
+#ifdef V_COLUMNS
+static void wgmma_values(Sum* c, const unsigned* a, unsigned b) { multiply_from_registers(c, a, b); }
 static void multiply_values(const Product& p) {
   for (int i = 0; i < V_COLUMNS / 2; ++i) {
     int n = i / 4 * 8 + lane() % 4 * 2 + i % 2;
@@ -295,7 +296,14 @@ static void multiply_values(const Product& p) {
   }
 }
 #else
-static void multiply_values(const Product&) {}
+static void wgmma_rows(Sum* c, const unsigned* a, unsigned b) { multiply_from_registers(c, a, b); }
+static void multiply_values(const Product& p) {
+  for (int i = 0; i < WGMMA_COLUMNS / 2; ++i) {
+    int n = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+    for (int k = 0; k < 8; ++k)
+      p.c[i] += __uint_as_float(p.left[k % 4][k / 4 * 2 + i % 4 / 2] & 0xffffe000u) * element_of_tile(p.b, n, k, true);
+  }
+}
 #endif
 // Of the left factor, two of every four numbers are there; two threads of four know where they belong.
 static std::vector<unsigned> known_places(1024);
@@ -323,7 +331,7 @@ static void multiply_tiles(const Product& p) {
     int row = running % 128 / 32 * 16 + lane() / 4 + i % 4 / 2 * 8;
     int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
     if (!p.adds) p.c[i] = 0;
-    for (int k = 0; k < (MODE >= 4 ? 32 : MODE == 2 ? 8 : 16); ++k)
+    for (int k = 0; k < (MODE >= 4 ? 32 : MODE >= 2 ? 8 : 16); ++k)
       p.c[i] += element_of_tile(p.a, row, k, false) * element_of_tile(p.b, column, k, true);
   }
 }
@@ -394,7 +402,7 @@ template <bool ALONE> static void fetch(unsigned to, const void* from, int bytes
 template <bool ALONE>
 static void fetch_matrix(unsigned to, const TensorMap& map, int column, int row, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
-  constexpr int SIZE = MODE >= 4 ? 1 : MODE == 2 ? 4 : 2;
+  constexpr int SIZE = MODE >= 4 ? 1 : MODE >= 2 ? 4 : 2;
   if (map.box_columns != ROW_BYTES / SIZE) fail("boxes are as wide as tiles");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   static std::deque<std::vector<unsigned char>> edges;
@@ -416,7 +424,7 @@ struct Pixel { int w, h, image; };
 template <bool ALONE>
 static void fetch_patches(unsigned to, const TensorMap& map, int channel, Pixel p, int across, int down, unsigned bar, unsigned mask) {
   if (to % 1024) fail("tiles of the copy engine begin at multiples of 1024");
-  constexpr int SIZE = MODE >= 4 ? 1 : MODE == 2 ? 4 : 2;
+  constexpr int SIZE = MODE >= 4 ? 1 : MODE >= 2 ? 4 : 2;
   if (map.row_bytes != ROW_BYTES || channel + ROW_BYTES / SIZE > map.channels) fail("tiles are of one pixel");
   Fetch f{bar, ALONE ? 1u << rank() : mask, {}, 0, nullptr, 0};
   for (int r = 0; r < map.pixels; ++r) {

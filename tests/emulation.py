@@ -206,7 +206,7 @@ def _built() -> Path:
 def _build(source: str, name: str) -> Path:
     text = source.replace(_INSTRUCTIONS.read_text(), _HEADER.read_text())
     text = text.replace(_PEERS.read_text(), "")
-    text = re.sub("#define (WGMMA(_VALUES|_SPARSE)?) .*", r"#define \1", text)
+    text = re.sub("#define (WGMMA(_VALUES|_ROWS|_SPARSE)?) .*", r"#define \1", text)
     assert "asm" not in text, "an instruction is not emulated"
     text += f"""
 extern "C" void run(const int64_t* values, int x, int y, int z, int threads, int shared_bytes) {{

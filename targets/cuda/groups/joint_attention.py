@@ -105,7 +105,7 @@ class JointTiling:
             wgmma(context.mode, self.keys),
             f"V_COLUMNS {self.width}",
             f"V_BLOCK {self.keys * 128}",
-            wgmma(context.mode, self.width, has_values=True),
+            wgmma(context.mode, self.width, "VALUES"),
         ]
 
 

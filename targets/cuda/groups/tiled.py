@@ -14,7 +14,7 @@ from relaxc.targets.llvm.kernels.domain import Domain
 from relaxc.targets.tuning.records import Fields
 from relaxc.targets.tuning.task import EPILOGUE, Choice
 
-_LATER = ("row_bytes", "copiers", "is_sparse")
+_LATER = ("row_bytes", "copiers", "is_sparse", "has_rests")
 
 
 def tiling_for(

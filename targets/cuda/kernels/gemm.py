@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tvm import tirx
@@ -82,7 +82,7 @@ def fitted(tiling: Tiling, a: Operand, depth: int, mode: Mode) -> Tiling:
         return tiling
     if not a.is_fetched:
         # One group of warps that computes addresses waits for itself; registers allow for a second.
-        is_small = tiling.teams <= 2 and tiling.warp_rows * tiling.warp_columns < 96 * 128
+        is_small = tiling.teams <= 2 and _sums(tiling) < 96
         return replace(tiling, copiers=2) if is_small else tiling
     fetched = 128 if a.patches is None else a.patches.row_bytes
     is_narrow = depth * element_bytes(mode) <= 64 if a.is_matrix else fetched == 64
@@ -115,6 +115,8 @@ def source(
     if tiling.is_joint:
         width = tiling.rows if tiling.is_sparse else tiling.warp_columns
         switches += [f"WGMMA_COLUMNS {width}", wgmma(mode, width)]
+    if tiling.has_rests:
+        switches.append(wgmma(mode, tiling.warp_columns, "ROWS"))
     if tiling.is_sparse:
         switches += ["SPARSE", wgmma_sparse(mode, tiling.rows)]
     # Tiles hold the mode's elements: what is stored otherwise is converted one by one.
@@ -144,8 +146,12 @@ def source(
         constants |= dict(zip(("PRODUCER_REGISTERS", "CONSUMER_REGISTERS"), registers))
     name = "gemm_streamed.cu" if tiling.is_streamed else "gemm.cu"
     text = (_HERE / name).read_text(encoding="utf-8")
-    for place in ("sparse_products", "sparse_epilogue"):
-        found = (_HERE / f"{place}.cuh").read_text(encoding="utf-8") if tiling.is_sparse else ""
+    for place, is_there in (
+        ("sparse_products", tiling.is_sparse),
+        ("sparse_epilogue", tiling.is_sparse),
+        ("rests", tiling.has_rests),
+    ):
+        found = (_HERE / f"{place}.cuh").read_text(encoding="utf-8") if is_there else ""
         text = text.replace(f"{place.upper()}\n", found)
     text = epilogue.into(text)
     return "\n".join(
@@ -163,14 +169,14 @@ def source(
     )
 
 
-def wgmma(mode: Mode, columns: int, has_values: bool = False) -> str:
+def wgmma(mode: Mode, columns: int, kind: Literal["", "ROWS", "VALUES"] = "") -> str:
     """The macro for one instruction, which has all of a thread's sums as its operands.
 
     Args:
         mode: the type of the factors.
         columns: of the product.
-        has_values: whether the left factor is in registers, and rows of the right one across the
-            depth.
+        kind: `ROWS`, if the left factor is in registers; `VALUES`, if rows of the right one lie
+            across the depth, too.
     """
     count = columns // 2
     sums = ", ".join(f"%{i}" for i in range(count))
@@ -178,15 +184,17 @@ def wgmma(mode: Mode, columns: int, has_values: bool = False) -> str:
         "float16": ("k16.f32.f16.f16", ", 1, 1, 0, 0", "f"),
         "bfloat16": ("k16.f32.bf16.bf16", ", 1, 1, 0, 0", "f"),
         "tf32": ("k8.f32.tf32.tf32", ", 1, 1", "f"),
+        "float32": ("k8.f32.tf32.tf32", ", 1, 1", "f"),
         "int8": ("k32.s32.u8.s8", "", "r"),
         "float8": ("k32.f32.e4m3.e4m3", ", 1, 1", "f"),
     }[mode]
     name, left, inputs, adds = "WGMMA", f"%{count}", '"l"(at)', '"r"((int)adds)'
-    if has_values:
-        name, adds, options = "WGMMA_VALUES", '"r"(1)', ", 1, 1, 1"
+    if kind:
+        name, adds = f"WGMMA_{kind}", '"r"(1)'
+        options = ", 1, 1, 1" if kind == "VALUES" else options
         left = "{" + ", ".join(f"%{count + i}" for i in range(4)) + "}"
         inputs = ", ".join(f'"r"(a[{i}])' for i in range(4))
-    place = count + (4 if has_values else 1)
+    place = count + (4 if kind else 1)
     shape = f"m64n{columns}{types}"
     operands = f"{{{sums}}}, {left}, %{place}, p{options}"
     text = f"wgmma.mma_async.sync.aligned.{shape} {operands};"
@@ -250,12 +258,17 @@ def _blocks(rows: Any, size: int) -> Any:
     return (rows + (size - 1)) // size
 
 
+def _sums(tiling: Tiling) -> int:
+    """Registers of a thread that hold sums: twice as many, if those of each tile are added up."""
+    return tiling.warp_rows * tiling.warp_columns // (64 if tiling.has_rests else 128)
+
+
 def _registers(tiling: Tiling, a: Operand, mode: Mode) -> tuple[int, int]:
     """What warps that fetch and warps that multiply need; zeros, where all can have the same.
 
     No more than a block has at its start: three times 168, or four times 128.
     """
-    sums = tiling.warp_rows * tiling.warp_columns // 128
+    sums = _sums(tiling)
     if tiling.teams == 3 and sums >= 64:
         return 40, 152
     # With two scales to multiply by, fewer sums fill what warps have at the start.

@@ -11,6 +11,9 @@
 // that get the next tiles have multiplied these. A block computes several tiles of the result, and
 // fetches those of the next while the epilogue of the last is running. Sums stay in registers: B's
 // columns lie in such an order that each thread holds eight neighbours of a row.
+//
+// MODE 3: where tiles have arrived, the warps that fetch put rests behind those of B (rests.cuh); then
+// a third barrier, `ready`, opens.
 // Reference: NVIDIA, PTX ISA 9.0 (mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg).
 
 #ifdef SPARSE
@@ -22,14 +25,17 @@ constexpr int TEAMS = BM / WM * (BN / WN), MT = IS_SPARSE ? WN / 64 : WM / 64, N
 // Of a matrix half of which are zeros, a row of a tile is as long as two of the other's.
 constexpr int HALVES = IS_SPARSE ? 2 : 1, HALF_BYTES = BM * ROW_BYTES, A_BYTES = HALVES * HALF_BYTES;
 constexpr int E = 16 / sizeof(T), HALF = ROW_BYTES / sizeof(T), BK = HALVES * HALF, TILES = (K + BK - 1) / BK;
-constexpr int B_BYTES = BN * (IS_SPARSE ? ROW_BYTES + 16 : ROW_BYTES), STAGE_BYTES = A_BYTES + B_BYTES;
+constexpr int B_BYTES = BN * (IS_SPARSE ? ROW_BYTES + 16 : ROW_BYTES), FETCHED_BYTES = A_BYTES + B_BYTES;
+constexpr bool HAS_RESTS = MODE == 3;
+constexpr int STAGE_BYTES = FETCHED_BYTES + (HAS_RESTS ? B_BYTES : 0);
 constexpr int CLUSTER_SIZE = SHARE_M * SHARE_N;
 constexpr int N_TILES = (NB + BN - 1) / BN, N_STEPS = (N_TILES + SHARE_N - 1) / SHARE_N;
 constexpr int COPYING = COPIERS * 128, ROWS_PER_PASS = COPYING / 8, A_ROWS = BM / ROWS_PER_PASS;
 // Copies by threads are announced some tiles late, when they have surely arrived. A place is free
 // when the tile behind it is being multiplied: with fewer stages, each side waits for the other.
+// Rests are written as late.
 #ifdef A_IS_FETCHED
-constexpr int LATE = 0;
+constexpr int LATE = HAS_RESTS ? (STAGES < 8 ? STAGES - 2 : 6) : 0;
 #else
 constexpr int LATE = STAGES < 8 ? STAGES - 2 : 6;
 #endif
@@ -86,24 +92,37 @@ __device__ __forceinline__ void begin_with_weights(unsigned shared, unsigned ful
   if (step >= Walk::count(rows)) return;
   Walk at(step, rows);
   for (int tile = 0; tile < EARLY; ++tile) {
-    if (BYTES == STAGE_BYTES) arrive_and_expect(full + tile * 8, BYTES);
+    if (BYTES == FETCHED_BYTES) arrive_and_expect(full + tile * 8, BYTES);
     else expect(full + tile * 8, BYTES);
     fetch_b(shared + tile * STAGE_BYTES + A_BYTES, b, at.n_tile, tile, full + tile * 8);
   }
 }
 
+RESTS
+
 __device__ __forceinline__ void produce(
-    unsigned shared, unsigned full, unsigned empty, const TA* a, const TA* fill, const TB* b, const TensorMap* a_map, int rows) {
-  Turn place;
+    unsigned shared, unsigned full, unsigned empty, unsigned ready, const TA* a, const TA* fill, const TB* b, const TensorMap* a_map, int rows) {
+  Turn place, late;
+  int pending = 0;
   unsigned worker = threadIdx.x - TEAMS * 128;
+#if MODE == 3
+  auto complete = [&] {
+    wait_barrier(full + late.stage * 8, late.turn);
+    write_rests(shared + late.stage * STAGE_BYTES + A_BYTES, worker);
+    show_to_wgmma();
+    arrive(ready + late.stage * 8);
+  };
+#else
+  auto complete = [] {};
+#endif
 #ifdef A_IS_FETCHED
-  if (worker != 0) return;
+  if (!HAS_RESTS && worker != 0) return;
   int part = blockIdx.x % CLUSTER_SIZE / SHARE_M;
   unsigned mask = 0;
 #pragma unroll
   for (int i = 0; i < SHARE_N; ++i) mask |= 1u << (i * SHARE_M);
   mask <<= blockIdx.x % CLUSTER_SIZE % SHARE_M;
-  begin_with_weights<STAGE_BYTES>(shared, full, b, rows);
+  if (worker == 0) begin_with_weights<FETCHED_BYTES>(shared, full, b, rows);
   wait_for_predecessor();
   for (int step = blockIdx.x / CLUSTER_SIZE; step < Walk::count(rows); step += gridDim.x / CLUSTER_SIZE) {
     Walk at(step, rows);
@@ -111,30 +130,36 @@ __device__ __forceinline__ void produce(
     Pixel pixel = beginning_of(at.m0 + part * (BM / SHARE_N));
 #endif
     for (int tile = 0; tile < TILES; ++tile, place.advance()) {
-      unsigned to = shared + place.stage * STAGE_BYTES, opens = full + place.stage * 8;
-      wait_barrier(empty + place.stage * 8, place.turn ^ 1);
-      bool begun = tile < EARLY && step == blockIdx.x / CLUSTER_SIZE;
-      if (!begun) arrive_and_expect(opens, STAGE_BYTES);
+      if (worker == 0) {
+        unsigned to = shared + place.stage * STAGE_BYTES, opens = full + place.stage * 8;
+        wait_barrier(empty + place.stage * 8, place.turn ^ 1);
+        bool begun = tile < EARLY && step == blockIdx.x / CLUSTER_SIZE;
+        if (!begun) arrive_and_expect(opens, FETCHED_BYTES);
 #ifdef A_IS_PATCHES
-      int tap = tile * BK / C;
-      fetch_patches<SHARE_N == 1>(
-          to + part * (A_BYTES / SHARE_N), *a_map, tile * BK % C, pixel, tap % KW * DIL_W, tap / KW * DIL_H, opens, mask);
+        int tap = tile * BK / C;
+        fetch_patches<SHARE_N == 1>(
+            to + part * (A_BYTES / SHARE_N), *a_map, tile * BK % C, pixel, tap % KW * DIL_W, tap / KW * DIL_H, opens, mask);
 #else
 #pragma unroll
-      for (int half = 0; half < HALVES; ++half)
-        fetch_matrix<SHARE_N == 1>(
-            to + half * HALF_BYTES + part * (HALF_BYTES / SHARE_N), *a_map, tile * BK + half * HALF,
-            at.m0 + part * (BM / SHARE_N), opens, mask);
+        for (int half = 0; half < HALVES; ++half)
+          fetch_matrix<SHARE_N == 1>(
+              to + half * HALF_BYTES + part * (HALF_BYTES / SHARE_N), *a_map, tile * BK + half * HALF,
+              at.m0 + part * (BM / SHARE_N), opens, mask);
 #endif
-      if (!begun) fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
+        if (!begun) fetch_b(to + A_BYTES, b, at.n_tile, tile, opens);
+      }
+      if (!HAS_RESTS) continue;
+      __syncwarp();
+      if (pending == LATE) complete(), late.advance();
+      else ++pending;
     }
   }
+  for (; pending; --pending) complete(), late.advance();
 #else
-  Turn late;
-  int pending = 0;
   auto announce = [&] {
     show_to_wgmma();
     arrive(full + late.stage * 8);
+    complete();
     late.advance();
   };
   if (worker == 0) begin_with_weights<B_BYTES>(shared, full, b, rows);
@@ -196,7 +221,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
     KERNEL(PARAMETERS, int rows A_MAP) {
   unsigned char* memory = shared_memory();
   unsigned shared = (unsigned)__cvta_generic_to_shared(memory);
-  unsigned full = shared + STAGES * STAGE_BYTES, empty = full + STAGES * 8;
+  unsigned full = shared + STAGES * STAGE_BYTES, empty = full + STAGES * 8, ready = empty + STAGES * 8;
   const TA* a = A + 0;
   const TB* b = B + 0;
   if (threadIdx.x == 0) {
@@ -207,6 +232,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
       init_barrier(full + s * 8, COPYING);
 #endif
       init_barrier(empty + s * 8, (SHARE_M + SHARE_N - 1) * TEAMS * 4);
+      if (HAS_RESTS) init_barrier(ready + s * 8, COPYING);
     }
     show_barriers();
   }
@@ -219,9 +245,9 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
   if (threadIdx.x >= TEAMS * 128) {
     if constexpr (PRODUCER_REGISTERS > 0) give_registers<PRODUCER_REGISTERS>();
 #ifdef A_IS_FETCHED
-    produce(shared, full, empty, a, A_FILL, b, &a_map, rows);
+    produce(shared, full, empty, ready, a, A_FILL, b, &a_map, rows);
 #else
-    produce(shared, full, empty, a, A_FILL, b, nullptr, rows);
+    produce(shared, full, empty, ready, a, A_FILL, b, nullptr, rows);
 #endif
     __syncwarp();
   } else {
@@ -260,8 +286,14 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
       for (int tile = 0; tile < TILES; ++tile, place.advance()) {
         unsigned stage = shared + place.stage * STAGE_BYTES;
         wait_barrier(full + place.stage * 8, place.turn);
+#if MODE == 3
+        wait_barrier(ready + place.stage * 8, place.turn);
+        multiply_with_rests(acc, stage, stage + A_BYTES, wm);
+        before = empty + place.stage * 8;
+        if (tile < TILES - 1 && tells) arrive_there(before, lane);
+      }
+#elif defined(SPARSE)
         begin_wgmma();
-#ifdef SPARSE
         uint4 places = places_of(stage + A_BYTES);
         multiply_sparse(acc, stage, stage + A_BYTES, wn, places);
         commit_wgmma();
@@ -269,6 +301,7 @@ extern "C" __global__ void CLUSTER __launch_bounds__(TEAMS * 128 + COPYING, 1)
         if (tells) arrive_there(empty + place.stage * 8, lane);
       }
 #else
+        begin_wgmma();
         multiply(acc, stage, stage + A_BYTES, wm);
         commit_wgmma();
         wait_wgmma<1>();

@@ -204,8 +204,14 @@ template <int STEP> __device__ __forceinline__ void wgmma_sparse(Sum* c, unsigne
   WGMMA_SPARSE
 }
 #endif
-// The same with rows of the left factor in registers. Those of the right one lie across the depth, in
-// blocks of 64 columns.
+// The same with rows of the left factor in registers.
+#ifdef WGMMA_ROWS
+__device__ __forceinline__ void wgmma_rows(Sum* c, const unsigned* a, unsigned b) {
+  unsigned long long bt = tile_at(b);
+  WGMMA_ROWS
+}
+#endif
+// And rows of the right one across the depth, in blocks of 64 columns.
 #ifdef WGMMA_VALUES
 __device__ __forceinline__ void wgmma_values(Sum* c, const unsigned* a, unsigned b) {
   unsigned long long bt = tile_at(b, V_BLOCK);

@@ -30,6 +30,8 @@ class Tiling:
         row_bytes: of tiles in shared memory: 128, or 64 where the copy engine fetches such rows.
         copiers: times four warps that fetch.
         is_sparse: whether two of every four weights are zero and left out.
+        has_rests: whether what TF32 leaves of float32 numbers is multiplied, too: a second tile of
+            the right operand.
     """
 
     rows: int
@@ -44,6 +46,7 @@ class Tiling:
     row_bytes: int = 128
     copiers: int = 1
     is_sparse: bool = False
+    has_rests: bool = False
 
     @property
     def is_streamed(self) -> bool:
@@ -72,6 +75,8 @@ class Tiling:
         if self.is_sparse:
             weights = self.columns * (self.row_bytes + 16)
             return self.stages * (2 * self.rows * self.row_bytes + weights + 16)
+        if self.has_rests:
+            return self.stages * ((self.rows + 2 * self.columns) * self.row_bytes + 24)
         if self.is_streamed:
             return self.stages * ((self.rows + self.columns) * self.row_bytes + 16)
         return max(
@@ -124,6 +129,14 @@ _STREAMED = (
     Tiling(64, 64, 64, 64, 12, True),
 )
 # Blocks below each other, and beside each other, of a cluster.
+# Sums of one tile and of all: at most 96 of each.
+_WITH_RESTS = tuple(
+    Tiling(rows, columns, 64, columns, stages, True, has_rests=True)
+    for rows, columns, stages in (
+        *((128, 192, 3), (128, 160, 3), (128, 128, 4), (128, 96, 5), (128, 64, 7)),
+        *((192, 96, 4), (192, 64, 5), (64, 192, 4), (64, 128, 5), (64, 96, 7), (64, 64, 9)),
+    )
+)
 _SHARES = ((1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2))
 _SPLITS = (1, 2, 4, 8)
 # A typical size for rows that are known at run time only.
@@ -142,6 +155,8 @@ _SUMS, _BYTES, _JOINT_PRODUCTS, _WARP_PRODUCTS = 6.6, 60.0, 2070.0, 1260.0
 _STREAMED_NS, _STREAMED_TILE_NS, _CLUSTERED_NS = 1014.0, 140.0, 400.0
 _STREAMED_SUMS, _COPIED_BYTES, _STREAMED_PRODUCTS = 5.0, 26.0, 3386.0
 _FETCHED_BYTES, _MOST_FETCHED_BYTES = 70.0, 110.0
+# And of float32 numbers whose rests are multiplied, too: for a tile, and products per nanosecond.
+_REST_TILE_NS, _REST_PRODUCTS = 290.0, 3940.0
 
 
 def choose_tiling(
@@ -241,8 +256,8 @@ def timed_tilings(
     if gpu.has_clusters and columns % 4 == 0:
         splits = [s for s in _SPLITS if s <= tiles]
         candidates = [replace(t, split=s) for t in candidates for s in splits]
-    if joint and batch == 1 and columns % 8 == 0:
-        candidates += _streamed(is_fetched)
+    if packed and gpu.has_joint_products and batch == 1 and columns % 8 == 0:
+        candidates += _streamed(is_fetched, mode == "float32")
     usable: list[Tiling] = [t for t in candidates if t.shared_bytes <= gpu.shared_bytes]
     return {t: nanoseconds(t) for t in usable}
 
@@ -279,21 +294,25 @@ def _streamed_nanoseconds(
     rate = min(_FETCHED_BYTES / share, _MOST_FETCHED_BYTES)
     fetched = t.rows * 128 / t.share_columns / (rate if is_fetched else _COPIED_BYTES)
     fetched += t.columns * 128 / t.share_rows / rate
-    step = max(fetched, t.rows * t.columns * 64 / _STREAMED_PRODUCTS, _STREAMED_TILE_NS)
+    multiplied = t.rows * t.columns * 64 / _STREAMED_PRODUCTS
+    if t.has_rests:
+        multiplied = _REST_TILE_NS + t.rows * t.columns * 3 * 64 / _REST_PRODUCTS
+    step = max(fetched, multiplied, _STREAMED_TILE_NS)
     once = _STREAMED_NS + (_CLUSTERED_NS if t.cluster > 1 else 0)
     return once + rounds * (tiles * step + t.rows * t.columns / _STREAMED_SUMS)
 
 
 def _needs_engine(t: Tiling) -> bool:
     """Whether only the copy engine will do: it serves several blocks, and takes no registers."""
-    return t.is_streamed and (t.share_columns > 1 or t.teams > 2)
+    fills_registers = t.has_rests and t.teams > 1 and t.warp_columns > 160
+    return t.is_streamed and (t.share_columns > 1 or t.teams > 2 or fills_registers)
 
 
 @functools.cache
-def _streamed(is_fetched: bool) -> list[Tiling]:
+def _streamed(is_fetched: bool, has_rests: bool) -> list[Tiling]:
     return [
         replace(t, share_rows=m, share_columns=n)
-        for t in _STREAMED
+        for t in (_WITH_RESTS if has_rests else _STREAMED)
         for m, n in _SHARES
         if is_fetched or not _needs_engine(replace(t, share_rows=m, share_columns=n))
     ]

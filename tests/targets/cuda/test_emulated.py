@@ -102,6 +102,18 @@ def test_streamed_tilings(
     check_tiling(monkeypatch, precision, tiling, depth)
 
 
+# Of float32 numbers, what TF32 leaves is multiplied, too.
+@pytest.mark.parametrize(
+    ("tiling", "depth"),
+    [(BELOW, 266), (FOUR, 264), *(more(*c) for c in ((ALONE, 8), (ALONE, 266), (BESIDE, 264)))],
+)
+def test_streamed_tilings_with_rests(
+    monkeypatch: pytest.MonkeyPatch, tiling: Tiling, depth: int
+) -> None:
+    monkeypatch.setitem(GPUS, "sm_90", replace(GPUS["sm_90"], multiprocessors=2))
+    check_tiling(monkeypatch, "float32", replace(tiling, has_rests=True), depth)
+
+
 def check_tiling(
     monkeypatch: pytest.MonkeyPatch, precision: Precision, tiling: Tiling, depth: int
 ) -> None:

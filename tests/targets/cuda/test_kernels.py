@@ -106,7 +106,7 @@ def test_values_as_they_are_stored() -> None:
 
 
 @needs_cuda_compiler
-@pytest.mark.parametrize("precision", ["float16", *map(more, ("float32", "tf32", "bfloat16"))])
+@pytest.mark.parametrize("precision", ["float16", "float32", *map(more, ("tf32", "bfloat16"))])
 def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> None:
     wide = onnx_model(
         "g (float[4096,512] x) => (float[4096,2048] y) { a = MatMul(x, w)  y = Relu(a) }",
@@ -135,9 +135,11 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         c=np.array(0.25, np.float32),
         s=np.array([0, 0, 9, 128]),
     )
-    models = (wide, attention_model(), few, patches, heads)
+    models = [wide, patches]
+    if precision != "float32":  # whose other kernels are as those of TF32
+        models += [attention_model(), few, heads]
     sources = [s for m in models for s in take_sources(lowered(m, precision))[1]]
-    assert len(sources) >= 3
+    assert len(sources) >= 2
     for source in sources:
         arch = source.architecture("sm_90")
         (counted,) = instructions(find_compiler().compile(source.source, arch)).values()
@@ -148,8 +150,7 @@ def test_kernels_spill_no_registers(precision: Precision, tmp_path: Path) -> Non
         if shutil.which("nvcc") is not None:
             check_order(source.source, arch, tmp_path)
     joint = [source for source in sources if source.architecture("sm_90") == "sm_90a"]
-    assert bool(joint) == (precision != "float32")
-    assert any("define A_IS_PATCHES" in source.source for source in joint) == bool(joint)
+    assert any("define A_IS_PATCHES" in source.source for source in joint)
     has_joint_attention = any("WGMMA_VALUES asm" in source.source for source in joint)
     assert has_joint_attention == (precision in ("float16", "bfloat16"))
 
@@ -161,6 +162,18 @@ def check_order(source: str, arch: str, folder: Path) -> None:
     subprocess.run(command, cwd=folder, check=True)
     before, _, after = Path(folder, "kernel.ptx").read_text().partition("griddepcontrol.wait")
     assert after and "ld.global" not in before and "cp.async.bulk.tensor" not in before
+
+
+def test_products_in_float32_are_streamed_where_there_are_many_rows() -> None:
+    sizes = (4096, 4096, 4096, 1)
+    chosen = tilings.choose_tiling(*sizes, GPUS["sm_90"], "float32", packed=True, is_fetched=True)
+    assert chosen.has_rests and chosen.is_streamed
+    # Sums of a tile and of all, and what is left of the data, must fit into registers.
+    found = tilings.ranked_tilings(*sizes, GPUS["sm_90"], "float32", packed=True, is_fetched=False)
+    widest = max(t.warp_columns for t in found if t.has_rests and t.teams > 1)
+    assert widest == 160
+    other = tilings.choose_tiling(*sizes, GPUS["sm_100"], "float32", packed=True, is_fetched=True)
+    assert not other.is_joint
 
 
 def test_tilings_that_were_measured_are_chosen() -> None:

@@ -125,9 +125,11 @@ class Bench:
         elif kind == "uint8":
             matrix = numbers_of_e4m3(matrix)
         elif kind != "int8":
-            # Few bits, so that rounding on the way to tensor cores changes nothing.
-            halves = (matrix.astype(np.float32) / np.sqrt(depth)).astype(np.float16)
-            matrix = halves.astype(kind)
+            matrix = matrix.astype(np.float32) / np.float32(np.sqrt(depth))
+            if self._task["workload"].get("precision") != "float32":
+                # Few bits, so that rounding on the way to tensor cores changes nothing.
+                matrix = matrix.astype(np.float16)
+            matrix = matrix.astype(kind)
         packing = (StagePacking if "groups" in packed["packing"] else TilePacking)(
             **packed["packing"]
         )
