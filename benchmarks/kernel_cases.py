@@ -143,9 +143,23 @@ CASES = (
         {"w": (1, 1000, 250), "r": (1, 1000, 250)},
     ),
     Case(
+        "LSTM, eight sequences",
+        "64 steps, 256",
+        "float[64,8,256] x",
+        "y, h, c = LSTM<hidden_size=256>(x, w, r)",
+        {"w": (1, 1024, 256), "r": (1, 1024, 256)},
+    ),
+    Case(
         "GRU",
         "64 steps, 256",
         "float[64,1,256] x",
+        "y, h = GRU<hidden_size=256, linear_before_reset=1>(x, w, r)",
+        {"w": (1, 768, 256), "r": (1, 768, 256)},
+    ),
+    Case(
+        "GRU, eight sequences",
+        "64 steps, 256",
+        "float[64,8,256] x",
         "y, h = GRU<hidden_size=256, linear_before_reset=1>(x, w, r)",
         {"w": (1, 768, 256), "r": (1, 768, 256)},
     ),

@@ -176,7 +176,7 @@ def default_passes(
         # After layouts, which all parts of a batch share; before kernels are written for a batch.
         SplitBatch(kernels),
         LowerGroups(kernels),
-        LowerRecurrent(kernels),
+        LowerRecurrent(kernels, _HALVES.get(precision, "float32")),
         # Before fusion, which would join one of the two axes with what follows.
         LowerResize(kernels),
         # Before legalization, too: it would sort everything.

@@ -17,6 +17,7 @@ import numpy as np
 from tvm import IRModule, relax, tirx
 from tvm.ir import GenericConst
 
+from relaxc.layout import Element
 from relaxc.passes.base import Pass
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.layout.lower_groups import LoweredKernel
@@ -27,9 +28,12 @@ class RecurrentLibrary(Protocol):
     """What the pass asks of a target."""
 
     def lower_recurrent(
-        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
+        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, element: Element
     ) -> LoweredKernel | None:
-        """A kernel with the parameters of `func`, whose weights are packed in its constants."""
+        """A kernel with the parameters of `func`, whose weights are packed in its constants.
+
+        `element` is how it may round what it multiplies.
+        """
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,11 @@ class LowerRecurrent(Pass):
 
     Attributes:
         library: the target's kernels.
+        element: what weights and states may be rounded to, where they are multiplied.
     """
 
     library: RecurrentLibrary
+    element: Element = "float32"
 
     name: ClassVar[str] = "lower-recurrent"
     opt_level: ClassVar[int] = 2
@@ -64,7 +70,7 @@ class LowerRecurrent(Pass):
         if said is None or not isinstance(call.args[1].fields[1], GenericConst):
             return binding
         gates, weight, *states = call.args[1].fields
-        kernel = self.library.lower_recurrent(func, said, weight.value.numpy())
+        kernel = self.library.lower_recurrent(func, said, weight.value.numpy(), self.element)
         if kernel is None:
             return binding
         gvar = builder.add_func(kernel.func, kernel.name)

@@ -181,7 +181,7 @@ class CudaKernels:
         return False
 
     def lower_recurrent(
-        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
+        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, element: Element
     ) -> Kernel | None:
         """No kernel: recurrent layers stay loops."""
         return None

@@ -204,10 +204,10 @@ class LlvmKernels:
         return kernel == ATTENTION or (kernel in _BY_NAME and _kernel(func).is_product)
 
     def lower_recurrent(
-        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray
+        self, func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, element: Element
     ) -> Kernel | None:
         """Write the kernel of a recurrent layer."""
-        return lower_recurrent(func, attrs, weight, self.machine)
+        return lower_recurrent(func, attrs, weight, element, self.machine)
 
     def lower_resize(
         self,

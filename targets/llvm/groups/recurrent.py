@@ -8,68 +8,120 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from relaxc.layout import ARITHMETIC, Element
 from relaxc.targets.llvm.kernels.builder import KernelBuilder
 from relaxc.targets.llvm.kernels.domain import simple
-from relaxc.targets.llvm.kernels.gru import GruBuffers, GruSpec, emit_gru, pack_gru_weights
+from relaxc.targets.llvm.kernels.gru import GruBuffers, emit_gru, pack_gru_weights
 from relaxc.targets.llvm.kernels.kernel import Kernel
-from relaxc.targets.llvm.kernels.lstm import LstmBuffers, LstmSpec, emit, pack_weights
+from relaxc.targets.llvm.kernels.lstm import LstmBuffers, emit_lstm
+from relaxc.targets.llvm.kernels.recurrence import Recurrence
+from relaxc.targets.llvm.kernels.recurrent_panels import Storage
 from relaxc.targets.llvm.machine import Machine
 
 
 def lower_recurrent(
-    func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, machine: Machine
+    func: tirx.PrimFunc,
+    attrs: Mapping[str, Any],
+    weight: np.ndarray,
+    element: Element,
+    machine: Machine,
 ) -> Kernel | None:
     """The kernel for a recurrence, with its weights packed; None where the plain loops must do."""
-    if attrs["cell"] == "gru":
-        return _lower_gru(func, attrs, weight, machine)
-    if attrs["cell"] != "lstm":
+    if weight.dtype != np.float32:
         return None
-    shapes = [tuple(simple(d) for d in param.shape) for param in func.params]
-    steps, batch, _ = shapes[0]
+    if attrs["cell"] == "lstm":
+        return _lower_lstm(func, attrs, weight, element, machine)
+    if attrs["cell"] == "gru":
+        return _lower_gru(func, attrs, weight, element, machine)
+    return None
+
+
+def _lower_lstm(
+    func: tirx.PrimFunc,
+    attrs: Mapping[str, Any],
+    weight: np.ndarray,
+    element: Element,
+    machine: Machine,
+) -> Kernel:
     hidden = weight.shape[2]
     # Beside the weights the cache holds states and what passes through it.
-    is_narrow = machine.lanes == 16 and 4 * hidden * hidden * 4 > machine.l2_bytes * 3 // 4
-    directions, backward = int(attrs["directions"]), bool(attrs["backward"])
-    rows = _rows(batch, directions, machine)
-    spec = LstmSpec(
-        steps, batch, directions, hidden, backward, is_narrow, rows, machine.registers // 2
-    )
-    packed = pack_weights(weight, spec, machine.lanes)
-    shapes[1] = packed.shape
-    b = KernelBuilder("lstm", machine.lanes)
+    is_large = machine.lanes == 16 and 4 * hidden * hidden * 4 > machine.l2_bytes * 3 // 4
+    spec = _sizes(func, attrs, hidden, machine, _storage(element, is_large))
+    packed = spec.panels(4, machine.lanes).pack(weight)
     names = ("gates", "weight", "hidden0", "cell0", "outputs", "hidden", "cell")
-    dtypes = ["float32", packed.dtype.name, *["float32"] * 5]
-    emit(b, spec, LstmBuffers(*map(b.param, names, shapes, dtypes)))
-    return Kernel("lstm", b.finish(), [packed])
-
-
-def _rows(batch: Any, directions: int, machine: Machine) -> int:
-    """Sequences to compute together: four gates of each stay in registers, all cores get some."""
-    if not isinstance(batch, int):
-        return 1
-    return max(1, min(4 if machine.registers == 32 else 2, batch * directions // machine.cores))
+    b = KernelBuilder("lstm", machine.lanes)
+    emit_lstm(b, spec, LstmBuffers(**_params(b, func, names, packed)))
+    return _finished(b, packed, spec)
 
 
 def _lower_gru(
-    func: tirx.PrimFunc, attrs: Mapping[str, Any], weight: np.ndarray, machine: Machine
+    func: tirx.PrimFunc,
+    attrs: Mapping[str, Any],
+    weight: np.ndarray,
+    element: Element,
+    machine: Machine,
 ) -> Kernel | None:
     """The kernel for a GRU with the usual activations."""
     usual = all(
         [[str(x).lower() for x in a] for a in those] == _USUAL for those in attrs["activations"]
     )
-    if not usual or attrs["clip"] is not None or weight.dtype != np.float32:
+    if not usual or attrs["clip"] is not None:
         return None
-    shapes = [tuple(simple(d) for d in param.shape) for param in func.params]
-    steps, batch, _ = shapes[0]
-    directions, backward = int(attrs["directions"]), bool(attrs["backward"])
-    spec = GruSpec(steps, batch, directions, weight.shape[2], backward, bool(attrs["flag"]))
-    packed = pack_gru_weights(weight, spec, machine.lanes)
-    shapes[1] = packed.shape
-    b = KernelBuilder("gru", machine.lanes)
+    is_after = bool(attrs["flag"])
+    spec = _sizes(func, attrs, weight.shape[2], machine, _storage(element, False))
+    packed = pack_gru_weights(weight, spec, machine.lanes, is_after)
     names = ("gates", "weight", "bias", "lengths", "hidden0", "outputs", "hidden")
-    dtypes = ["float32"] * 3 + ["int64"] + ["float32"] * 3
-    emit_gru(b, spec, GruBuffers(*map(b.param, names, shapes, dtypes)))
-    return Kernel("gru", b.finish(), [packed])
+    b = KernelBuilder("gru", machine.lanes)
+    emit_gru(b, spec, GruBuffers(**_params(b, func, names, packed)), is_after)
+    return _finished(b, packed, spec)
+
+
+def _storage(element: Element, is_large: bool) -> Storage:
+    if element == "bfloat16":
+        return "bfloat16"
+    return "bits24" if is_large else "float32"
+
+
+def _sizes(
+    func: tirx.PrimFunc,
+    attrs: Mapping[str, Any],
+    hidden: int,
+    machine: Machine,
+    storage: Storage,
+) -> Recurrence:
+    steps, batch = (simple(d) for d in list(func.params[0].shape)[:2])
+    directions = int(attrs["directions"])
+    # Gates of each sequence stay in registers.
+    rows = 4 if machine.registers == 32 else 2
+    if isinstance(batch, int):
+        rows = max(1, min(rows, batch * directions // machine.cores))
+    return Recurrence(
+        *(steps, batch, directions, hidden, bool(attrs["backward"]), rows),
+        sums=16 if machine.registers == 32 else 12,
+        cores=machine.cores,
+        storage=storage,
+    )
+
+
+def _params(
+    b: KernelBuilder, func: tirx.PrimFunc, names: tuple[str, ...], packed: np.ndarray
+) -> dict[str, Any]:
+    """The buffers of the loops' parameters, the weights as they are packed."""
+    found = {}
+    for name, param in zip(names, func.params, strict=True):
+        shape = [simple(d) for d in param.shape]
+        is_weight = name == "weight"
+        found[name] = b.param(
+            name,
+            packed.shape if is_weight else shape,
+            packed.dtype.name if is_weight else str(param.dtype),
+        )
+    return found
+
+
+def _finished(b: KernelBuilder, packed: np.ndarray, spec: Recurrence) -> Kernel:
+    kernel = Kernel(b.name, b.finish(), [packed])
+    return kernel.with_attr(ARITHMETIC, "bfloat16") if spec.storage == "bfloat16" else kernel
 
 
 # Name and parameters of a GRU's activations.
