@@ -18,6 +18,7 @@ from relaxc.passes.canonicalize.fold_batch_norm import FoldBatchNorm
 from relaxc.passes.canonicalize.fold_constant import FoldConstant
 from relaxc.passes.canonicalize.fold_empty import FoldEmpty
 from relaxc.passes.canonicalize.fold_kernels import FoldKernels
+from relaxc.passes.canonicalize.fold_pad import FoldPad
 from relaxc.passes.canonicalize.fold_space_to_depth import FoldSpaceToDepth
 from relaxc.passes.canonicalize.lift_constants import LiftConstants
 from relaxc.passes.canonicalize.narrow_rows import NarrowRows
@@ -111,6 +112,7 @@ def graph_passes(quantization: Sequence[Pass] = (), pruning: Sequence[Pass] = ()
         # Before operators are moved or copied: the formulas are still in one piece.
         RaiseActivations(),
         RaiseRmsNorm(),
+        FoldPad(),
         FlattenMaps(),
         # Before anything looks for views.
         SplitPermute(),
