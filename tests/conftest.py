@@ -11,6 +11,7 @@ import pytest
 import tvm
 from builders import conv_model, relu_model
 from tvm import IRModule, relax
+from virtual_machine import virtual_machine
 
 import relaxc
 from relaxc.passes.base import Pass
@@ -34,7 +35,7 @@ def check_pass(
 
 def run_module(mod: IRModule, *inputs: np.ndarray) -> np.ndarray:
     """Build with TVM's defaults and run `main`."""
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     result = vm["main"](*(tvm.runtime.tensor(array) for array in inputs))
     return np.asarray(result.numpy())
 

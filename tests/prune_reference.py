@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import tvm
 from tvm import IRModule, relax
+from virtual_machine import virtual_machine
 
 from relaxc.passes.blocks import rewrite_main
 from relaxc.passes.prune.dependency import Dependencies, dependencies
@@ -46,7 +47,7 @@ def masked(mod: IRModule, found: Dependencies, removed: Collection[int]) -> IRMo
 
 
 def run(mod: IRModule, *inputs: np.ndarray) -> np.ndarray:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     result = vm["main"](*(tvm.runtime.tensor(array) for array in inputs))
     return np.asarray((result if hasattr(result, "numpy") else result[0]).numpy())
 

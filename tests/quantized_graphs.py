@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tvm
-from tvm import IRModule, relax
+from tvm import IRModule
 from tvm.script import ir as I
 from tvm.script import relax as R
+from virtual_machine import virtual_machine
 
 from relaxc.passes.quantize.affine import activation_params, weight_params
 
@@ -141,7 +142,7 @@ class Quantized:
 
 def run(mod: IRModule, arguments: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
     """With TVM's defaults."""
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     for arrays in arguments:
         result = vm["main"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays))
         yield [np.asarray(tensor.numpy()) for tensor in result]

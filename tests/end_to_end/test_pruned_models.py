@@ -10,7 +10,8 @@ import pytest
 import tvm
 from conftest import MODELS
 from prune_reference import masked
-from tvm import IRModule, relax
+from tvm import IRModule
+from virtual_machine import virtual_machine
 
 from relaxc.frontend.importer import from_onnx
 from relaxc.options import Shape
@@ -40,7 +41,7 @@ def canonical(path: Path, shape: Shape) -> IRModule:
 
 
 def run(mod: IRModule, x: np.ndarray) -> np.ndarray:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     return np.asarray(vm["main"](tvm.runtime.tensor(x)).numpy())
 
 

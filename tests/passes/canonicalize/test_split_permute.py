@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tvm
-from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
+from virtual_machine import virtual_machine
 
 from relaxc.passes.canonicalize.split_permute import SplitPermute
 
@@ -91,6 +91,6 @@ def test_left_alone(module: tvm.IRModule) -> None:
 
 def test_same_numbers() -> None:
     x = np.random.default_rng(0).standard_normal((8, 3, 197, 64)).astype(np.float32)
-    built = relax.VirtualMachine(tvm.compile(SplitPermute().apply(Before), "llvm"), tvm.cpu())
+    built = virtual_machine(SplitPermute().apply(Before))
     found = built["main"](tvm.runtime.tensor(x)).numpy()
     np.testing.assert_array_equal(found, x.transpose(0, 1, 3, 2))

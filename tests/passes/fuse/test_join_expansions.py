@@ -10,6 +10,7 @@ import pytest
 import tvm
 from tvm.script import ir as I
 from tvm.script import relax as R
+from virtual_machine import virtual_machine
 
 from relaxc.layout import ELEMENTS
 from relaxc.passes.fuse.join_expansions import JoinExpansions
@@ -93,7 +94,7 @@ def test_same_numbers() -> None:
     feed = [tvm.runtime.tensor(rng.standard_normal(4).astype(np.float32)) for _ in range(2)]
     results = []
     for mod in (Before, JoinExpansions(Library()).apply(Before)):
-        machine = tvm.relax.VirtualMachine(tvm.compile(mod, "llvm"), tvm.cpu())
+        machine = virtual_machine(mod)
         results.append(machine["main"](*feed).numpy())
     np.testing.assert_array_equal(*results)
 

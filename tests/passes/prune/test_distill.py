@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tvm
 from builders import onnx_model
-from tvm import IRModule, relax
+from tvm import IRModule
+from virtual_machine import virtual_machine
 
 from relaxc.errors import InputError, OptionError
 from relaxc.frontend.importer import from_onnx
@@ -41,14 +42,14 @@ SAMPLES: list[Arrays] = [[weight(4, 3, 6, 6)] for _ in range(10)]
 
 
 def run(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     for arrays in arguments:
         results = vm["main"](*(tvm.runtime.tensor(np.asarray(a)) for a in arrays))
         yield [np.asarray(r.numpy()) for r in results]
 
 
 def outputs(mod: IRModule) -> np.ndarray:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     found = [vm["main"](tvm.runtime.tensor(np.asarray(s[0]))).numpy() for s in SAMPLES]
     return np.concatenate(found)
 

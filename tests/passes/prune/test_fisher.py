@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tvm
 from builders import onnx_model
-from tvm import IRModule, relax
+from tvm import IRModule
+from virtual_machine import virtual_machine
 
 from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
@@ -31,7 +32,7 @@ BODY = """z = Atan(x) a = Conv(z, w) k = Atan(a) b = Tanh(k) c = Conv(b, u) d = 
 
 
 def run(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     for arrays in arguments:
         yield [r.numpy() for r in vm["main"](*map(tvm.runtime.tensor, arrays))]
 

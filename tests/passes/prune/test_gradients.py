@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tvm
 from builders import onnx_model
-from tvm import IRModule, relax
+from tvm import IRModule
+from virtual_machine import virtual_machine
 
 from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
@@ -81,7 +82,7 @@ def test_a_small_step_changes_the_loss_as_the_derivative_says(case: str, are_sco
     last = len(bindings_of(mod)) - 1
     step = training_step(mod, [last], [], [last] if are_scores else [])
     assert len(step.weights) > 1
-    vm = relax.VirtualMachine(tvm.compile(step.mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(step.mod)
     x = weight(2, 3, 8, 8)
     target = weight(*(int(d) for d in bindings_of(mod)[last].var.ty.shape.values))
 
@@ -108,7 +109,7 @@ def test_a_small_step_changes_the_loss_as_the_derivative_says(case: str, are_sco
 def test_logits_are_compared_as_probabilities() -> None:
     mod = imported("a = Flatten(x) y = MatMul(a, w)", {"w": weight(192, 5) / 10})
     step = training_step(mod, [len(bindings_of(mod)) - 1], [], [len(bindings_of(mod)) - 1])
-    vm = relax.VirtualMachine(tvm.compile(step.mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(step.mod)
     x, target = weight(2, 3, 8, 8), weight(2, 5)
 
     def loss(scores: np.ndarray) -> float:

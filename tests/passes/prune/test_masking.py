@@ -8,6 +8,7 @@ import tvm
 from builders import onnx_model
 from prune_reference import masked
 from tvm import IRModule, relax
+from virtual_machine import virtual_machine
 
 from relaxc.frontend.importer import from_onnx
 from relaxc.passes.prune.dependency import dependencies
@@ -21,7 +22,7 @@ def weight(*shape: int) -> np.ndarray:
 
 
 def run(mod: IRModule, *inputs: np.ndarray) -> np.ndarray:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     result = vm["main"](*(tvm.runtime.tensor(array) for array in inputs))
     return np.asarray((result if hasattr(result, "numpy") else result[0]).numpy())
 

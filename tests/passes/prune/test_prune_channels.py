@@ -9,6 +9,7 @@ import pytest
 import tvm
 from builders import onnx_model
 from tvm import IRModule, relax
+from virtual_machine import virtual_machine
 
 from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
@@ -46,7 +47,7 @@ def network() -> IRModule:
 
 
 def run(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     for arrays in arguments:
         yield [np.asarray(r.numpy()) for r in vm["main"](*map(tvm.runtime.tensor, arrays))]
 
@@ -57,7 +58,7 @@ def samples(count: int = 40, seed: int = 1) -> list[Arrays]:
 
 
 def outputs(mod: IRModule) -> np.ndarray:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     return np.array([vm["main"](tvm.runtime.tensor(x)).numpy() for (x,) in samples(seed=2)])
 
 

@@ -10,6 +10,7 @@ import pytest
 import tvm
 from builders import onnx_model
 from tvm import IRModule, relax
+from virtual_machine import virtual_machine
 
 from relaxc.errors import OptionError
 from relaxc.frontend.importer import from_onnx
@@ -39,7 +40,7 @@ def network() -> IRModule:
 
 
 def run(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     for arrays in arguments:
         found = vm["main"](*map(tvm.runtime.tensor, arrays))
         yield [r.numpy() for r in ([found] if isinstance(found, tvm.runtime.Tensor) else found)]

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import tvm
 from builders import onnx_model
-from tvm import IRModule, relax
+from tvm import IRModule
+from virtual_machine import virtual_machine
 
 import relaxc
 from relaxc.cli import main
@@ -46,14 +47,14 @@ SAMPLES: list[Arrays] = [[weight(8, 16)] for _ in range(20)]
 
 
 def run(mod: IRModule, arguments: Iterable[Arrays]) -> Iterator[list[np.ndarray]]:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     for arrays in arguments:
         results = vm["main"](*(tvm.runtime.tensor(np.asarray(a)) for a in arrays))
         yield [np.asarray(r.numpy()) for r in results]
 
 
 def outputs(mod: IRModule) -> np.ndarray:
-    vm = relax.VirtualMachine(tvm.compile(mod, target="llvm"), tvm.cpu())
+    vm = virtual_machine(mod)
     found = [vm["main"](tvm.runtime.tensor(np.asarray(s[0]))).numpy() for s in SAMPLES]
     return np.concatenate(found)
 
