@@ -168,10 +168,10 @@ def test_the_command(tmp_path: Path) -> None:
     onnx.save(MODEL, tmp_path / "a.onnx")
     np.savez(tmp_path / "data.npz", x=np.concatenate([sample[0] for sample in SAMPLES]))
     command = ["export", str(tmp_path / "a.onnx"), "--quantize", "int4-weights", "--group-size"]
-    data = ["8", "--calibrate", str(tmp_path / "data.npz"), "--distill", "40"]
-    how = ["--learning-rate", "0.02", "--distill-batch", "16", "-o"]
-    for name, options in (("rounded", data[:3]), ("trained", data)):
-        assert main([*command, *options, *how, str(tmp_path / f"{name}.onnx")]) == 0
+    data = ["8", "--calibrate", str(tmp_path / "data.npz")]
+    how = ["--distill", "40", "--learning-rate", "0.02", "--distill-batch", "16"]
+    for name, options in (("rounded", data), ("trained", [*data, *how])):
+        assert main([*command, *options, "-o", str(tmp_path / f"{name}.onnx")]) == 0
     x = np.concatenate([sample[0] for sample in SAMPLES])
     files = {name: tmp_path / f"{name}.onnx" for name in ("a", "rounded", "trained")}
     found = {n: onnxruntime.InferenceSession(f).run(None, {"x": x})[0] for n, f in files.items()}
