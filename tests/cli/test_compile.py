@@ -196,6 +196,13 @@ def test_quantization_needs_data(
     assert not (tmp_path / "a.rxc").exists()
 
 
+def test_a_recipe_that_cannot_be_written(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "a.rxc"
+    done = relaxc("compile", conv_onnx, "-o", artifact, "--save-recipe", tmp_path)
+    assert done.code == 73 and "it is a folder; give a file name" in done.err
+    assert not artifact.exists()
+
+
 RECIPE = """
 prune: {saving: channels, share: 0.5, round_to: 1, recover: true}
 quantize: {scheme: int8}

@@ -90,9 +90,12 @@ def compile_(
         progress("Loading the compiler", is_shown=not (as_json or debug)) as show,
         quiet(debug) as echo,
     ):
-        from relaxc.compiler import compile
+        from relaxc.compiler import compile, require_writable
         from relaxc.options import Diagnostics
 
+        for path in (save_recipe, plot_ranges):
+            if path is not None:
+                require_writable(path, model)
         diagnostics = Diagnostics(
             print_ir_before=print_ir_before,
             print_ir_after=print_ir_after,

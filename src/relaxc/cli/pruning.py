@@ -12,11 +12,13 @@ from relaxc.options import (
     AUGMENTATIONS,
     IMPORTANCES,
     SCOPES,
+    Augmentation,
     CompileOptions,
     Criterion,
     DistillOptions,
     Importance,
     PruneOptions,
+    Scheme,
     Scope,
     SparsifyOptions,
     parse_pruning,
@@ -103,6 +105,7 @@ pruning = stacked(
 _NOT_ALONE = frozenset(
     {"importance", "scope", "round_to", "keep", "recover", "samples", "sensitivity"}
 )
+_OF_DISTILLATION = frozenset({"learning_rate", "batch", "augment", "logits", "checkpoint"})
 
 
 def read_pruning(
@@ -170,6 +173,40 @@ def read_pruning(
             )
             options = replace(options, prune=channels)
     return options
+
+
+def read_distillation(
+    *,
+    prune: tuple[str, ...],
+    quantize: Scheme | None,
+    recover: str | None,
+    calibrate: str | None,
+    distill_epochs: int | None,
+    learning_rate: float,
+    batch: int,
+    augment: tuple[Augmentation, ...],
+    logits: tuple[str, ...],
+) -> DistillOptions | None:
+    """How to train what pruning leaves, or its integers.
+
+    Raises:
+        OptionError: there is nothing to train, or no data.
+    """
+    if distill_epochs is None:
+        refuse_alone(_OF_DISTILLATION, "`--distill`")
+        return None
+    if not prune and quantize is None:
+        raise OptionError("`--distill` goes with `--prune` or `--quantize`")
+    if recover is None and (prune or calibrate is None):
+        instead = "" if prune else " or `--calibrate`"
+        raise OptionError(f"`--distill` needs samples; give them with `--recover`{instead}")
+    return DistillOptions(
+        epochs=distill_epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        augment=augment,
+        logits=logits,
+    )
 
 
 def _criterion(importance: Importance) -> Criterion:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from relaxc.cli import parameters, pruning, quantizing
 from relaxc.errors import OptionError
 from relaxc.measure.samples import Samples, samples_from
-from relaxc.options import (
-    Augmentation,
-    CalibrationMethod,
-    CompileOptions,
-    DistillOptions,
-    Importance,
-    Scheme,
-    Scope,
-)
+from relaxc.options import CompileOptions
 
 # All of them, in the order of `--help`.
 shaping = parameters.stacked(
@@ -40,115 +35,41 @@ class Shape:
     checkpoint: Path | None
 
 
-def read_shaping(
-    *,
-    target: str,
-    opt_level: int,
-    disabled_passes: tuple[str, ...],
-    precision: str,
-    preprocess: tuple[str, ...],
-    postprocess: tuple[str, ...],
-    input_shapes: tuple[str, ...],
-    prune: tuple[str, ...],
-    importance: Importance,
-    scope: Scope,
-    round_to: str,
-    keep: tuple[str, ...],
-    recover: str | None,
-    samples: str | None,
-    sensitivity: str | None,
-    distill_epochs: int | None,
-    learning_rate: float,
-    augment: tuple[Augmentation, ...],
-    batch: int,
-    logits: tuple[str, ...],
-    checkpoint: Path | None,
-    quantize: Scheme | None,
-    group_size: int | None,
-    calibrate: str | None,
-    calibration: CalibrationMethod,
-    correct: str | None,
-    least_sqnr: float,
-    most_noise: float | None,
-    per_channel: bool,
-    symmetric: bool,
-    exclude: tuple[str, ...],
-    recipe: Path | None,
-    speed_gate: bool,
-) -> Shape:
-    """Read the options of `shaping`.
+def read_shaping(**given: Any) -> Shape:
+    """Read the options of `shaping`: each of its parts takes those that it knows.
 
     Raises:
         OptionError: they do not fit together.
     """
-    options = parameters.read_compile_options(
-        target=target,
-        opt_level=opt_level,
-        disabled_passes=disabled_passes,
-        input_shapes=input_shapes,
-        precision=precision,
-        preprocess=preprocess,
-        postprocess=postprocess,
-    )
-    distill = None
-    if distill_epochs is not None:
-        distill = DistillOptions(
-            epochs=distill_epochs,
-            learning_rate=learning_rate,
-            batch=batch,
-            augment=augment,
-            logits=logits,
-        )
-        if not prune and quantize is None:
-            raise OptionError("`--distill` goes with `--prune` or `--quantize`")
-        if recover is None and (prune or calibrate is None):
-            instead = "" if prune else " or `--calibrate`"
-            raise OptionError(f"`--distill` needs samples; give them with `--recover`{instead}")
-    else:
-        parameters.refuse_alone(
-            ("learning_rate", "batch", "augment", "logits", "checkpoint"), "`--distill`"
-        )
+    recipe: Path | None = given["recipe"]
+    calibrate: str | None = given["calibrate"]
+    options = parameters.read_compile_options(**_known(parameters.read_compile_options, given))
+    distill = pruning.read_distillation(**_known(pruning.read_distillation, given))
     options = pruning.read_pruning(
-        options,
-        prune=prune,
-        importance=importance,
-        scope=scope,
-        round_to=round_to,
-        keep=keep,
-        recover=recover,
-        samples=samples,
-        sensitivity=sensitivity,
-        distill=distill if prune else None,
+        options, **_known(pruning.read_pruning, given), distill=distill if given["prune"] else None
     )
     options = quantizing.read_quantizing(
-        options,
-        quantize=quantize,
-        group_size=group_size,
-        calibrate=calibrate,
-        calibration=calibration,
-        correct=correct,
-        least_sqnr=least_sqnr,
-        most_noise=most_noise,
-        per_channel=per_channel,
-        symmetric=symmetric,
-        exclude=exclude,
-        recipe=recipe,
-        speed_gate=speed_gate,
-        distill=distill,
+        options, **_known(quantizing.read_quantizing, given), distill=distill
     )
-    if recipe is not None:
-        options = _from_recipe(recipe, options, calibrate is not None)
-    source = recover or samples or pruning.data_of(sensitivity)
+    source: str | None = given["recover"] or given["samples"]
+    source = source or pruning.data_of(given["sensitivity"])
     if distill is not None and source is None:
         source = calibrate
     if recipe is not None:
+        options = _from_recipe(recipe, options, calibrate is not None)
         source = calibrate  # serves all that the recipe does
     return Shape(
         options,
         None if calibrate is None else samples_from(calibrate),
         None if source is None else samples_from(source),
-        checkpoint,
+        given["checkpoint"],
     )
+
+
+def _known(reader: Callable[..., object], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader takes of the options that are given."""
+    names = inspect.signature(reader).parameters
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _from_recipe(path: Path, options: CompileOptions, is_calibrated: bool) -> CompileOptions:
