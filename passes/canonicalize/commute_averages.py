@@ -17,7 +17,7 @@ Leaves alone: convolutions in groups, layouts other than NCHW.
 Numbers: both are linear, and one adds up pixels where the other adds up channels; sums are taken in
 another order. Zeros that pools count beside the map stay zeros, as a convolution adds no bias here.
 Gains: DenseNets average between their blocks, where three convolutions are a quarter of what they
-were: 8 to 11 % of densenet121. Inception pools a quarter of the channels: 2 %.
+were: 11 % of densenet121. Inception pools a quarter of the channels: 2 %.
 """
 
 from __future__ import annotations

@@ -151,3 +151,22 @@ def test_leaves_rows_alone_that_may_not_exist() -> None:
 
     before = module(body, rows=tirx.Var("n", "int64"))
     tvm.ir.assert_structural_equal(NarrowRows().apply(before), before)
+
+
+@pytest.mark.parametrize(("axis", "rows_left"), [(1, 1), (0, 6)])
+def test_rounded_products(axis: int, rows_left: int, execute: Callable[..., np.ndarray]) -> None:
+    """Scales of columns go with every row; those of rows would have to be cut as well."""
+    scale = relax.const(np.linspace(0.1, 0.2, (6, 4)[axis], dtype=np.float32))
+    zero = relax.const(np.zeros((6, 4)[axis], np.int8))
+
+    def body(builder: relax.BlockBuilder, x: relax.Var, w: relax.Var) -> relax.Expr:
+        product = builder.emit(relax.op.matmul(x, w))
+        integers = builder.emit(relax.op.quantize(product, scale, zero, axis=axis))
+        return rows(builder.emit(relax.op.dequantize(integers, scale, zero, axis=axis)), 2, 3)
+
+    before = module(body)
+    after = NarrowRows().apply(before)
+    assert products(after) == [(rows_left, 4)]
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(s).astype(np.float32) for s in ((6, 4), (4, 4))]
+    np.testing.assert_allclose(execute(after, *inputs), execute(before, *inputs), rtol=1e-5)
