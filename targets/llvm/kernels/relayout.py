@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -106,23 +106,24 @@ def _streamed(b: KernelBuilder, x: View, y: View, batch: Any) -> bool:
 
 
 def _from_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
-    lanes = b.lanes
     with b.parallel(batch * y.blocks * y.height) as t:
         h, plane = b.let(t % y.height), b.let(t // y.height)
         n, cb = b.let(plane // y.blocks), b.let(plane % y.blocks)
         y.zero_row_border(b, n, cb, h)
-        for full in (True, False):
-            count = lanes if full else x.channels % lanes
-            if count == 0 or (full and x.channels < lanes):
-                continue
-            is_tail = cb >= x.channels // lanes
-            condition = (
-                None
-                if x.channels % lanes == 0 or not x.channels // lanes
-                else (tirx.Not(is_tail) if full else is_tail)
-            )
-            with b.when(condition):
-                _gather_rows(b, x, y, n, cb, h, count)
+        for count in _parts(b, cb, x.channels):
+            _gather_rows(b, x, y, n, cb, h, count)
+
+
+def _parts(b: KernelBuilder, cb: Index, channels: int) -> Iterator[int]:
+    """How many channels a block holds: as many as a vector, or what is left for the last one."""
+    whole, rest = divmod(channels, b.lanes)
+    is_tail = cb >= whole
+    if whole:
+        with b.when(tirx.Not(is_tail) if rest else None):
+            yield b.lanes
+    if rest:
+        with b.when(is_tail if whole else None):
+            yield rest
 
 
 def _gather_rows(
@@ -192,20 +193,10 @@ def _to_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
     with b.parallel(batch * x.blocks * y.height) as t:
         h, plane = b.let(t % y.height), b.let(t // y.height)
         n, cb = b.let(plane // x.blocks), b.let(plane % x.blocks)
-        for full in (True, False):
-            count = lanes if full else y.channels % lanes
-            if count == 0 or (full and y.channels < lanes):
-                continue
-            is_tail = cb >= y.channels // lanes
-            condition = (
-                None
-                if y.channels % lanes == 0 or not y.channels // lanes
-                else (tirx.Not(is_tail) if full else is_tail)
-            )
-            with b.when(condition):
-                for c in range(count):
-                    y.zero_row_border(b, n, cb * lanes + c, h)
-                _scatter_rows(b, x, y, n, cb, h, count)
+        for count in _parts(b, cb, y.channels):
+            for c in range(count):
+                y.zero_row_border(b, n, cb * lanes + c, h)
+            _scatter_rows(b, x, y, n, cb, h, count)
 
 
 def _scatter_rows(
