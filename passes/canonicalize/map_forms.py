@@ -36,10 +36,10 @@ class Emitter:
     bindings: list[relax.Binding] = field(default_factory=list)
     names: dict[tuple[Any, int], Any] = field(default_factory=dict)
 
-    def emit(self, value: relax.Expr, name: str = "lv") -> relax.Var:
-        """Bind a call to a new variable."""
+    def emit(self, value: relax.Expr, name: str = "") -> relax.Var:
+        """Bind a call to a new variable, of a name of its own: quantization finds data by names."""
         call = self.builder.normalize(value)
-        var = relax.DataflowVar(name, call.ty)
+        var = relax.DataflowVar(name or f"map.{len(self.bindings)}", call.ty)
         self.bindings.append(relax.VarBinding(var, call))
         return var
 
@@ -54,7 +54,7 @@ class Emitter:
             return var
         name = self.names.setdefault((batch, depth), tirx.Var(f"{batch.name}_{depth}", "int64"))
         ty = relax.TensorType([name, *rest], str(value.ty.dtype.dtype))
-        named = relax.DataflowVar("lv", ty)
+        named = relax.DataflowVar(f"map.{len(self.bindings)}", ty)
         self.bindings.append(relax.MatchCast(named, var, ty))
         return named
 

@@ -14,6 +14,7 @@ from kernels import TARGETS, check_model
 from tvm.script import ir as I
 from tvm.script import relax as R
 
+from relaxc.frontend.importer import from_onnx
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
 
 
@@ -92,6 +93,22 @@ def test_rewrites(golden: Callable[..., None]) -> None:
 
 def test_other_operands_become_two_dimensional(golden: Callable[..., None]) -> None:
     golden(FlattenMaps(), Residual, ResidualExpected)
+
+
+def test_every_binding_has_a_name_of_its_own() -> None:
+    """Quantization looks for the data of layers by their names."""
+    model = onnx_model(
+        """g (float[2,3,9] x, float[n,3,4,5,6] v) => (float[2,4,9] y, float[n,3,4,5,6] z) {
+            a = Conv (x, u)  t = Softmax <axis=1> (a)  y = Conv (t, u)
+            z = Conv <pads=[1,1,1,1,1,1]> (v, w)
+        }""",
+        u=np.ones((3, 3, 1), np.float32),
+        w=np.ones((3, 3, 3, 3, 3), np.float32),
+    )
+    after = FlattenMaps().apply(from_onnx(model).mod)
+    names = [str(b.var.name) for block in after["main"].body.blocks for b in block.bindings]
+    assert sum("conv2d" in str(line) for line in after["main"].script().splitlines()) == 3
+    assert len(set(names)) == len(names)
 
 
 def test_leaves_symbolic_lengths_alone(golden: Callable[..., None]) -> None:
