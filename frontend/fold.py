@@ -19,6 +19,9 @@ from relaxc.frontend.slopes import refuse_wide_slopes
 # A fold may not blow the model up: a result above this size must not exceed its inputs.
 _MAX_GROWN_BYTES = 1 << 20
 _MAX_ROUNDS = 16
+_RECURRENT = ("GRU", "LSTM", "RNN")
+# What exporters put between stored weights and recurrent layers.
+_MOVES = ("Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
 ) | {"Multinomial", "Dropout"}
@@ -57,6 +60,7 @@ def _fold_once(model: OnnxModel) -> bool:
     known = {t.name: numpy_helper.to_array(t) for t in graph.initializer} | model.weights
     shapes = static_shapes(graph)
     sizes = _known_sizes(graph)
+    floats = _recurrent_weights(graph)
     opsets = list(model.proto.opset_import)
     renamed: dict[str, str] = {}
     outputs = {value.name for value in graph.output}
@@ -70,7 +74,7 @@ def _fold_once(model: OnnxModel) -> bool:
                 known[node.output[0]] = known[node.input[0]]
             folded = True
             continue
-        values = _evaluate(node, known, shapes, opsets) or _chosen_sizes(node, known, sizes)
+        values = _evaluate(node, known, shapes, opsets, floats) or _chosen_sizes(node, known, sizes)
         if values is None:
             kept.append(node)
             continue
@@ -145,6 +149,7 @@ def _evaluate(
     known: dict[str, np.ndarray],
     shapes: dict[str, tuple[int, ...]],
     opsets: list[onnx.OperatorSetIdProto],
+    floats: set[str],
 ) -> dict[str, np.ndarray] | None:
     """Return the outputs of `node` by name, or None when they are not known yet."""
     if node.domain or node.op_type in _RANDOM:
@@ -160,9 +165,14 @@ def _evaluate(
     if any(name and name not in known for name in node.input):
         return None
     feeds = {name: known[name] for name in node.input if name}
-    if node.op_type == "DequantizeLinear" and _is_weight(known[node.input[0]]):
-        return None
     limit = max(_MAX_GROWN_BYTES, sum(value.nbytes for value in feeds.values()))
+    if node.op_type == "DequantizeLinear" and _is_weight(known[node.input[0]]):
+        if node.output[0] not in floats:
+            return None
+        limit = max(limit, 4 * known[node.input[0]].nbytes)
+        # The reference implementation has it in this version and later ones, which read older
+        # nodes alike.
+        opsets = [helper.make_opsetid("", max(19, *(o.version for o in opsets if not o.domain)))]
     if any(np.prod(shapes.get(out, ()), dtype=np.float64) * 4 > limit for out in node.output):
         return None
     try:
@@ -176,6 +186,21 @@ def _evaluate(
     if any(a.nbytes > limit or a.dtype.kind in "OUS" for a in arrays.values()):
         return None
     return arrays
+
+
+def _recurrent_weights(graph: onnx.GraphProto) -> set[str]:
+    """Names of what recurrent layers alone read, which have kernels for floats only."""
+    found: set[str] = set()
+    taken = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        is_recurrent = node.op_type in _RECURRENT or (
+            node.op_type in _MOVES and set(node.output) <= found - taken
+        )
+        (found if is_recurrent and not node.domain else taken).update(node.input)
+        for attr in node.attribute:
+            for sub in ([attr.g] if attr.HasField("g") else []) + list(attr.graphs):
+                taken.update(name for inner in sub.node for name in inner.input)
+    return found - taken
 
 
 def _is_weight(integers: np.ndarray) -> bool:

@@ -3,8 +3,8 @@
     LD_PRELOAD=guard.so python guarded_chains.py KIND SEED COUNT   (in tests/; see memory_guard.c)
 
 KIND is `chain`, elementwise operators, `image`, a convolution of a few channels, or `squeeze`, one
-whose data are multiplied on the way, or `expanded`, two that are joined. Prints each seed before
-its model runs; the last one printed is the one that died.
+whose data are multiplied on the way, `expanded`, two that are joined, or `recurrent`, a recurrent
+layer. Prints each seed before its model runs; the last one printed is the one that died.
 """
 
 from __future__ import annotations
@@ -113,7 +113,54 @@ def expanded(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
 
 
-KINDS = {"chain": chain, "image": image, "squeeze": squeeze, "expanded": expanded}
+def recurrent(seed: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A recurrent layer of an odd size, its batch fixed or open, and its inputs and states."""
+    rng = np.random.default_rng(seed)
+    op, gates = [("LSTM", 4), ("GRU", 3), ("RNN", 1)][seed % 3]
+    direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
+    directions = 2 if direction == "bidirectional" else 1
+    hidden, batch, steps = (
+        int(rng.integers(1, 70)),
+        int(rng.integers(1, 8)),
+        int(rng.integers(1, 5)),
+    )
+    width, is_open = int(rng.integers(1, 9)), rng.random() < 0.3
+
+    def random(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * 0.3).astype(np.float32)
+
+    feed = {"x": random(steps, batch, width), "h0": random(directions, batch, hidden)}
+    arrays = {
+        "w": random(directions, gates * hidden, width),
+        "r": random(directions, gates * hidden, hidden),
+        "b": random(directions, 2 * gates * hidden),
+    }
+    inputs, outputs = ["x", *arrays, "", "h0"], ["y", "h"]
+    if op == "LSTM":
+        feed["c0"] = random(directions, batch, hidden)
+        inputs, outputs = [*inputs, "c0"], [*outputs, "c"]
+    attributes = {"hidden_size": hidden, "direction": direction}
+    if op == "GRU":
+        attributes["linear_before_reset"] = seed // 3 % 2
+    shapes: dict[str, list[int | str]] = {name: [*array.shape] for name, array in feed.items()}
+    if is_open:
+        shapes = {name: [shape[0], "n", shape[2]] for name, shape in shapes.items()}
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in shapes.items()]
+    results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs]
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    node = helper.make_node(op, inputs, outputs, **attributes)
+    graph = helper.make_graph([node], "g", infos, results, weights)
+    opsets = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9), feed
+
+
+KINDS = {
+    "chain": chain,
+    "image": image,
+    "squeeze": squeeze,
+    "expanded": expanded,
+    "recurrent": recurrent,
+}
 
 if __name__ == "__main__":
     make = KINDS[sys.argv[1]]

@@ -30,7 +30,7 @@ _ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
 
 
 def lstm(ctx: NodeContext) -> relax.Expr:
-    """LSTM in any form; the default one with constant weights has a kernel."""
+    """LSTM in any form; the usual activations with constant weights have a kernel."""
     attrs = ctx.attrs
     directions = 2 if ctx.text("direction", "forward") == "bidirectional" else 1
     activations = [_text(a).lower() for a in attrs.get("activations", _ACTIVATIONS * directions)]
@@ -248,7 +248,7 @@ def gru(ctx: NodeContext) -> relax.Expr:
 
 
 def rnn(ctx: NodeContext) -> relax.Expr:
-    """RNN in any form."""
+    """RNN in any form; one of tanh, ReLU and sigmoid with constant weights has a kernel."""
     return _RNN.convert(ctx)
 
 

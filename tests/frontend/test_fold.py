@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from builders import onnx_model
 from onnx import numpy_helper
 
@@ -68,6 +69,26 @@ def test_quantized_weights_stay_integers() -> None:
         s=np.ones(3, np.float32),
     )
     assert operators(model) == ["DequantizeLinear", "MatMul", "Add"]
+
+
+@pytest.mark.parametrize("opset", [13, 21])
+def test_quantized_weights_of_recurrent_layers_are_floats(opset: int) -> None:
+    model = folded(
+        """g (float[5,2,3] x) => (float y, float[1,4,4] z) {
+            w = DequantizeLinear<axis=1>(q, s)  r = DequantizeLinear<axis=1>(p, s)
+            v = DequantizeLinear<axis=1>(p, s)  u = Transpose<perm=[0,2,1]>(v)
+            a = DequantizeLinear<axis=1>(p, s)  z = Relu(a)
+            h, c = RNN<hidden_size=4>(x, w, r)  f = Squeeze(h, one)
+            y, e = RNN<hidden_size=4>(f, u, a)
+        }""",
+        opset=opset,
+        q=np.zeros((1, 4, 3), np.int8),
+        p=np.zeros((1, 4, 4), np.int8),
+        s=np.ones(4, np.float32),
+        one=np.array([1], np.int64),
+    )
+    # `a` is read elsewhere, too.
+    assert operators(model) == ["DequantizeLinear", "Relu", "RNN", "Squeeze", "RNN"]
 
 
 def test_symbolic_shapes_stay() -> None:

@@ -16,6 +16,7 @@ from relaxc.targets.llvm.kernels.kernel import Kernel
 from relaxc.targets.llvm.kernels.lstm import LstmBuffers, emit_lstm
 from relaxc.targets.llvm.kernels.recurrence import Recurrence
 from relaxc.targets.llvm.kernels.recurrent_panels import Storage
+from relaxc.targets.llvm.kernels.rnn import RNN_ACTIVATIONS, RnnBuffers, emit_rnn
 from relaxc.targets.llvm.machine import Machine
 
 
@@ -27,12 +28,24 @@ def lower_recurrent(
     machine: Machine,
 ) -> Kernel | None:
     """The kernel for a recurrence, with its weights packed; None where the plain loops must do."""
-    if weight.dtype != np.float32:
+    cell = str(attrs["cell"])
+    if weight.dtype != np.float32 or cell not in _PARAMS:
         return None
-    if attrs["cell"] == "lstm":
-        return _lower_lstm(func, attrs, weight, element, machine)
-    if attrs["cell"] == "gru":
+    if cell == "lstm":
+        return _lower_lstm(func, attrs, weight, element, machine, False)
+    activations = {
+        tuple(tuple(str(x).lower() for x in activation) for activation in those)
+        for those in attrs["activations"]
+    }
+    chosen = activations.pop()
+    if activations:  # directions differ
+        return None
+    if cell == "lstm_cell" and chosen == (_SIGMOID, _TANH, _TANH):
+        return _lower_lstm(func, attrs, weight, element, machine, bool(attrs["flag"]))
+    if cell == "gru" and chosen == (_SIGMOID, _TANH):
         return _lower_gru(func, attrs, weight, element, machine)
+    if cell == "rnn" and chosen in _OF_RNN:
+        return _lower_rnn(func, attrs, weight, element, machine, chosen[0][0])
     return None
 
 
@@ -42,15 +55,15 @@ def _lower_lstm(
     weight: np.ndarray,
     element: Element,
     machine: Machine,
+    couples: bool,
 ) -> Kernel:
     hidden = weight.shape[2]
     # Beside the weights the cache holds states and what passes through it.
     is_large = machine.lanes == 16 and 4 * hidden * hidden * 4 > machine.l2_bytes * 3 // 4
     spec = _sizes(func, attrs, hidden, machine, _storage(element, is_large))
     packed = spec.panels(4, machine.lanes).pack(weight)
-    names = ("gates", "weight", "hidden0", "cell0", "outputs", "hidden", "cell")
     b = KernelBuilder("lstm", machine.lanes)
-    emit_lstm(b, spec, LstmBuffers(**_params(b, func, names, packed)))
+    emit_lstm(b, spec, LstmBuffers(**_params(b, func, attrs, packed)), couples)
     return _finished(b, packed, spec)
 
 
@@ -60,19 +73,27 @@ def _lower_gru(
     weight: np.ndarray,
     element: Element,
     machine: Machine,
-) -> Kernel | None:
-    """The kernel for a GRU with the usual activations."""
-    usual = all(
-        [[str(x).lower() for x in a] for a in those] == _USUAL for those in attrs["activations"]
-    )
-    if not usual or attrs["clip"] is not None:
-        return None
+) -> Kernel:
     is_after = bool(attrs["flag"])
     spec = _sizes(func, attrs, weight.shape[2], machine, _storage(element, False))
     packed = pack_gru_weights(weight, spec, machine.lanes, is_after)
-    names = ("gates", "weight", "bias", "lengths", "hidden0", "outputs", "hidden")
     b = KernelBuilder("gru", machine.lanes)
-    emit_gru(b, spec, GruBuffers(**_params(b, func, names, packed)), is_after)
+    emit_gru(b, spec, GruBuffers(**_params(b, func, attrs, packed)), is_after)
+    return _finished(b, packed, spec)
+
+
+def _lower_rnn(
+    func: tirx.PrimFunc,
+    attrs: Mapping[str, Any],
+    weight: np.ndarray,
+    element: Element,
+    machine: Machine,
+    activation: str,
+) -> Kernel:
+    spec = _sizes(func, attrs, weight.shape[2], machine, _storage(element, False))
+    packed = spec.panels(1, machine.lanes).pack(weight)
+    b = KernelBuilder("rnn", machine.lanes)
+    emit_rnn(b, spec, RnnBuffers(**_params(b, func, attrs, packed)), activation)
     return _finished(b, packed, spec)
 
 
@@ -95,18 +116,21 @@ def _sizes(
     rows = 4 if machine.registers == 32 else 2
     if isinstance(batch, int):
         rows = max(1, min(rows, batch * directions // machine.cores))
+    clip = attrs.get("clip")
     return Recurrence(
         *(steps, batch, directions, hidden, bool(attrs["backward"]), rows),
         sums=16 if machine.registers == 32 else 12,
         cores=machine.cores,
         storage=storage,
+        clip=None if clip is None else float(clip),
     )
 
 
 def _params(
-    b: KernelBuilder, func: tirx.PrimFunc, names: tuple[str, ...], packed: np.ndarray
+    b: KernelBuilder, func: tirx.PrimFunc, attrs: Mapping[str, Any], packed: np.ndarray
 ) -> dict[str, Any]:
     """The buffers of the loops' parameters, the weights as they are packed."""
+    names = _PARAMS[str(attrs["cell"])]
     found = {}
     for name, param in zip(names, func.params, strict=True):
         shape = [simple(d) for d in param.shape]
@@ -124,5 +148,16 @@ def _finished(b: KernelBuilder, packed: np.ndarray, spec: Recurrence) -> Kernel:
     return kernel.with_attr(ARITHMETIC, "bfloat16") if spec.storage == "bfloat16" else kernel
 
 
-# Name and parameters of a GRU's activations.
-_USUAL = [["sigmoid", "none", "none"], ["tanh", "none", "none"]]
+# What the loops of a kind of cell take, in order.
+_PARAMS = {
+    "lstm": ("gates", "weight", "hidden0", "cell0", "outputs", "hidden", "cell"),
+    "lstm_cell": (
+        *("gates", "weight", "peep", "lengths", "hidden0", "cell0"),
+        *("outputs", "hidden", "cell"),
+    ),
+    "gru": ("gates", "weight", "bias", "lengths", "hidden0", "outputs", "hidden"),
+    "rnn": ("gates", "weight", "lengths", "hidden0", "outputs", "hidden"),
+}
+# Name and parameters of activations.
+_SIGMOID, _TANH = ("sigmoid", "none", "none"), ("tanh", "none", "none")
+_OF_RNN = [((name, "none", "none"),) for name in RNN_ACTIVATIONS]

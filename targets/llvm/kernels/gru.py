@@ -85,8 +85,8 @@ class _Gru(Sequences):
                     if count:
                         update, reset, value = sums[r][v]
                         at = b.let(unit + v * b.lanes)
-                        kept = b.let(vm.sigmoid(reset) * value)
-                        sigmoid = b.let(vm.sigmoid(update))
+                        kept = b.let(vm.sigmoid(self.clipped(reset)) * value)
+                        sigmoid = b.let(vm.sigmoid(self.clipped(update)))
                         places = (inputs[r] + 2 * h + at, outputs[r] + at)
                         own_at = at + r * self.pitch
                         self._finish(
@@ -118,8 +118,10 @@ class _Gru(Sequences):
                     if count:
                         update, reset = sums[r][v]
                         at = b.let(unit + (v * b.lanes + r * self.pitch))
-                        b.store(self.updates, at, vm.sigmoid(update))
-                        self.kept.store(at, vm.sigmoid(reset) * self.states.load(before + at))
+                        b.store(self.updates, at, vm.sigmoid(self.clipped(update)))
+                        self.kept.store(
+                            at, vm.sigmoid(self.clipped(reset)) * self.states.load(before + at)
+                        )
 
         def candidate(i: Index, counts: list[int]) -> None:
             together = candidates.together(self.rows)
@@ -170,7 +172,8 @@ class _Gru(Sequences):
     ) -> None:
         """A vector of new states, from the candidate's sum without the input."""
         b, p = self.b, self.p
-        value = b.let(vm.tanh(b.load_partial(p.gates, places[0], count) + candidate))
+        total = b.let(b.load_partial(p.gates, places[0], count) + candidate)
+        value = b.let(vm.tanh(self.clipped(total)))
         old = b.let(self.states.load(before))
         result = b.let((b.splat(1.0) - update) * value + update * old)
         self.states.store(after, row.kept(result, old))

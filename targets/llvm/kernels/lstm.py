@@ -16,7 +16,15 @@ from relaxc.targets.llvm.kernels.recurrence import Recurrence, Row, Sequences, e
 
 @dataclass(frozen=True)
 class LstmBuffers:
-    """The parameters of the kernel, in order."""
+    """The parameters of the kernel.
+
+    Attributes:
+        gates, weight: projected inputs and packed weights.
+        hidden0, cell0: states before.
+        outputs, hidden, cell: the results.
+        peep: what cells count for in the gates i, o and f; None for nothing.
+        lengths: of the sequences; None if none ends early.
+    """
 
     gates: Buffer
     weight: Buffer
@@ -25,33 +33,31 @@ class LstmBuffers:
     outputs: Buffer
     hidden: Buffer
     cell: Buffer
+    peep: Buffer | None = None
+    lengths: Buffer | None = None
 
 
-def emit_lstm(b: KernelBuilder, spec: Recurrence, p: LstmBuffers) -> None:
-    """Write the kernel."""
-    each_task(b, spec, lambda d, n, rows: _Lstm(b, spec, d, n, rows).write(p))
+def emit_lstm(b: KernelBuilder, spec: Recurrence, p: LstmBuffers, couples: bool = False) -> None:
+    """Write the kernel; `couples`: whether the forget gate is 1 - input gate."""
+    each_task(b, spec, lambda d, n, rows: _Lstm(b, spec, d, n, rows).write(p, couples))
 
 
 class _Lstm(Sequences):
     """Some sequences in one direction."""
 
-    def write(self, p: LstmBuffers) -> None:
+    def write(self, p: LstmBuffers, couples: bool) -> None:
         """All steps."""
         b = self.b
+        self.p, self.couples = p, couples
         self.each_state(
             lambda tensor, _own, count: b.store_partial(
                 p.cell, tensor, b.load_partial(p.cell0, tensor, count), count
             )
         )
-        self.run(
-            *(p.hidden0, p.hidden, p.outputs, None),
-            lambda rows, s, before, after: self._step(p, rows, s, before, after),
-        )
+        self.run(p.hidden0, p.hidden, p.outputs, p.lengths, self._step)
 
-    def _step(
-        self, p: LstmBuffers, rows: Sequence[Row], step: Index, before: Index, after: Index
-    ) -> None:
-        b, h = self.b, self.spec.hidden
+    def _step(self, rows: Sequence[Row], step: Index, before: Index, after: Index) -> None:
+        b, p, h = self.b, self.p, self.spec.hidden
         panels = self.spec.panels(4, b.lanes)
         together = panels.together(self.rows)
         inputs = [self.inputs(row.position, r, 4) for r, row in enumerate(rows)]
@@ -69,17 +75,36 @@ class _Lstm(Sequences):
                 return b.load_partial(p.gates, at, counts[v])
 
             sums = panels.products(b, p.weight, self.states, sources, first, counts, start)
-            for r in range(self.rows):
+            for r, row in enumerate(rows):
                 for v, count in enumerate(counts):
                     if not count:
                         continue
                     at = unit + v * b.lanes
-                    i_, o, f, g = sums[r][v]
-                    old = b.load_partial(p.cell, cells[r] + at, count)
-                    cell = b.let(vm.sigmoid(f) * old + vm.sigmoid(i_) * vm.tanh(g))
-                    hidden = b.let(vm.sigmoid(o) * vm.tanh(cell))
-                    b.store_partial(p.cell, cells[r] + at, cell, count)
-                    self.states.store(after + (at + r * self.pitch), hidden)
-                    b.store_partial(p.outputs, outputs[r] + at, hidden, count)
+                    own_at = at + r * self.pitch
+                    old = b.let(b.load_partial(p.cell, cells[r] + at, count))
+                    cell, hidden = self._cell(sums[r][v], old, at, count)
+                    b.store_partial(p.cell, cells[r] + at, row.kept(cell, old), count)
+                    kept = row.kept(hidden, self.states.load(before + own_at))
+                    self.states.store(after + own_at, kept)
+                    written = row.kept(hidden, b.splat(0.0))
+                    b.store_partial(p.outputs, outputs[r] + at, written, count)
 
         self.each_group(panels, group, b.let(step % 2))
+
+    def _cell(self, sums: list[Expr], old: Expr, unit: Index, count: int) -> tuple[Expr, Expr]:
+        """New cells and hidden states of a vector of units."""
+        b, i, o, f, g = self.b, *sums
+        entered = b.let(vm.sigmoid(self.clipped(self._peeped(i, 0, old, unit, count))))
+        if self.couples:
+            forgotten = b.splat(1.0) - entered
+        else:
+            forgotten = vm.sigmoid(self.clipped(self._peeped(f, 2, old, unit, count)))
+        cell = b.let(forgotten * old + entered * vm.tanh(self.clipped(g)))
+        left = vm.sigmoid(self.clipped(self._peeped(o, 1, cell, unit, count)))
+        return cell, b.let(left * vm.tanh(cell))
+
+    def _peeped(self, total: Expr, which: int, cell: Expr, unit: Index, count: int) -> Expr:
+        if self.p.peep is None:
+            return total
+        at = (self.d * 3 + which) * self.spec.hidden + unit
+        return self.b.let(total + self.b.load_partial(self.p.peep, at, count) * cell)

@@ -33,6 +33,7 @@ class Recurrence:
         sums: vectors of sums at a time, for which there are registers.
         cores: that share the sequences.
         storage: how recurrent weights are stored.
+        clip: bound of what goes into activations of gates; None for none.
     """
 
     steps: Any
@@ -44,6 +45,7 @@ class Recurrence:
     sums: int = 16
     cores: int = 1
     storage: Storage = "float32"
+    clip: float | None = None
 
     def panels(self, gates: int, lanes: int) -> Panels:
         """How the weights of so many gates lie."""
@@ -158,6 +160,15 @@ class Sequences:
         with b.loop(b.let(spec.steps - total)) as s:
             for r in range(self.rows):
                 self._clear(outputs, self.output(b.let(total + s), r))
+
+    def clipped(self, value: Expr) -> Expr:
+        """What goes into an activation."""
+        clip = self.spec.clip
+        if clip is None:
+            return value
+        # Constants first: NaN stays NaN.
+        upper, lower = self.b.splat(clip), self.b.splat(-clip)
+        return self.b.let(tirx.min(upper, tirx.max(lower, value)))
 
     def each_state(self, move: Callable[[Index, Index, int], None]) -> None:
         """Call `move(position in a tensor, in memory, count)` for vectors of all states."""

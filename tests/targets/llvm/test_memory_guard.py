@@ -54,9 +54,14 @@ def test_joined_convolutions(guard: Path) -> None:
     run_guarded(guard, "expanded", 0, 3)
 
 
+def test_recurrent_layers(guard: Path) -> None:
+    run_guarded(guard, "recurrent", 0, 3)
+
+
 @pytest.mark.long
 def test_many_chains(guard: Path) -> None:
     run_guarded(guard, "chain", 1000, 300)
     run_guarded(guard, "image", 1000, 100)
     run_guarded(guard, "squeeze", 1000, 100)
     run_guarded(guard, "expanded", 1000, 100)
+    run_guarded(guard, "recurrent", 1000, 40)

@@ -25,6 +25,7 @@ def check(
     lengths: list[int] | None = None,
     is_fixed: bool = False,
     precision: Precision = "float32",
+    attrs: str = "",
 ) -> None:
     rng = np.random.default_rng(0)
     d = 2 if direction == "bidirectional" else 1
@@ -36,7 +37,8 @@ def check(
     model = onnx_model(
         f"""g (float[s,{n},24] x, float[{d},{n},{hidden}] h0, int32[{n}] lengths)
               => (float[s,{d},{n},{hidden}] y, float[{d},{n},{hidden}] h) {{
-            y, h = GRU <hidden_size={hidden}, direction="{direction}", linear_before_reset={after}>
+            y, h = GRU <hidden_size={hidden}, direction="{direction}", linear_before_reset={after}
+                {attrs}>
                 (x, w, r, bias, {"" if lengths is None else "lengths"}, h0) }}""",
         18,
         w=random(d, 3 * hidden, 24),
@@ -97,6 +99,12 @@ def test_fixed_batches(
 @pytest.mark.parametrize("after", [0, 1])
 def test_sequences_that_end_early(written: list[int], direction: str, after: int) -> None:
     check(20, direction, after, [8, 3], lengths=[7, 1, 4, 6, 2, 2, 5, 3])
+    assert written
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_clipping(written: list[int], after: int) -> None:
+    check(20, "reverse", after, [2], is_fixed=True, attrs=", clip=0.4")
     assert written
 
 
