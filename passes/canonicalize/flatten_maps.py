@@ -19,6 +19,7 @@ Gains: these operators have no kernels of their own; they ran as plain loop nest
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -37,6 +38,8 @@ _CONVOLUTIONS = {
     "relax.nn.conv3d": ("NCDHW", "OIDHW"),
     "relax.nn.conv3d_transpose": ("NCDHW", "IODHW"),
 }
+# The number of a binding of an ONNX node, and the first that is surely free.
+_PART, _FIRST = re.compile(r"\.\d+$"), 100
 _POOLS = frozenset({"relax.nn.max_pool1d", "relax.nn.avg_pool1d"})
 
 
@@ -77,7 +80,9 @@ class _Rewriter:
             return
         value, form = found
         bound = isinstance(value, relax.Var)
-        var = value if bound else self.b.emit(value, f"{binding.var.name}.2d")
+        # Numbered, as all but the last binding of an ONNX node are: users know it by its name.
+        name = f"{_PART.sub('', binding.var.name)}.{_FIRST + len(self.b.bindings)}"
+        var = value if bound else self.b.emit(value, name)
         self.flat[binding.var] = var, form
         back = form.restore(var, binding.var.ty.shape.values, self.b)
         self.b.bindings.append(relax.VarBinding(binding.var, self.b.builder.normalize(back)))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tvm
 from builders import onnx_model
 from kernels import TARGETS, check_model
 from tvm.script import ir as I
@@ -16,6 +17,7 @@ from tvm.script import relax as R
 
 from relaxc.frontend.importer import from_onnx
 from relaxc.passes.canonicalize.flatten_maps import FlattenMaps
+from relaxc.passes.quantize.exclusion import node_of
 
 
 @I.ir_module
@@ -99,16 +101,23 @@ def test_every_binding_has_a_name_of_its_own() -> None:
     """Quantization looks for the data of layers by their names."""
     model = onnx_model(
         """g (float[2,3,9] x, float[n,3,4,5,6] v) => (float[2,4,9] y, float[n,3,4,5,6] z) {
-            a = Conv (x, u)  t = Softmax <axis=1> (a)  y = Conv (t, u)
-            z = Conv <pads=[1,1,1,1,1,1]> (v, w)
+            [one] a = Conv (x, u, c)  t = Softmax <axis=1> (a)  [two] y = Conv (t, u)
+            [three] z = Conv <pads=[1,1,1,1,1,1]> (v, w)
         }""",
         u=np.ones((3, 3, 1), np.float32),
+        c=np.ones(3, np.float32),
         w=np.ones((3, 3, 3, 3, 3), np.float32),
     )
     after = FlattenMaps().apply(from_onnx(model).mod)
     names = [str(b.var.name) for block in after["main"].body.blocks for b in block.bindings]
     assert sum("conv2d" in str(line) for line in after["main"].script().splitlines()) == 3
     assert len(set(names)) == len(names)
+    convolutions = [
+        node_of(b)
+        for b in after["main"].body.blocks[0].bindings
+        if getattr(b.value, "op", None) == tvm.ir.Op.get("relax.nn.conv2d")
+    ]
+    assert convolutions == ["one", "two", "three"]
 
 
 def test_leaves_symbolic_lengths_alone(golden: Callable[..., None]) -> None:
