@@ -174,7 +174,7 @@ def test_quantization(relaxc: Run, conv_onnx: Path, tmp_path: Path) -> None:
     [
         (["--quantize", "int8"], "`--quantize int8` needs calibration data"),
         (["--calibrate", "data.npz"], "`--calibrate` goes with `--quantize`"),
-        (["--no-speed-gate"], "speed-gate` goes with `--quantize`"),
+        (["--no-speed-gate"], "`--speed-gate/--no-speed-gate` goes with `--quantize`"),
         (["--quantize", "int8", "--calibrate", "data.npz"], "`data.npz` does not exist"),
         (["--quantize", "int8", "--correct", "bais"], "unknown correction `bais` (did you mean"),
         (["--quantize", "int4-weights", "--group-size", "12"], "multiple of 8, not 12"),

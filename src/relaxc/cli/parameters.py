@@ -249,7 +249,7 @@ def _given(names: Collection[str]) -> list[str]:
     """Those of the current command's parameters that the user has given, as they are spelled."""
     context = click.get_current_context()
     return [
-        max((*option.opts, *option.secondary_opts), key=len)
+        "/".join((max(option.opts, key=len), *option.secondary_opts))
         for option in context.command.params
         if option.name in names
         and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
