@@ -2,9 +2,8 @@
 // factor is multiplied, too. Warps that fetch put what is left of weights behind them; those that
 // multiply have what is left of data in registers. The product of both rests is below float32's
 // last bit.
-constexpr unsigned CUT = 0xffffe000u;
 
-// What is left of a number, so that it is rounded where tensor cores cut it off.
+// What is left of a number as it lies in memory, so that it is rounded where tensor cores cut it off.
 __device__ __forceinline__ unsigned rest_of(unsigned bits) {
   return __float_as_uint(__uint_as_float(bits) - __uint_as_float(bits & CUT)) + 0x1000u;
 }
