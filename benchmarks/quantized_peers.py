@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 from engines import Feed, make_feed
+from onnx import version_converter
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -44,6 +46,9 @@ def onnxruntime_as(scheme: Scheme, model: Path, feeds: list[Feed], folder: Path)
     """A model quantized like one of ours, calibrated on samples of real inputs."""
     prepared, path = folder / "prepared.onnx", folder / "quantized.onnx"
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    held = onnx.load(str(prepared))
+    if held.opset_import[0].version < 13:  # scales per channel came with 13
+        onnx.save(version_converter.convert_version(held, 13), str(prepared))
     if scheme == "int8":
         try:
             _quantize_static(prepared, path, feeds)
