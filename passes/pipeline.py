@@ -31,6 +31,7 @@ from relaxc.passes.fuse.annotate_patterns import AnnotatePatterns
 from relaxc.passes.fuse.fuse_ops import FuseOps
 from relaxc.passes.fuse.group_attention import AttentionLibrary, GroupAttention
 from relaxc.passes.fuse.group_ops import GroupOps, KernelLibrary
+from relaxc.passes.fuse.group_planes import GroupPlanes, PlanesLibrary
 from relaxc.passes.fuse.group_rotary import GroupRotary, RotaryLibrary
 from relaxc.passes.fuse.join_expansions import ExpansionLibrary, JoinExpansions
 from relaxc.passes.fuse.merge_parallel_products import MergeParallelProducts
@@ -70,6 +71,7 @@ class Library(
     KernelLibrary,
     LayoutLibrary,
     LoweringLibrary,
+    PlanesLibrary,
     PrecisionLibrary,
     RecurrentLibrary,
     ResizeLibrary,
@@ -166,6 +168,8 @@ def default_passes(
         GroupAttention(kernels),
         # Nor the multiplications of rotary embeddings; behind attention, whose views it may share.
         GroupRotary(kernels),
+        # Before quantization is realized and layouts are chosen, for which groups count only.
+        GroupPlanes(kernels),
         GroupOps(kernels),
         RealizeQuantization(),
         *([RoundRows(kernels)] if rounds_rows else []),

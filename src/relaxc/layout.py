@@ -218,6 +218,8 @@ JOIN_IMAGES = "join_images"
 FIRST_IMAGE = "first_image"
 # What the results of a part of a batch are called: `name.image0` for the first.
 IMAGE = "image"
+# Planes of a volume, stacked as channels of maps.
+PLANES = "planes"
 # Two products around a softmax.
 ATTENTION = "attention"
 # The same of rotary position embeddings.

@@ -135,6 +135,10 @@ class CudaKernels:
         """Whether an attention group has a kernel."""
         return self.gpu.has_async_copy and attention.has_attention(func, self._context)
 
+    def has_planes(self, func: relax.Function) -> bool:
+        """No: loop nests gather them."""
+        return False
+
     def has_rotary(self, func: relax.Function) -> bool:
         """Whether a group that turns halves of rows has a kernel."""
         return self.gpu.has_async_copy and rotate.has_rotary(func)

@@ -17,6 +17,7 @@ from relaxc.layout import (
     KERNEL,
     LAYOUTS,
     PLAIN,
+    PLANES,
     TAKE_IMAGES,
     TASK,
     VIEW,
@@ -24,7 +25,7 @@ from relaxc.layout import (
     Element,
     Layout,
 )
-from relaxc.targets.llvm.groups import attention, matmul
+from relaxc.targets.llvm.groups import attention, matmul, planes
 from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.groups.conv2d import Conv2d
 from relaxc.targets.llvm.groups.conv_transpose import ConvTranspose
@@ -120,6 +121,10 @@ class LlvmKernels:
         """No: one loop nest does it."""
         return False
 
+    def has_planes(self, func: relax.Function) -> bool:
+        """Whether planes are copied by vectors of channels."""
+        return planes.has_planes(func, self.machine)
+
     def absorbs(self, anchor: relax.Call, call: relax.Call) -> bool:
         """Whether a convolution's kernel multiplies channels of its data by numbers on the way."""
         return Conv2d().absorbs(anchor, call, self.machine)
@@ -157,6 +162,8 @@ class LlvmKernels:
             return [Demand(("blocked",)) for _ in func.params]
         if func.attrs[KERNEL] == ATTENTION:
             return attention.demands(func)
+        if func.attrs[KERNEL] == PLANES:
+            return planes.demands(func, data, self.machine)
         if func.attrs[KERNEL] == VIEW:
             return [Demand(("last" if _to_last(func) else "plain",), exact=True)]
         return _kernel(func).demands(self._group(func), data, self.machine)
@@ -167,6 +174,8 @@ class LlvmKernels:
             return PLAIN
         if func.attrs[KERNEL] == VIEW:
             return PLAIN if _to_last(func) else Layout("last")
+        if func.attrs[KERNEL] == PLANES:
+            return Layout("blocked", self.lanes)
         return _kernel(func).result_layout(Group.of(func), params, self.machine)
 
     def elements(self, func: relax.Function) -> list[Element | None]:
@@ -176,7 +185,7 @@ class LlvmKernels:
         """
         if func.attrs[KERNEL] == ATTENTION:
             return attention.elements(func)
-        if func.attrs[KERNEL] in (CONCAT, VIEW):
+        if func.attrs[KERNEL] in (CONCAT, PLANES, VIEW):
             return [None] * len(func.params)
         wanted = _kernel(func).elements(Group.of(func), self.machine)
         return [wanted.get(param) for param in func.params]
@@ -227,6 +236,8 @@ class LlvmKernels:
         """Write a group's kernel."""
         if name == "relayout":
             return lower_relayout(func, layouts, self.machine)
+        if name == PLANES:
+            return planes.lower_planes(func, layouts, self.machine)
         if name in (TAKE_IMAGES, JOIN_IMAGES):
             return lower_images(func, layouts, self.machine)
         kernel = _TUNED[name].lower(self._group(func), layouts, self.machine)

@@ -28,9 +28,9 @@ def lower_relayout(func: relax.Function, layouts: Sequence[Layout], machine: Mac
         return Kernel("convert", b.finish())
     x, y = (_view(b, n, logical, la) for n, la in zip(("x", "y"), layouts))
     # Not the first of the logical dimensions: a tensor of fewer than four has one image.
-    source = _anywhere(b, x)
+    source = read_anywhere(b, x)
     relayout.emit(b, source, y, _dims(logical)[0])
-    return _finished(Kernel("relayout", b.finish()), source is not x)
+    return finished(Kernel("relayout", b.finish()), source is not x)
 
 
 def lower_images(func: relax.Function, layouts: Sequence[Layout], machine: Machine) -> Kernel:
@@ -45,13 +45,13 @@ def lower_images(func: relax.Function, layouts: Sequence[Layout], machine: Machi
         x = replace(x, origin=x.origin + first * x.image)
     else:
         y = replace(y, origin=y.origin + first * y.image)
-    source = _anywhere(b, x)
+    source = read_anywhere(b, x)
     relayout.emit(b, source, y, min(int(_dims(shape)[0]) for shape in shapes))
     kernel = Kernel(name, b.finish(), scalars=[int(func.attrs[FIRST_IMAGE])])
-    return _finished(kernel, source is not x)
+    return finished(kernel, source is not x)
 
 
-def _anywhere(b: KernelBuilder, x: View) -> View:
+def read_anywhere(b: KernelBuilder, x: View) -> View:
     """The same tensor, whose vectors nobody can prove to be aligned, if it may be an input."""
     if not x.layout.same_memory(PLAIN):
         return x
@@ -60,7 +60,8 @@ def _anywhere(b: KernelBuilder, x: View) -> View:
     return replace(x, origin=b.let(register.get()))
 
 
-def _finished(kernel: Kernel, reads_anywhere: bool) -> Kernel:
+def finished(kernel: Kernel, reads_anywhere: bool) -> Kernel:
+    """The kernel, and whether its first parameter may lie anywhere."""
     return kernel.with_attr(ANY_ALIGNMENT, [0]) if reads_anywhere else kernel
 
 

@@ -110,11 +110,11 @@ def _from_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
         h, plane = b.let(t % y.height), b.let(t // y.height)
         n, cb = b.let(plane // y.blocks), b.let(plane % y.blocks)
         y.zero_row_border(b, n, cb, h)
-        for count in _parts(b, cb, x.channels):
+        for count in parts(b, cb, x.channels):
             _gather_rows(b, x, y, n, cb, h, count)
 
 
-def _parts(b: KernelBuilder, cb: Index, channels: int) -> Iterator[int]:
+def parts(b: KernelBuilder, cb: Index, channels: int) -> Iterator[int]:
     """How many channels a block holds: as many as a vector, or what is left for the last one."""
     whole, rest = divmod(channels, b.lanes)
     is_tail = cb >= whole
@@ -193,7 +193,7 @@ def _to_plain(b: KernelBuilder, x: View, y: View, batch: Any) -> None:
     with b.parallel(batch * x.blocks * y.height) as t:
         h, plane = b.let(t % y.height), b.let(t // y.height)
         n, cb = b.let(plane // x.blocks), b.let(plane % x.blocks)
-        for count in _parts(b, cb, y.channels):
+        for count in parts(b, cb, y.channels):
             for c in range(count):
                 y.zero_row_border(b, n, cb * lanes + c, h)
             _scatter_rows(b, x, y, n, cb, h, count)
