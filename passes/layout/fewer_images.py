@@ -13,7 +13,16 @@ from relaxc.passes.analysis.cost import size_bytes
 
 # Groups that do the same with every image, as far as their tensors are maps.
 _BY_IMAGE = frozenset(
-    ("conv2d", "conv2d_transpose", "pool2d", "mean2d", "elementwise", CONCAT, RELAYOUT)
+    (
+        "conv2d",
+        "conv2d_rows",
+        "conv2d_transpose",
+        "pool2d",
+        "mean2d",
+        "elementwise",
+        CONCAT,
+        RELAYOUT,
+    )
 )
 
 Demands = Callable[[relax.Function, Layout], Sequence[Demand]]

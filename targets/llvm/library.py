@@ -28,6 +28,7 @@ from relaxc.layout import (
 from relaxc.targets.llvm.groups import attention, matmul, planes
 from relaxc.targets.llvm.groups.base import Group, GroupKernel
 from relaxc.targets.llvm.groups.conv2d import Conv2d
+from relaxc.targets.llvm.groups.conv_rows import ConvRows
 from relaxc.targets.llvm.groups.conv_transpose import ConvTranspose
 from relaxc.targets.llvm.groups.elementwise import Elementwise
 from relaxc.targets.llvm.groups.expansion import Expansion
@@ -45,6 +46,7 @@ from relaxc.targets.llvm.tuning import Site, Tuning
 
 # The first that applies wins.
 _KERNELS: tuple[GroupKernel, ...] = (
+    ConvRows(),
     Conv2d(),
     ConvTranspose(),
     Pool2d(),

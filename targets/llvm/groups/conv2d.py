@@ -256,6 +256,13 @@ def has_many_zeros(call: relax.Call, spec: ConvSpec, machine: Machine) -> bool:
     return sparsity is not None and sparsity.is_used
 
 
+def multiplies_all(call: relax.Call, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether a convolution would be computed directly, with every weight."""
+    plan = _method(spec, "float32", machine)
+    is_direct = _algorithm(spec, plan, machine) == "direct"
+    return is_direct and not has_many_zeros(call, spec, machine)
+
+
 def _product(call: relax.Call, spec: ConvSpec, machine: Machine) -> Product:
     plan = _method(spec, "float32", machine)
     saving = 1.0 if plan is None else _saving(spec, plan)
