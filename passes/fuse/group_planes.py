@@ -13,6 +13,9 @@ the layout that the convolution reads; as operators, each would copy all of them
 
 Fires when: 1. planes are constants, and all dimensions static;
             2. the target has a kernel for these shapes.
+In a quantized model, what is gathered is rounded in front of each view and again behind it, if
+alike: once will do.
+
 Exact. Bindings are copied into the group, not moved: others may read them.
 Must run after: flatten-maps, which writes this. Must run before: choose-layout.
 """
@@ -22,11 +25,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import tvm_ffi
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
 from relaxc.layout import PLANES
 from relaxc.passes.base import Pass
+from relaxc.passes.blocks import rewrite_main, substitute, with_value
 from relaxc.passes.fuse.outline import BindingGraph, operator_call
 from relaxc.passes.fuse.outline_pattern import outline_pattern
 
@@ -53,6 +58,7 @@ class GroupPlanes(Pass):
 
     def apply(self, mod: IRModule) -> IRModule:
         """Group in every dataflow block of `main`."""
+        mod = rewrite_main(relax.BlockBuilder(mod), _rounded_once)
         return outline_pattern(mod, PLANES, _find, self.library.has_planes)  # 2.
 
 
@@ -98,3 +104,30 @@ def _gathers_planes(graph: BindingGraph, i: int) -> bool:
         return False
     is_const = isinstance(call.args[1], GenericConst)  # 1.
     return is_const and int(call.attrs.axis) == 1 and int(call.ty.ndim) == 5
+
+
+def _rounded_once(block: relax.BindingBlock) -> list[relax.Binding]:
+    """The block, in which views of gathered planes read what is not rounded yet, if they are."""
+    bindings = list(block.bindings)
+    graph = BindingGraph(bindings)
+    gathered = {b.var for i, b in enumerate(bindings) if _gathers_planes(graph, i)}
+    for i, binding in enumerate(bindings):
+        first = _producer(graph, i, "relax.reshape")
+        rounded = None if first is None else _producer(graph, first, "relax.dequantize")
+        if first is None or rounded is None or _op(graph, rounded) != "relax.quantize":
+            continue
+        source = bindings[rounded].value.args[0]
+        again = [operator_call(bindings[user]) for user in graph.users[i]]
+        alike = all(c is not None and _rounds_alike(c, bindings[rounded].value) for c in again)
+        if source in gathered and again and alike and not graph.leaves[i]:
+            gathered.add(binding.var)
+            changed = substitute(binding.value, {bindings[first].var: source})
+            bindings[i] = with_value(binding, changed)
+    return bindings
+
+
+def _rounds_alike(call: relax.Call, other: relax.Call) -> bool:
+    """Whether both quantize to the same integers."""
+    if str(call.op.name) != "relax.quantize" or call.ty.dtype != other.ty.dtype:
+        return False
+    return all(tvm_ffi.structural_equal(a, b) for a, b in zip(call.args[1:], other.args[1:]))

@@ -86,6 +86,41 @@ class ChosenAtRunTime:
         return gv
 
 
+@I.ir_module
+class Quantized:
+    @R.function
+    def main(x: R.Tensor((3, 2, 4, 5), "float32")) -> R.Tensor((2, 4, 4, 5), "float32"):
+        with R.dataflow():
+            p = R.reshape(x, R.shape([1, 3, 2, 4, 5]))
+            t = R.take(p, R.const([2, 0, 1, 2], "int64"), axis=1)
+            t1i = R.quantize(t, R.const(0.25, "float32"), R.const(7, "uint8"), out_dtype="uint8")
+            t1 = R.dequantize(t1i, R.const(0.25, "float32"), R.const(7, "uint8"))
+            s = R.reshape(t1, R.shape([1, 2, 4, 4, 5]))
+            s1i = R.quantize(s, R.const(0.25, "float32"), R.const(7, "uint8"), out_dtype="uint8")
+            s1 = R.dequantize(s1i, R.const(0.25, "float32"), R.const(7, "uint8"))
+            i = R.reshape(s1, R.shape([2, 4, 4, 5]))
+            i1i = R.quantize(i, R.const(0.25, "float32"), R.const(7, "uint8"), out_dtype="uint8")
+            i1 = R.dequantize(i1i, R.const(0.25, "float32"), R.const(7, "uint8"))
+            gv = R.nn.relu(i1)
+            R.output(gv)
+        return gv
+
+
+@I.ir_module
+class RoundedTwice:
+    @R.function
+    def main(x: R.Tensor((3, 2, 4, 5), "float32")) -> R.Tensor((2, 4, 4, 5), "uint8"):
+        with R.dataflow():
+            p = R.reshape(x, R.shape([1, 3, 2, 4, 5]))
+            t = R.take(p, R.const([2, 0, 1, 2], "int64"), axis=1)
+            q = R.quantize(t, R.const(0.25, "float32"), R.const(7, "uint8"), out_dtype="uint8")
+            d = R.dequantize(q, R.const(0.25, "float32"), R.const(7, "uint8"))
+            s = R.reshape(d, R.shape([2, 4, 4, 5]))
+            gv = R.quantize(s, R.const(0.5, "float32"), R.const(7, "uint8"), out_dtype="uint8")
+            R.output(gv)
+        return gv
+
+
 def test_rewrites(golden: Callable[..., None]) -> None:
     golden(GroupPlanes(Library()), Before, Expected)
 
@@ -96,6 +131,19 @@ def test_same_numbers(execute: Callable[..., np.ndarray]) -> None:
     np.testing.assert_array_equal(execute(after, x), execute(Before, x))
 
 
+def test_rounds_once(execute: Callable[..., np.ndarray]) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(np.float32)
+    after = GroupPlanes(Library()).apply(Quantized)
+    main = [b.value.op for b in after["main"].body.blocks[0].bindings]
+    assert isinstance(main[0], tvm.ir.GlobalVar)
+    assert [str(op.name) for op in main[1:]] == [
+        "relax.quantize",
+        "relax.dequantize",
+        "relax.nn.relu",
+    ]
+    np.testing.assert_array_equal(execute(after, x), execute(Quantized, x))
+
+
 def test_leaves_the_transpose_outside_where_the_target_wants_that() -> None:
     library = Library(takes=False)
     after = GroupPlanes(library).apply(Before)
@@ -103,6 +151,6 @@ def test_leaves_the_transpose_outside_where_the_target_wants_that() -> None:
     assert [func.params[0].ty.ndim for func in library.seen] == [5, 4]
 
 
-@pytest.mark.parametrize("module", [ChosenAtRunTime])
+@pytest.mark.parametrize("module", [ChosenAtRunTime, RoundedTwice])
 def test_leaves_alone(golden: Callable[..., None], module: tvm.IRModule) -> None:
     golden(GroupPlanes(Library()), module, module)
