@@ -55,8 +55,9 @@ def plot_ratios(configurations: Mapping[tuple[int, int], Sequence[Measured]], pa
     panels[0][0].invert_yaxis()
     figure.supxlabel("time of relaxc / better of ONNX Runtime and OpenVINO float32", fontsize=10)
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=hue) for hue in colors.values()]
-    figure.legend(handles, list(colors), loc="upper center", ncols=len(colors), frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    width = min(len(colors), 2 * count)  # two names over each panel
+    figure.legend(handles, list(colors), loc="upper center", ncols=width, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.94 if width == len(colors) else 0.9))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
